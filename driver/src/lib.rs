@@ -1,0 +1,28 @@
+//! Every contact with kernel devices and shared mappings.
+//!
+//! | module | what | unsafe |
+//! |---|---|---|
+//! | [`sys`] | direct system calls: inside the preloaded library libc's functions are our own exports | yes |
+//! | [`switch`] | the one-word protocol that moves a direction between ring and kernel | no |
+//! | [`channel`] | the memory of one connection: layout, mapping, checked access | yes |
+//! | [`copy`] | copies between user buffers and memory that a peer may write | yes |
+//! | [`meeting`] | how the two ends of a TCP connection find each other and share that memory | yes |
+//! | [`diag`] | inet_diag: what the kernel knows of the socket at the other end | yes |
+//! | [`cards`] | the public record of each socket, read by `accel explain` and `accel stat` | yes |
+//! | [`clock`] | ticks for spinning: the CPU's counter, calibrated against CLOCK_MONOTONIC | yes |
+
+#[cfg(not(loom))]
+pub mod cards;
+#[cfg(not(loom))]
+pub mod channel;
+#[cfg(not(loom))]
+pub mod clock;
+#[cfg(not(loom))]
+pub mod copy;
+#[cfg(not(loom))]
+pub mod diag;
+#[cfg(not(loom))]
+pub mod meeting;
+pub mod switch;
+#[cfg(not(loom))]
+pub mod sys;

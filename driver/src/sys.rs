@@ -1,0 +1,352 @@
+//! Direct system calls.
+//!
+//! Inside `libaccel.so` the symbols of libc are our own exports, so libc's `close` would enter accel again;
+//! and these calls are made with locks held, so they must not be cancellation points. Results are the
+//! kernel's: a negative errno becomes [`Errno`]; the thread's `errno` is never touched.
+
+use core::arch::asm;
+use libc::{c_int, c_void, iovec, msghdr, sockaddr, socklen_t};
+
+/// An errno value, e.g. `EAGAIN`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Errno(pub i32);
+
+/// What a system call gave.
+pub type Result<T> = core::result::Result<T, Errno>;
+
+/// One system call with six arguments.
+///
+/// # Safety
+/// The arguments must be legal for the call `number`: pointers valid for what the kernel reads and writes.
+#[inline]
+pub unsafe fn syscall(number: i64, arguments: [usize; 6]) -> isize {
+    let [a, b, c, d, e, f] = arguments;
+    let result: isize;
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the system call ABI of x86-64 Linux: rcx and r11 are clobbered, memory may change.
+    unsafe {
+        asm!("syscall", inlateout("rax") number as isize => result, in("rdi") a, in("rsi") b, in("rdx") c,
+             in("r10") d, in("r8") e, in("r9") f, lateout("rcx") _, lateout("r11") _, options(nostack));
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: the system call ABI of aarch64 Linux: only x0 changes.
+    unsafe {
+        asm!("svc 0", in("x8") number, inlateout("x0") a => result, in("x1") b, in("x2") c, in("x3") d,
+             in("x4") e, in("x5") f, options(nostack));
+    }
+    result
+}
+
+fn check(result: isize) -> Result<usize> {
+    if (-4095..0).contains(&result) { Err(Errno(-result as i32)) } else { Ok(result as usize) }
+}
+
+macro_rules! call {
+    ($number:expr $(, $argument:expr)*) => {{
+        let given = [$($argument as usize),*];
+        let mut arguments = [0usize; 6];
+        arguments[..given.len()].copy_from_slice(&given);
+        // SAFETY: each wrapper below passes what its own types and contract vouch for.
+        check(unsafe { syscall($number, arguments) })
+    }};
+}
+
+/// A descriptor that accel owns; closed on drop.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fd(c_int);
+
+impl Fd {
+    /// Takes ownership of a descriptor.
+    #[must_use]
+    pub const fn own(raw: c_int) -> Self {
+        Self(raw)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn raw(&self) -> c_int {
+        self.0
+    }
+
+    /// Gives the number away without closing it.
+    #[must_use]
+    pub fn into_raw(self) -> c_int {
+        let raw = self.0;
+        core::mem::forget(self);
+        raw
+    }
+}
+
+impl Drop for Fd {
+    fn drop(&mut self) {
+        close(self.0);
+    }
+}
+
+/// Closes a descriptor; errors mean that it is closed already.
+pub fn close(fd: c_int) {
+    let _ = call!(libc::SYS_close, fd);
+}
+
+/// `recv(2)`.
+///
+/// # Safety
+/// `buffer` must be writable for `length` bytes (or the kernel says EFAULT).
+pub unsafe fn recv(fd: c_int, buffer: *mut c_void, length: usize, flags: c_int) -> Result<usize> {
+    call!(libc::SYS_recvfrom, fd, buffer, length, flags, 0usize, 0usize)
+}
+
+/// `send(2)`.
+///
+/// # Safety
+/// `buffer` must be readable for `length` bytes (or the kernel says EFAULT).
+pub unsafe fn send(fd: c_int, buffer: *const c_void, length: usize, flags: c_int) -> Result<usize> {
+    call!(libc::SYS_sendto, fd, buffer, length, flags, 0usize, 0usize)
+}
+
+/// `recvmsg(2)`.
+///
+/// # Safety
+/// As the man page asks of `message`.
+pub unsafe fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> Result<usize> {
+    call!(libc::SYS_recvmsg, fd, message, flags)
+}
+
+/// `sendmsg(2)`.
+///
+/// # Safety
+/// As the man page asks of `message`.
+pub unsafe fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> Result<usize> {
+    call!(libc::SYS_sendmsg, fd, message, flags)
+}
+
+/// `pread(2)`.
+///
+/// # Safety
+/// `buffer` must be writable for `length` bytes.
+pub unsafe fn pread(fd: c_int, buffer: *mut c_void, length: usize, offset: i64) -> Result<usize> {
+    call!(libc::SYS_pread64, fd, buffer, length, offset)
+}
+
+/// `read(2)`.
+///
+/// # Safety
+/// `buffer` must be writable for `length` bytes.
+pub unsafe fn read(fd: c_int, buffer: *mut c_void, length: usize) -> Result<usize> {
+    call!(libc::SYS_read, fd, buffer, length)
+}
+
+/// `write(2)`.
+///
+/// # Safety
+/// `buffer` must be readable for `length` bytes.
+pub unsafe fn write(fd: c_int, buffer: *const c_void, length: usize) -> Result<usize> {
+    call!(libc::SYS_write, fd, buffer, length)
+}
+
+/// `writev(2)`.
+///
+/// # Safety
+/// The vector and its buffers must be readable.
+pub unsafe fn writev(fd: c_int, vector: *const iovec, count: usize) -> Result<usize> {
+    call!(libc::SYS_writev, fd, vector, count)
+}
+
+/// `socket(2)`, close-on-exec.
+pub fn socket(domain: c_int, kind: c_int, protocol: c_int) -> Result<Fd> {
+    call!(libc::SYS_socket, domain, kind | libc::SOCK_CLOEXEC, protocol).map(|fd| Fd(fd as c_int))
+}
+
+/// `bind(2)` with the address's bytes.
+pub fn bind(fd: &Fd, address: &[u8]) -> Result<()> {
+    call!(libc::SYS_bind, fd.0, address.as_ptr(), address.len()).map(drop)
+}
+
+/// `listen(2)`.
+pub fn listen(fd: &Fd, backlog: c_int) -> Result<()> {
+    call!(libc::SYS_listen, fd.0, backlog).map(drop)
+}
+
+/// `connect(2)` with the address's bytes.
+pub fn connect(fd: &Fd, address: &[u8]) -> Result<()> {
+    call!(libc::SYS_connect, fd.0, address.as_ptr(), address.len()).map(drop)
+}
+
+/// `accept4(2)` without an address, close-on-exec, non-blocking.
+pub fn accept(fd: &Fd) -> Result<Fd> {
+    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    call!(libc::SYS_accept4, fd.0, 0usize, 0usize, flags).map(|fd| Fd(fd as c_int))
+}
+
+/// `shutdown(2)`.
+pub fn shutdown(fd: c_int, how: c_int) -> Result<()> {
+    call!(libc::SYS_shutdown, fd, how).map(drop)
+}
+
+/// `getsockopt(2)` into a plain value; gives the length that the kernel wrote.
+pub fn getsockopt<T: Copy>(fd: c_int, level: c_int, name: c_int, value: &mut T) -> Result<usize> {
+    let mut length = size_of::<T>() as socklen_t;
+    call!(libc::SYS_getsockopt, fd, level, name, core::ptr::from_mut(value), &raw mut length)?;
+    Ok(length as usize)
+}
+
+/// `setsockopt(2)` from a plain value.
+pub fn setsockopt<T: Copy>(fd: c_int, level: c_int, name: c_int, value: &T) -> Result<()> {
+    call!(libc::SYS_setsockopt, fd, level, name, core::ptr::from_ref(value), size_of::<T>()).map(drop)
+}
+
+/// `getsockname(2)` or `getpeername(2)` into a buffer; gives the address's length.
+pub fn socket_name(fd: c_int, peer: bool, buffer: &mut [u8]) -> Result<usize> {
+    let number = if peer { libc::SYS_getpeername } else { libc::SYS_getsockname };
+    let mut length = buffer.len() as socklen_t;
+    let address: *mut sockaddr = buffer.as_mut_ptr().cast();
+    call!(number, fd, address, &raw mut length)?;
+    Ok((length as usize).min(buffer.len()))
+}
+
+/// `ioctl(2)` that writes one int (`SIOCINQ`, `SIOCOUTQ`).
+pub fn ioctl_int(fd: c_int, request: u64) -> Result<c_int> {
+    let mut value: c_int = 0;
+    call!(libc::SYS_ioctl, fd, request, &raw mut value)?;
+    Ok(value)
+}
+
+/// `fcntl(2)`.
+pub fn fcntl(fd: c_int, command: c_int, argument: usize) -> Result<usize> {
+    call!(libc::SYS_fcntl, fd, command, argument)
+}
+
+/// `fstat(2)`.
+pub fn fstat(fd: c_int) -> Result<libc::stat> {
+    // SAFETY: all-zero bytes are a valid `stat`.
+    let mut stat: libc::stat = unsafe { core::mem::zeroed() };
+    call!(libc::SYS_fstat, fd, &raw mut stat)?;
+    Ok(stat)
+}
+
+/// `memfd_create(2)`; `name` ends in a NUL byte.
+pub fn memfd_create(name: &core::ffi::CStr, flags: u32) -> Result<Fd> {
+    call!(libc::SYS_memfd_create, name.as_ptr(), flags).map(|fd| Fd(fd as c_int))
+}
+
+/// `ftruncate(2)`.
+pub fn ftruncate(fd: &Fd, length: usize) -> Result<()> {
+    call!(libc::SYS_ftruncate, fd.0, length).map(drop)
+}
+
+/// Maps `length` bytes of a file, or of nothing (`None`), shared or private.
+pub fn mmap(file: Option<&Fd>, length: usize, protection: c_int, flags: c_int) -> Result<*mut u8> {
+    let fd = file.map_or(-1, |fd| fd.0);
+    call!(libc::SYS_mmap, 0usize, length, protection, flags, fd as isize, 0usize).map(|at| at as *mut u8)
+}
+
+/// Unmaps memory.
+///
+/// # Safety
+/// Nobody may touch the range afterwards.
+pub unsafe fn munmap(at: *mut u8, length: usize) {
+    let _ = call!(libc::SYS_munmap, at, length);
+}
+
+/// `madvise(2)`.
+///
+/// # Safety
+/// The advice must not take away memory that somebody still reads.
+pub unsafe fn madvise(at: *mut u8, length: usize, advice: c_int) -> Result<()> {
+    call!(libc::SYS_madvise, at, length, advice).map(drop)
+}
+
+/// The process id as the kernel sees it now (a vfork child differs from its parent here only).
+#[must_use]
+pub fn getpid() -> i32 {
+    call!(libc::SYS_getpid).map_or(0, |pid| pid as i32)
+}
+
+/// The thread id.
+#[must_use]
+pub fn gettid() -> i32 {
+    call!(libc::SYS_gettid).map_or(0, |tid| tid as i32)
+}
+
+/// The effective user id.
+#[must_use]
+pub fn geteuid() -> u32 {
+    call!(libc::SYS_geteuid).map_or(u32::MAX, |uid| uid as u32)
+}
+
+/// Whether a process exists (a zombie does; another user's does).
+#[must_use]
+pub fn process_exists(pid: i32) -> bool {
+    !matches!(call!(libc::SYS_kill, pid, 0), Err(Errno(libc::ESRCH)))
+}
+
+/// Gives the core to whoever waits for it.
+pub fn sched_yield() {
+    let _ = call!(libc::SYS_sched_yield);
+}
+
+/// Sleeps for about `nanoseconds`.
+pub fn nanosleep(nanoseconds: u64) {
+    let time = libc::timespec {
+        tv_sec: (nanoseconds / 1_000_000_000) as i64,
+        tv_nsec: (nanoseconds % 1_000_000_000) as i64,
+    };
+    let _ = call!(libc::SYS_nanosleep, &raw const time, 0usize);
+}
+
+/// `openat(2)` relative to the current directory; `path` ends in a NUL byte.
+pub fn open(path: &core::ffi::CStr, flags: c_int, mode: u32) -> Result<Fd> {
+    let flags = flags | libc::O_CLOEXEC;
+    call!(libc::SYS_openat, libc::AT_FDCWD as isize, path.as_ptr(), flags, mode).map(|fd| Fd(fd as c_int))
+}
+
+/// `poll(2)`.
+///
+/// # Safety
+/// `fds` must be valid for `count` entries.
+pub unsafe fn poll(fds: *mut libc::pollfd, count: usize, timeout_ms: c_int) -> Result<usize> {
+    let time = libc::timespec {
+        tv_sec: i64::from(timeout_ms.max(0)) / 1000,
+        tv_nsec: i64::from(timeout_ms.max(0)) % 1000 * 1_000_000,
+    };
+    let limit = if timeout_ms < 0 { core::ptr::null() } else { &raw const time };
+    call!(libc::SYS_ppoll, fds, count, limit, 0usize, 0usize)
+}
+
+/// `epoll_wait(2)`.
+///
+/// # Safety
+/// `events` must be valid for `count` entries.
+pub unsafe fn epoll_wait(fd: c_int, events: *mut libc::epoll_event, count: c_int, timeout_ms: c_int) -> Result<usize> {
+    call!(libc::SYS_epoll_pwait, fd, events, count, timeout_ms as isize, 0usize, 8usize)
+}
+
+/// `epoll_ctl(2)`.
+///
+/// # Safety
+/// `event` must be readable unless the operation ignores it.
+pub unsafe fn epoll_ctl(set: c_int, operation: c_int, fd: c_int, event: *mut libc::epoll_event) -> Result<()> {
+    call!(libc::SYS_epoll_ctl, set, operation, fd, event).map(drop)
+}
+
+/// Moves a descriptor of ours to a high number, out of the program's way; the same one if that fails.
+#[must_use]
+pub fn raise_number(fd: Fd, floor: c_int) -> Fd {
+    match call!(libc::SYS_fcntl, fd.0, libc::F_DUPFD_CLOEXEC, floor) {
+        Ok(high) => Fd(high as c_int),
+        Err(_) => fd,
+    }
+}
+
+/// The soft and hard limits on descriptors.
+#[must_use]
+pub fn descriptor_limits() -> (u64, u64) {
+    let mut limit = libc::rlimit { rlim_cur: 1024, rlim_max: 1024 };
+    let _ = call!(libc::SYS_prlimit64, 0usize, libc::RLIMIT_NOFILE, 0usize, &raw mut limit);
+    (limit.rlim_cur, limit.rlim_max)
+}
+
+/// `lseek(2)`.
+pub fn lseek(fd: c_int, offset: i64, whence: c_int) -> Result<i64> {
+    call!(libc::SYS_lseek, fd, offset, whence).map(|position| position as i64)
+}

@@ -1,0 +1,203 @@
+//! One row per option: its variable, its profile key, type, default, range and meaning.
+
+/// How an option's text is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `1`/`0`, `on`/`off`, `true`/`false`, `yes`/`no`.
+    Bool,
+    /// A whole number between the two bounds; bytes also take the suffixes `K`, `M`, `G`.
+    Number { min: u64, max: u64, unit: &'static str },
+    /// One of the words.
+    Choice(&'static [&'static str]),
+    /// Comma-separated ports and ranges: `80,443,8000-8100`. Empty is the empty list.
+    Ports,
+    /// Any text (a path, a name).
+    Text,
+}
+
+/// One option.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// The environment variable. The profile key is the same without `ACCEL_`, in lower case.
+    pub name: &'static str,
+    pub kind: Kind,
+    pub default: &'static str,
+    /// What it does, in a sentence or two.
+    pub doc: &'static str,
+    /// The name of the same idea in Onload, or "".
+    pub onload: &'static str,
+}
+
+macro_rules! options {
+    ($($id:ident $name:literal $kind:expr, $default:literal, $onload:literal, $doc:literal;)*) => {
+        /// Index of each option in [`OPTIONS`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Id { $($id),* }
+
+        /// Every option that accel knows.
+        pub const OPTIONS: &[Row] = &[
+            $(Row { name: $name, kind: $kind, default: $default, doc: $doc, onload: $onload }),*
+        ];
+    };
+}
+
+use Kind::{Bool, Choice, Number, Ports, Text};
+
+options! {
+    Accel "ACCEL" Bool, "on", "EF_TCP", "off: every call goes straight to libc, as if accel were not loaded.";
+    Local "ACCEL_LOCAL" Bool, "on", "EF_TCP_CLIENT_LOOPBACK", "Carry TCP connections between programs of this host through shared memory.";
+    LocalAfter "ACCEL_LOCAL_AFTER" Number { min: 0, max: 1_000_000, unit: "messages" }, "4", "", "A connection is upgraded after it has carried this many messages; 0 upgrades at its first call.";
+    LocalRing "ACCEL_LOCAL_RING" Number { min: 16 << 10, max: 16 << 20, unit: "bytes" }, "256K", "EF_TCP_SNDBUF", "Size of the ring of one direction of a connection; rounded up to a power of two. The connecting side decides.";
+    LocalMemory "ACCEL_LOCAL_MEMORY" Number { min: 0, max: 1 << 40, unit: "bytes" }, "1G", "EF_MAX_PACKETS", "Most memory that a program may hold in rings; further connections stay on the kernel.";
+    LocalPeers "ACCEL_LOCAL_PEERS" Choice(&["same-user", "any"]), "same-user", "EF_SHARE_WITH", "Whose programs may share memory with this one; `any` must be set on both sides.";
+    Ports "ACCEL_PORTS" Ports, "1-65535", "EF_TCP_PORT", "Only connections with one end on these ports are accelerated.";
+    PortsExclude "ACCEL_PORTS_EXCLUDE" Ports, "", "EF_DONT_ACCELERATE", "Connections with either end on these ports stay on the kernel.";
+    Spin "ACCEL_SPIN" Choice(&["adapt", "hard", "never"]), "adapt", "EF_POLL_USEC", "adapt: spin before sleeping where recent waits were short and a core is free. hard: always spin for the whole time. never: sleep at once.";
+    SpinUsec "ACCEL_SPIN_USEC" Number { min: 0, max: 1_000_000_000, unit: "microseconds" }, "100", "EF_SPIN_USEC", "Longest time that one wait spins.";
+    SpinRecv "ACCEL_SPIN_RECV" Bool, "on", "EF_TCP_RECV_SPIN", "Blocking receive calls may spin.";
+    SpinSend "ACCEL_SPIN_SEND" Bool, "on", "EF_TCP_SEND_SPIN", "Send calls may spin while the ring is full and being read.";
+    SpinEpoll "ACCEL_SPIN_EPOLL" Bool, "on", "EF_EPOLL_SPIN", "epoll_wait and its kin may spin.";
+    SpinPoll "ACCEL_SPIN_POLL" Bool, "on", "EF_POLL_SPIN", "poll and ppoll may spin.";
+    SpinSelect "ACCEL_SPIN_SELECT" Bool, "on", "EF_SELECT_SPIN", "select and pselect may spin.";
+    KeepEnv "ACCEL_KEEP_ENV" Bool, "on", "EF_LOAD_ENV", "Programs started with a cleaned environment get accel's variables back; LD_PRELOAD removed on purpose stays removed.";
+    Log "ACCEL_LOG" Choice(&["off", "warn", "info", "debug"]), "warn", "EF_UNIX_LOG", "What the library writes about itself: warnings only by default, never on the data path.";
+    LogFile "ACCEL_LOG_FILE" Text, "", "EF_LOG_FILE", "File that receives the log instead of standard error; it must not exist yet or be a plain file of this user.";
+    StatsFile "ACCEL_STATS_FILE" Text, "", "", "File to which each process appends, at its end, its number, its program and how many of its connections could be and were accelerated.";
+    Profile "ACCEL_PROFILE" Text, "", "", "Names of the profiles that the launcher applied; shown by `accel explain`.";
+}
+
+impl Id {
+    /// The option's row.
+    #[must_use]
+    pub const fn row(self) -> &'static Row {
+        &OPTIONS[self as usize]
+    }
+}
+
+/// A value that was read from text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    Bool(bool),
+    Number(u64),
+    Choice(usize),
+    Ports(PortSet),
+    Text,
+}
+
+/// A set of TCP ports, as sorted inclusive ranges.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortSet {
+    ranges: [(u16, u16); Self::RANGES_MAX],
+    count: usize,
+}
+
+impl PortSet {
+    /// Most ranges that one list may name.
+    pub const RANGES_MAX: usize = 64;
+
+    /// Whether the port is in the set.
+    #[must_use]
+    pub fn contains(&self, port: u16) -> bool {
+        self.ranges[..self.count].iter().any(|&(low, high)| low <= port && port <= high)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut set = Self { ranges: [(0, 0); Self::RANGES_MAX], count: 0 };
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let (low, high) = part.split_once('-').unwrap_or((part, part));
+            let range = (low.trim().parse().ok()?, high.trim().parse().ok()?);
+            if range.0 > range.1 || set.count == Self::RANGES_MAX {
+                return None;
+            }
+            set.ranges[set.count] = range;
+            set.count += 1;
+        }
+        Some(set)
+    }
+}
+
+impl Row {
+    /// Reads the option's value from text; `None` if the text is not one of the allowed values.
+    #[must_use]
+    pub fn parse(&self, text: &str) -> Option<Value> {
+        let text = text.trim();
+        match self.kind {
+            Bool => match text.to_ascii_lowercase().as_str() {
+                "1" | "on" | "true" | "yes" => Some(Value::Bool(true)),
+                "0" | "off" | "false" | "no" => Some(Value::Bool(false)),
+                _ => None,
+            },
+            Number { min, max, unit } => {
+                let (digits, factor) = match text.as_bytes().last() {
+                    Some(b'K' | b'k') if unit == "bytes" => (&text[..text.len() - 1], 1 << 10),
+                    Some(b'M' | b'm') if unit == "bytes" => (&text[..text.len() - 1], 1 << 20),
+                    Some(b'G' | b'g') if unit == "bytes" => (&text[..text.len() - 1], 1 << 30),
+                    _ => (text, 1),
+                };
+                let number = digits.parse::<u64>().ok()?.checked_mul(factor)?;
+                (min..=max).contains(&number).then_some(Value::Number(number))
+            }
+            Choice(words) => words.iter().position(|word| *word == text).map(Value::Choice),
+            Ports => PortSet::parse(text).map(Value::Ports),
+            Text => Some(Value::Text),
+        }
+    }
+
+    /// The allowed values, for a message: `a whole number from 0 to 9 (bytes)`.
+    #[must_use]
+    pub fn allowed(&self) -> String {
+        match self.kind {
+            Bool => "on or off".to_owned(),
+            Number { min, max, unit } => format!("a whole number from {min} to {max} ({unit})"),
+            Choice(words) => format!("one of {}", words.join(", ")),
+            Ports => "ports and ranges such as 80,443,8000-8100".to_owned(),
+            Text => "any text".to_owned(),
+        }
+    }
+
+    /// The key of this option in a profile: `spin_usec` for `ACCEL_SPIN_USEC`.
+    #[must_use]
+    pub fn key(&self) -> String {
+        match self.name.strip_prefix("ACCEL_") {
+            Some(rest) => rest.to_ascii_lowercase(),
+            None => "enabled".to_owned(),
+        }
+    }
+}
+
+/// The row of an environment variable.
+#[must_use]
+pub fn by_name(name: &str) -> Option<&'static Row> {
+    OPTIONS.iter().find(|row| row.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_a_legal_value() {
+        for row in OPTIONS {
+            assert!(row.parse(row.default).is_some(), "{}: default {:?}", row.name, row.default);
+        }
+    }
+
+    #[test]
+    fn numbers_out_of_range_and_unknown_words_are_refused() {
+        assert_eq!(Id::LocalRing.row().parse("1K"), None);
+        assert_eq!(Id::LocalRing.row().parse("64K"), Some(Value::Number(65536)));
+        assert_eq!(Id::SpinUsec.row().parse("5K"), None, "microseconds take no byte suffix");
+        assert_eq!(Id::Spin.row().parse("sometimes"), None);
+        assert_eq!(Id::Ports.row().parse("9-1"), None);
+        assert_eq!(Id::Ports.row().parse("70000"), None);
+    }
+
+    #[test]
+    fn port_ranges_hold_their_ends() {
+        let Some(Value::Ports(set)) = Id::Ports.row().parse("80, 8000-8002") else {
+            panic!("a legal list");
+        };
+        let held = [79, 80, 81, 7999, 8000, 8002, 8003].map(|port| set.contains(port));
+        assert_eq!(held, [false, true, false, false, true, true, false]);
+    }
+}

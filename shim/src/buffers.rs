@@ -1,0 +1,144 @@
+//! The caller's buffers: one or several, taken in order.
+
+use driver::copy::Ring;
+use libc::{c_void, iovec};
+
+/// A caller's buffers, of which `done` bytes are used.
+#[derive(Debug)]
+pub(crate) struct Buffers<'a> {
+    vector: &'a [iovec],
+    /// Bytes asked for in all.
+    total: usize,
+    done: usize,
+    /// A buffer lies where no buffer can be: the kernel's answer is EFAULT.
+    faulty: bool,
+}
+
+impl<'a> Buffers<'a> {
+    /// The caller's vector; `None` if its lengths are not legal, so that the kernel may say so.
+    ///
+    /// # Safety
+    /// `vector` must be readable; the buffers are the caller's promise, as with the system call.
+    pub(crate) unsafe fn new(vector: &'a [iovec]) -> Option<Self> {
+        let (mut total, mut faulty) = (0usize, false);
+        for buffer in vector {
+            total = total.checked_add(buffer.iov_len)?;
+            faulty |= buffer.iov_len != 0 && !is_plausible(buffer.iov_base, buffer.iov_len);
+        }
+        (isize::try_from(total).is_ok() && vector.len() <= 1024).then_some(Self { vector, total, done: 0, faulty })
+    }
+
+    /// Whether a copy would fault.
+    #[inline]
+    pub(crate) const fn is_faulty(&self) -> bool {
+        self.faulty
+    }
+
+    /// Bytes asked for in all.
+    #[inline]
+    pub(crate) const fn total(&self) -> usize {
+        self.total
+    }
+
+    /// Bytes used so far.
+    #[inline]
+    pub(crate) const fn done(&self) -> usize {
+        self.done
+    }
+
+    /// Bytes not used yet.
+    #[inline]
+    pub(crate) const fn left(&self) -> usize {
+        self.total - self.done
+    }
+
+    /// Counts bytes that somebody else moved.
+    #[inline]
+    pub(crate) const fn advance(&mut self, count: usize) {
+        self.done += count;
+    }
+
+    /// Takes back what was used beyond `done`.
+    #[inline]
+    pub(crate) const fn retreat(&mut self, done: usize) {
+        self.done = done;
+    }
+
+    /// The same buffers, nothing used.
+    pub(crate) const fn rewound(&self) -> Self {
+        Self { vector: self.vector, total: self.total, done: 0, faulty: self.faulty }
+    }
+
+    /// Calls `f(pointer, length)` for the pieces that hold the next `count` bytes, which are then used.
+    #[inline]
+    fn pieces(&mut self, count: usize, mut f: impl FnMut(*mut u8, usize, usize)) {
+        let (mut skip, mut moved) = (self.done, 0);
+        for buffer in self.vector {
+            if skip >= buffer.iov_len {
+                skip -= buffer.iov_len;
+                continue;
+            }
+            let piece = (buffer.iov_len - skip).min(count - moved);
+            f(buffer.iov_base.cast::<u8>().wrapping_add(skip), piece, moved);
+            moved += piece;
+            skip = 0;
+            if moved == count {
+                break;
+            }
+        }
+        self.done += moved;
+    }
+
+    /// Fills the next `count` bytes from the ring at `position`.
+    ///
+    /// # Safety
+    /// The buffers are writable, and `count ≤ left()`, at most what is published in the ring.
+    #[inline]
+    pub(crate) unsafe fn fill(&mut self, ring: Ring, position: u64, count: usize) {
+        self.pieces(count, |at, length, moved| {
+            // SAFETY: `pieces` stays inside the caller's buffers; the rest is the caller's contract.
+            unsafe { ring.read(position + moved as u64, at, length) }
+        });
+    }
+
+    /// Copies the next `count` bytes into the ring at `position`.
+    ///
+    /// # Safety
+    /// The buffers are readable, and `count ≤ left()`, at most the room in the ring.
+    #[inline]
+    pub(crate) unsafe fn pour(&mut self, ring: Ring, position: u64, count: usize) {
+        self.pieces(count, |at, length, moved| {
+            // SAFETY: as in `fill`.
+            unsafe { ring.write(position + moved as u64, at, length) }
+        });
+    }
+
+    /// The unused rest as a vector of its own.
+    pub(crate) fn rest(&self, room: &mut [iovec; 64]) -> usize {
+        let (mut skip, mut count) = (self.done, 0);
+        for buffer in self.vector {
+            if skip >= buffer.iov_len {
+                skip -= buffer.iov_len;
+                continue;
+            }
+            if count == room.len() {
+                break;
+            }
+            let base = buffer.iov_base.cast::<u8>().wrapping_add(skip).cast();
+            room[count] = iovec { iov_base: base, iov_len: buffer.iov_len - skip };
+            count += 1;
+            skip = 0;
+        }
+        count
+    }
+}
+
+/// Whether a pointer can be a buffer at all: NULL, the first pages and non-canonical addresses get
+/// EFAULT, as from the kernel.
+fn is_plausible(base: *mut c_void, length: usize) -> bool {
+    let start = base as usize;
+    start >= 65536 && start.checked_add(length).is_some_and(|end| end <= 1 << 47)
+}
+
+/// An empty vector entry.
+pub(crate) const NOTHING: iovec = iovec { iov_base: core::ptr::null_mut(), iov_len: 0 };

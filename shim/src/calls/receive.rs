@@ -1,0 +1,184 @@
+//! read, recv and their kin on a followed socket.
+
+use crate::guard::Guard;
+use crate::real::{self, types::*};
+use crate::slot::{self, Outcome};
+use crate::{meet, rx};
+
+/// Receives into a vector, by the rings' code or, for a socket without rings, by `call`.
+///
+/// # Safety
+/// The caller's contract for the buffers and for `call`.
+unsafe fn by_path(fd: c_int, vector: &[iovec], flags: c_int, call: impl Fn() -> isize) -> isize {
+    loop {
+        let Some(socket) = slot::find(fd) else { return call() };
+        let guard = Guard::enter();
+        if socket.is_live() {
+            // SAFETY: the caller's contract.
+            match unsafe { rx::receive(&socket, vector, flags) } {
+                Outcome::Kernel if socket.is_live() && socket.is_current() => {
+                    drop(guard);
+                    return call();
+                }
+                Outcome::Kernel => {}
+                outcome => return super::result(outcome),
+            }
+        }
+        let Some(socket) = slot::find(fd) else {
+            drop(guard);
+            return call();
+        };
+        let result = meet::around(&socket, true, &call);
+        if result != meet::RETRY {
+            return result;
+        }
+    }
+}
+
+fn one(buffer: *mut c_void, length: size_t) -> [iovec; 1] {
+    [iovec { iov_base: buffer, iov_len: length }]
+}
+
+/// A caller's vector; empty when the kernel must judge it.
+///
+/// # Safety
+/// `vector` is the caller's promise for `count` entries.
+pub(super) unsafe fn vector<'a>(vector: *const iovec, count: usize) -> Option<&'a [iovec]> {
+    if count == 0 {
+        return Some(&[]);
+    }
+    if count > 1024 || (vector as usize) < 65536 || !vector.is_aligned() {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    Some(unsafe { core::slice::from_raw_parts(vector, count) })
+}
+
+/// # Safety
+/// read(2).
+pub unsafe fn read(fd: c_int, buffer: *mut c_void, length: size_t) -> ssize_t {
+    // SAFETY: the caller's contract.
+    unsafe { by_path(fd, &one(buffer, length), 0, || real::read(fd, buffer, length)) }
+}
+
+/// # Safety
+/// readv(2).
+pub unsafe fn readv(fd: c_int, list: *const iovec, count: c_int) -> ssize_t {
+    // SAFETY: the caller's contract.
+    let Some(buffers) = (unsafe { vector(list, count as usize) }) else {
+        // SAFETY: the caller's contract.
+        return unsafe { real::readv(fd, list, count) };
+    };
+    // SAFETY: the caller's contract.
+    unsafe { by_path(fd, buffers, 0, || real::readv(fd, list, count)) }
+}
+
+/// # Safety
+/// preadv2(2).
+pub unsafe fn preadv2(fd: c_int, list: *const iovec, count: c_int, offset: off_t, flags: c_int) -> ssize_t {
+    // SAFETY: the caller's contract.
+    let buffers = unsafe { vector(list, count as usize) };
+    // A socket has no position: any offset but -1 is ESPIPE.
+    let (Some(buffers), -1, 0) = (buffers, offset, flags & !libc::RWF_NOWAIT) else {
+        // SAFETY: the caller's contract.
+        return unsafe { real::preadv2(fd, list, count, offset, flags) };
+    };
+    let wait = if flags & libc::RWF_NOWAIT != 0 { libc::MSG_DONTWAIT } else { 0 };
+    // SAFETY: the caller's contract.
+    unsafe { by_path(fd, buffers, wait, || real::preadv2(fd, list, count, offset, flags)) }
+}
+
+/// # Safety
+/// recv(2).
+pub unsafe fn recv(fd: c_int, buffer: *mut c_void, length: size_t, flags: c_int) -> ssize_t {
+    // SAFETY: the caller's contract.
+    unsafe { by_path(fd, &one(buffer, length), flags, || real::recv(fd, buffer, length, flags)) }
+}
+
+/// # Safety
+/// recvfrom(2).
+pub unsafe fn recvfrom(fd: c_int, buffer: *mut c_void, length: size_t, flags: c_int, address: *mut sockaddr, address_length: *mut socklen_t) -> ssize_t {
+    // SAFETY: the caller's contract.
+    let result = unsafe {
+        by_path(fd, &one(buffer, length), flags, || real::recvfrom(fd, buffer, length, flags, address, address_length))
+    };
+    // TCP gives no address: inet_recvmsg in net/ipv4/af_inet.c.
+    if result >= 0 && !address.is_null() && !address_length.is_null() && slot::find(fd).is_some() {
+        // SAFETY: the caller's contract: writable where not null.
+        unsafe { *address_length = 0 };
+    }
+    result
+}
+
+/// # Safety
+/// recvmsg(2).
+pub unsafe fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
+    if (message as usize) < 65536 {
+        // SAFETY: the kernel answers EFAULT.
+        return unsafe { real::recvmsg(fd, message, flags) };
+    }
+    // SAFETY: the caller's contract.
+    let (list, count) = unsafe { ((*message).msg_iov, (*message).msg_iovlen as usize) };
+    // SAFETY: the caller's contract.
+    let Some(buffers) = (unsafe { vector(list, count) }) else {
+        // SAFETY: the caller's contract.
+        return unsafe { real::recvmsg(fd, message, flags) };
+    };
+    let by_kernel = core::cell::Cell::new(false);
+    // SAFETY: the caller's contract.
+    let result = unsafe {
+        by_path(fd, buffers, flags, || {
+            by_kernel.set(true);
+            real::recvmsg(fd, message, flags)
+        })
+    };
+    if result >= 0 && !by_kernel.get() {
+        // SAFETY: the caller's contract: the header is writable. TCP fills in neither address nor control.
+        unsafe {
+            (*message).msg_namelen = 0;
+            (*message).msg_controllen = 0;
+            (*message).msg_flags = flags & libc::MSG_CMSG_CLOEXEC;
+        }
+    }
+    result
+}
+
+/// # Safety
+/// recvmmsg(2).
+pub unsafe fn recvmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int, timeout: *mut timespec) -> c_int {
+    let live = slot::find(fd).is_some_and(|socket| socket.is_live());
+    if !live || (messages as usize) < 65536 {
+        // SAFETY: the caller's contract.
+        return unsafe { real::recvmmsg(fd, messages, count, flags, timeout) };
+    }
+    let deadline = if timeout.is_null() {
+        None
+    } else {
+        // SAFETY: the caller's contract.
+        let limit = unsafe { *timeout };
+        if !(0..1_000_000_000).contains(&limit.tv_nsec) || limit.tv_sec < 0 {
+            return crate::errno::fail(libc::EINVAL);
+        }
+        Some(driver::clock::monotonic_ns().saturating_add(limit.tv_sec as u64 * 1_000_000_000 + limit.tv_nsec as u64))
+    };
+    let mut done = 0;
+    let mut each = flags & !libc::MSG_WAITFORONE;
+    while done < count.min(1024) {
+        // SAFETY: the caller's contract: `count` entries.
+        let entry = unsafe { &mut *messages.add(done as usize) };
+        // SAFETY: as above.
+        let result = unsafe { recvmsg(fd, &raw mut entry.msg_hdr, each) };
+        if result < 0 {
+            break;
+        }
+        entry.msg_len = result as c_uint;
+        done += 1;
+        if flags & libc::MSG_WAITFORONE != 0 {
+            each |= libc::MSG_DONTWAIT;
+        }
+        if deadline.is_some_and(|deadline| driver::clock::monotonic_ns() >= deadline) {
+            break;
+        }
+    }
+    if done == 0 && count > 0 { -1 } else { done as c_int }
+}

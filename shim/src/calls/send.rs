@@ -1,0 +1,271 @@
+//! write, send and their kin on a followed socket; descriptors that leave the process by SCM_RIGHTS.
+
+use driver::sys;
+use rows::reasons::Reason;
+
+use super::receive::vector;
+use crate::guard::Guard;
+use crate::real::{self, types::*};
+use crate::slot::{self, Outcome};
+use crate::{close, family, fdtable, meet, rx, tx};
+
+/// Files up to this size go into the ring at once; larger ones are the kernel's.
+const FILE_MAX: usize = 64 << 10;
+
+/// Sends a vector, by the rings' code or, for a socket without rings, by `call`.
+///
+/// # Safety
+/// The caller's contract for the buffers and for `call`.
+unsafe fn by_path(fd: c_int, vector: &[iovec], flags: c_int, call: impl Fn() -> isize) -> isize {
+    loop {
+        let Some(socket) = slot::find(fd) else { return call() };
+        let guard = Guard::enter();
+        if socket.is_live() {
+            // SAFETY: the caller's contract.
+            match unsafe { tx::send(&socket, vector, flags) } {
+                Outcome::Kernel if socket.is_live() && socket.is_current() => {
+                    drop(guard);
+                    return call();
+                }
+                Outcome::Kernel => {}
+                outcome => return super::result(outcome),
+            }
+        }
+        let Some(socket) = slot::find(fd) else {
+            drop(guard);
+            return call();
+        };
+        let result = meet::around(&socket, false, &call);
+        if result != meet::RETRY {
+            return result;
+        }
+    }
+}
+
+fn one(buffer: *const c_void, length: size_t) -> [iovec; 1] {
+    [iovec { iov_base: buffer.cast_mut(), iov_len: length }]
+}
+
+/// # Safety
+/// write(2).
+pub unsafe fn write(fd: c_int, buffer: *const c_void, length: size_t) -> ssize_t {
+    // SAFETY: the caller's contract.
+    unsafe { by_path(fd, &one(buffer, length), 0, || real::write(fd, buffer, length)) }
+}
+
+/// # Safety
+/// writev(2).
+pub unsafe fn writev(fd: c_int, list: *const iovec, count: c_int) -> ssize_t {
+    // SAFETY: the caller's contract.
+    let Some(buffers) = (unsafe { vector(list, count as usize) }) else {
+        // SAFETY: the caller's contract.
+        return unsafe { real::writev(fd, list, count) };
+    };
+    // SAFETY: the caller's contract.
+    unsafe { by_path(fd, buffers, 0, || real::writev(fd, list, count)) }
+}
+
+/// # Safety
+/// pwritev2(2).
+pub unsafe fn pwritev2(fd: c_int, list: *const iovec, count: c_int, offset: off_t, flags: c_int) -> ssize_t {
+    // SAFETY: the caller's contract.
+    let buffers = unsafe { vector(list, count as usize) };
+    // A socket has no position: any offset but -1 is ESPIPE.
+    let (Some(buffers), -1, 0) = (buffers, offset, flags & !libc::RWF_NOWAIT) else {
+        // SAFETY: the caller's contract.
+        return unsafe { real::pwritev2(fd, list, count, offset, flags) };
+    };
+    let wait = if flags & libc::RWF_NOWAIT != 0 { libc::MSG_DONTWAIT } else { 0 };
+    // SAFETY: the caller's contract.
+    unsafe { by_path(fd, buffers, wait, || real::pwritev2(fd, list, count, offset, flags)) }
+}
+
+/// # Safety
+/// send(2).
+pub unsafe fn send(fd: c_int, buffer: *const c_void, length: size_t, flags: c_int) -> ssize_t {
+    // SAFETY: the caller's contract.
+    unsafe { by_path(fd, &one(buffer, length), flags, || real::send(fd, buffer, length, flags)) }
+}
+
+/// # Safety
+/// sendto(2).
+pub unsafe fn sendto(fd: c_int, buffer: *const c_void, length: size_t, flags: c_int, address: *const sockaddr, address_length: socklen_t) -> ssize_t {
+    let call = || {
+        // SAFETY: the caller's contract.
+        unsafe { real::sendto(fd, buffer, length, flags, address, address_length) }
+    };
+    // SAFETY: the caller's contract.
+    unsafe { by_path(fd, &one(buffer, length), flags, call) }
+}
+
+/// # Safety
+/// sendmsg(2).
+pub unsafe fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
+    let call = || {
+        // SAFETY: the caller's contract.
+        unsafe { real::sendmsg(fd, message, flags) }
+    };
+    if (message as usize) < 65536 {
+        return call();
+    }
+    if !fdtable::is_active(fd) {
+        // SAFETY: the caller's contract.
+        unsafe { give_away_passed(message) };
+        return call();
+    }
+    // SAFETY: the caller's contract.
+    let (list, count) = unsafe { ((*message).msg_iov, (*message).msg_iovlen as usize) };
+    // SAFETY: the caller's contract.
+    let Some(buffers) = (unsafe { vector(list, count) }) else { return call() };
+    // SAFETY: the caller's contract.
+    if unsafe { (*message).msg_controllen } != 0 {
+        // Control messages (SO_TIMESTAMPING, zero copy) are the kernel's.
+        if let Some(channel) = slot::find(fd).and_then(|socket| tx::to_kernel(&socket)) {
+            let bytes = buffers.iter().map(|buffer| buffer.iov_len as u64).sum();
+            return tx::announced(&channel, bytes, call);
+        }
+        return call();
+    }
+    // SAFETY: the caller's contract.
+    unsafe { by_path(fd, buffers, flags, call) }
+}
+
+/// # Safety
+/// sendmmsg(2).
+pub unsafe fn sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int {
+    let mut done = 0;
+    if !fdtable::is_active(fd) || (messages as usize) < 65536 {
+        for index in 0..count.min(1024) as usize {
+            if (messages as usize) >= 65536 {
+                // SAFETY: the caller's contract: `count` entries.
+                unsafe { give_away_passed(&raw const (*messages.add(index)).msg_hdr) };
+            }
+        }
+        // SAFETY: the caller's contract.
+        return unsafe { real::sendmmsg(fd, messages, count, flags) };
+    }
+    while done < count.min(1024) {
+        // SAFETY: the caller's contract: `count` entries.
+        let entry = unsafe { &mut *messages.add(done as usize) };
+        // SAFETY: as above.
+        let result = unsafe { sendmsg(fd, &raw const entry.msg_hdr, flags) };
+        if result < 0 {
+            break;
+        }
+        entry.msg_len = result as c_uint;
+        done += 1;
+    }
+    if done == 0 && count > 0 { -1 } else { done as c_int }
+}
+
+/// Sockets that a control message carries to another process are given to the kernel first.
+///
+/// # Safety
+/// The message and its control buffer must be readable.
+unsafe fn give_away_passed(message: *const msghdr) {
+    // SAFETY: the caller's contract; the CMSG functions stay inside msg_controllen.
+    unsafe {
+        let mut header = libc::CMSG_FIRSTHDR(message);
+        while !header.is_null() {
+            if (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_RIGHTS {
+                let bytes = ((*header).cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
+                let numbers = libc::CMSG_DATA(header).cast::<c_int>();
+                for index in 0..bytes / size_of::<c_int>() {
+                    family::give_away(numbers.add(index).read_unaligned(), Reason::GivenAway);
+                }
+            }
+            header = libc::CMSG_NXTHDR(message, header);
+        }
+    }
+}
+
+/// # Safety
+/// sendfile(2).
+pub unsafe fn sendfile(fd: c_int, source: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
+    let call = || {
+        // SAFETY: the caller's contract.
+        unsafe { real::sendfile(fd, source, offset, count) }
+    };
+    let Some(socket) = slot::find(fd) else { return call() };
+    let guard = Guard::enter();
+    if socket.is_live() {
+        // SAFETY: the caller's contract for `offset`.
+        if let Some(result) = unsafe { small_file(&socket, source, offset, count) } {
+            return result;
+        }
+        if let Some(channel) = tx::to_kernel(&socket) {
+            return tx::announced(&channel, count.min(0x7fff_f000) as u64, call);
+        }
+    }
+    drop(guard);
+    let _guard = Guard::enter();
+    let result = meet::around(&socket, false, call);
+    if result == meet::RETRY {
+        // SAFETY: the caller's contract.
+        return unsafe { sendfile(fd, source, offset, count) };
+    }
+    result
+}
+
+/// A small piece of a plain file goes straight into the ring.
+///
+/// # Safety
+/// `offset` is null or valid.
+unsafe fn small_file(socket: &slot::Socket, source: c_int, offset: *mut off_t, count: usize) -> Option<ssize_t> {
+    let stat = sys::fstat(source).ok()?;
+    if stat.st_mode & libc::S_IFMT != libc::S_IFREG || count == 0 {
+        return None;
+    }
+    let at = if offset.is_null() {
+        sys::lseek(source, 0, libc::SEEK_CUR).ok()?
+    } else {
+        // SAFETY: the caller's contract.
+        unsafe { *offset }
+    };
+    let left = usize::try_from(stat.st_size.checked_sub(at)?).ok()?;
+    let count = count.min(left);
+    if at < 0 || count == 0 || count > FILE_MAX {
+        return None;
+    }
+    let sent = tx::file_into_ring(socket, source, at, count)?.ok()?;
+    let end = at + sent as off_t;
+    if offset.is_null() {
+        let _ = sys::lseek(source, end, libc::SEEK_SET);
+    } else {
+        // SAFETY: the caller's contract.
+        unsafe { *offset = end };
+    }
+    Some(sent as ssize_t)
+}
+
+/// # Safety
+/// splice(2).
+pub unsafe fn splice(source: c_int, source_offset: *mut off_t, target: c_int, target_offset: *mut off_t, length: size_t, flags: c_uint) -> ssize_t {
+    let call = || {
+        // SAFETY: the caller's contract.
+        unsafe { real::splice(source, source_offset, target, target_offset, length, flags) }
+    };
+    if let Some(socket) = slot::find(target).filter(slot::Socket::is_live) {
+        let _guard = Guard::enter();
+        return match tx::to_kernel(&socket) {
+            Some(channel) => tx::announced(&channel, length as u64, call),
+            None => call(),
+        };
+    }
+    let Some(socket) = slot::find(source).filter(slot::Socket::is_live) else { return call() };
+    let _guard = Guard::enter();
+    rx::close_incoming(&socket, None);
+    match rx::ring_to_pipe(&socket, target, length) {
+        Some(result) => super::result(result),
+        None => rx::counted(&socket, call),
+    }
+}
+
+/// Used by `setsockopt` and friends: the socket leaves the rings for good but stays here.
+pub(super) fn kernel_for_good(fd: c_int, reason: Reason) {
+    if let Some(socket) = slot::find(fd) {
+        let _guard = Guard::enter();
+        family::check_owner(&socket);
+        close::to_kernel_for_good(&socket, reason);
+    }
+}

@@ -1,0 +1,253 @@
+//! The life of a socket: socket, connect, listen, accept, shutdown, close, options.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use driver::cards::{Path, flag};
+use driver::sys::{self, Errno};
+use rows::reasons::Reason;
+
+use crate::errno;
+use crate::fdtable::{self, Entry};
+use crate::guard::Guard;
+use crate::process::in_vfork_child;
+use crate::real::{self, types::*};
+use crate::slot::{self, Socket};
+use crate::{close, family, rx};
+
+/// # Safety
+/// socket(2).
+pub unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
+    // SAFETY: the caller's contract.
+    let fd = unsafe { real::socket(domain, kind, protocol) };
+    if fd < 0 {
+        return fd;
+    }
+    let stream = kind & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) == libc::SOCK_STREAM;
+    let tcp = stream && matches!(domain, libc::AF_INET | libc::AF_INET6) && matches!(protocol, 0 | libc::IPPROTO_TCP);
+    if tcp && family::follows() && !in_vfork_child() {
+        let _guard = Guard::enter();
+        errno::kept(|| slot::follow(fd, kind & libc::SOCK_NONBLOCK != 0, false));
+    } else if fdtable::is_known(fd) && !in_vfork_child() {
+        fdtable::forget_number(fd);
+    }
+    fd
+}
+
+/// # Safety
+/// connect(2).
+pub unsafe fn connect(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int {
+    // SAFETY: the caller's contract.
+    unsafe { real::connect(fd, address, length) }
+}
+
+/// # Safety
+/// listen(2).
+pub unsafe fn listen(fd: c_int, backlog: c_int) -> c_int {
+    // SAFETY: the caller's contract.
+    let result = unsafe { real::listen(fd, backlog) };
+    if result == 0
+        && let Some(socket) = slot::find(fd)
+    {
+        socket.card.describe(fd, Path::Listener, Reason::None as u8);
+        socket.card.set(flag::LISTENER, true);
+    }
+    result
+}
+
+/// # Safety
+/// accept(2).
+pub unsafe fn accept(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int {
+    // SAFETY: the caller's contract.
+    accepted(fd, unsafe { real::accept(fd, address, length) }, 0)
+}
+
+/// # Safety
+/// accept4(2).
+pub unsafe fn accept4(fd: c_int, address: *mut sockaddr, length: *mut socklen_t, flags: c_int) -> c_int {
+    // SAFETY: the caller's contract.
+    accepted(fd, unsafe { real::accept4(fd, address, length, flags) }, flags)
+}
+
+fn accepted(listener: c_int, fd: c_int, flags: c_int) -> c_int {
+    if fd < 0 || !family::follows() || in_vfork_child() {
+        return fd;
+    }
+    errno::kept(|| {
+        let _guard = Guard::enter();
+        if is_tcp_listener(listener) {
+            slot::follow(fd, flags & libc::SOCK_NONBLOCK != 0, true);
+        } else if fdtable::is_known(fd) {
+            fdtable::forget_number(fd);
+        }
+    });
+    fd
+}
+
+/// A followed listener is TCP; one that came by exec or SCM_RIGHTS is asked once, and then followed too.
+fn is_tcp_listener(fd: c_int) -> bool {
+    if fdtable::is_known(fd) {
+        return matches!(fdtable::get(fd), Entry::Socket(_));
+    }
+    let option = |name: c_int| {
+        let mut value: c_int = 0;
+        sys::getsockopt(fd, libc::SOL_SOCKET, name, &mut value).map_or(-1, |_| value)
+    };
+    let inet = matches!(option(libc::SO_DOMAIN), libc::AF_INET | libc::AF_INET6);
+    if !inet || option(libc::SO_PROTOCOL) != libc::IPPROTO_TCP {
+        return false;
+    }
+    slot::follow(fd, false, false);
+    if let Some(socket) = slot::find(fd) {
+        socket.card.describe(fd, Path::Listener, Reason::None as u8);
+        socket.card.set(flag::LISTENER, true);
+    }
+    true
+}
+
+/// # Safety
+/// shutdown(2).
+pub unsafe fn shutdown(fd: c_int, how: c_int) -> c_int {
+    let known_how = matches!(how, libc::SHUT_RD | libc::SHUT_WR | libc::SHUT_RDWR);
+    if let Some(socket) = slot::find(fd).filter(|socket| known_how && !socket.card.has(flag::LISTENER)) {
+        let _guard = Guard::enter();
+        errno::kept(|| close::before_shutdown(&socket, how));
+        // SAFETY: the caller's contract.
+        return unsafe { real::shutdown(fd, how) };
+    }
+    // SAFETY: the caller's contract.
+    unsafe { real::shutdown(fd, how) }
+}
+
+/// # Safety
+/// close(2).
+pub unsafe fn close(fd: c_int) -> c_int {
+    if !fdtable::is_known(fd) || in_vfork_child() {
+        // SAFETY: the caller's contract.
+        return unsafe { real::close(fd) };
+    }
+    let _guard = Guard::enter();
+    if fdtable::get(fd) == Entry::Internal {
+        // The program never opened it.
+        return errno::fail(libc::EBADF);
+    }
+    errno::kept(|| slot::closing_descriptor(fd));
+    // SAFETY: the caller's contract.
+    unsafe { real::close(fd) }
+}
+
+/// # Safety
+/// getsockopt(2).
+pub unsafe fn getsockopt(fd: c_int, level: c_int, name: c_int, value: *mut c_void, length: *mut socklen_t) -> c_int {
+    if let Some(socket) = slot::find(fd).filter(|socket| socket.is_live() && level == libc::SOL_SOCKET && name == libc::SO_ERROR) {
+        let _guard = Guard::enter();
+        if let Some(error) = rx::take_stashed(&socket) {
+            // SAFETY: the caller's contract.
+            return unsafe { give_error(fd, error, value, length) };
+        }
+    }
+    // SAFETY: the caller's contract.
+    let result = unsafe { real::getsockopt(fd, level, name, value, length) };
+    if result == 0
+        && (level, name) == (libc::IPPROTO_TCP, libc::TCP_INFO)
+        && let Some(socket) = slot::find(fd).filter(Socket::is_live)
+    {
+        // SAFETY: the kernel has just written `*length` bytes there.
+        unsafe { add_ring_counts(&socket, value.cast(), *length as usize) };
+    }
+    result
+}
+
+/// An error that the kernel has already given us goes to the program as SO_ERROR would.
+///
+/// # Safety
+/// getsockopt(2).
+unsafe fn give_error(fd: c_int, error: c_int, value: *mut c_void, length: *mut socklen_t) -> c_int {
+    // SAFETY: the caller's contract: the kernel checks the pointers.
+    let result = unsafe { real::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, value, length) };
+    // SAFETY: the call above succeeded with them.
+    if result == 0 && unsafe { *length } as usize >= size_of::<c_int>() {
+        // SAFETY: as above.
+        unsafe { value.cast::<c_int>().write_unaligned(error) };
+    }
+    result
+}
+
+/// `tcpi_bytes_acked`, `_received` and `_sent` count what the rings carried as well (linux/tcp.h).
+///
+/// # Safety
+/// `info` must be writable for `length` bytes.
+unsafe fn add_ring_counts(socket: &Socket, info: *mut u8, length: usize) {
+    let sent = socket.card.counters.ring_sent_bytes.load(Relaxed);
+    let received = socket.card.counters.ring_received_bytes.load(Relaxed);
+    for (offset, bytes) in [(120, sent), (128, received), (200, sent)] {
+        if offset + 8 <= length {
+            // SAFETY: inside `length` bytes.
+            unsafe {
+                let field = info.add(offset).cast::<u64>();
+                field.write_unaligned(field.read_unaligned() + bytes);
+            }
+        }
+    }
+}
+
+/// Options that only the kernel can honour.
+const KERNEL_ONLY: &[(c_int, c_int)] = &[
+    (libc::SOL_SOCKET, libc::SO_TIMESTAMPING),
+    (libc::SOL_SOCKET, libc::SO_TIMESTAMP),
+    (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS),
+    (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER),
+    (libc::SOL_SOCKET, libc::SO_ATTACH_BPF),
+    (libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE),
+    (libc::SOL_SOCKET, libc::SO_PEEK_OFF),
+    (libc::SOL_SOCKET, libc::SO_ZEROCOPY),
+    (libc::IPPROTO_TCP, libc::TCP_ULP),
+    (libc::IPPROTO_TCP, libc::TCP_REPAIR),
+    (libc::IPPROTO_TCP, TCP_INQ),
+    (libc::IPPROTO_TCP, TCP_MD5SIG),
+];
+/// linux/tcp.h.
+const TCP_INQ: c_int = 36;
+const TCP_MD5SIG: c_int = 14;
+
+/// # Safety
+/// setsockopt(2).
+pub unsafe fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, length: socklen_t) -> c_int {
+    let Some(socket) = slot::find(fd) else {
+        // SAFETY: the caller's contract.
+        return unsafe { real::setsockopt(fd, level, name, value, length) };
+    };
+    if KERNEL_ONLY.contains(&(level, name)) {
+        // Before the call: kTLS must find the stream where the kernel left it.
+        errno::kept(|| super::send::kernel_for_good(fd, Reason::Option));
+    }
+    // SAFETY: the caller's contract.
+    let result = unsafe { real::setsockopt(fd, level, name, value, length) };
+    if result == 0 && level == libc::SOL_SOCKET {
+        errno::kept(|| note_option(&socket, name));
+    }
+    result
+}
+
+/// Remembers what the rings' code needs to know; as the kernel holds it now.
+fn note_option(socket: &Socket, name: c_int) {
+    match name {
+        libc::SO_RCVTIMEO => {
+            let mut limit = timeval { tv_sec: 0, tv_usec: 0 };
+            if sys::getsockopt(socket.fd, libc::SOL_SOCKET, name, &mut limit).is_ok() {
+                let usec = limit.tv_sec.saturating_mul(1_000_000).saturating_add(limit.tv_usec);
+                socket.slot.receive_timeout_us.store(usec.clamp(0, i64::from(u32::MAX)) as u32, Relaxed);
+            }
+        }
+        libc::SO_RCVLOWAT => {
+            let mut bytes: c_int = 1;
+            let _: Result<usize, Errno> = sys::getsockopt(socket.fd, libc::SOL_SOCKET, name, &mut bytes);
+            let _guard = Guard::enter();
+            socket.slot.low_water.store(bytes.max(1) as u32, Relaxed);
+            if bytes > 1 {
+                // The kernel counts to the mark: the direction stays with it while the mark is set.
+                rx::close_incoming(socket, None);
+            }
+        }
+        _ => {}
+    }
+}

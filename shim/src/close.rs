@@ -1,0 +1,189 @@
+//! The ends of a connection's rings: close, shutdown, giving the socket away, a peer that cheats.
+
+use core::sync::atomic::Ordering::SeqCst;
+
+use driver::cards::{Held, Path, flag};
+use driver::channel::Channel;
+use driver::switch::available;
+use driver::sys::{self, Errno};
+use libc::c_int;
+use rows::reasons::Reason;
+
+use crate::slot::{Outcome, Socket};
+use crate::{epoll, family, meet};
+
+/// The last descriptor of this process is going. `closing`: the program closes it now; otherwise the number
+/// was reused behind our back and nothing may be done to what it names today.
+pub(crate) fn last_descriptor(socket: &Socket, closing: bool) {
+    epoll::leave_all(socket);
+    {
+        let both = socket.lock_both();
+        if socket.is_current() {
+            meet::abandon(socket, &both);
+            if let Some(channel) = socket.parts(&both).channel.as_ref().filter(|_| socket.is_live()) {
+                let sole = socket.card.is_sole_holder(family::pid());
+                close_rings(socket, channel, closing, sole, socket.parts(&both).sending.sent_again);
+            }
+        }
+    }
+    socket.free_if_unused();
+}
+
+fn close_rings(socket: &Socket, channel: &Channel, closing: bool, sole: bool, sent_again: bool) {
+    let unread = channel.incoming().revoke().position() != channel.incoming().head();
+    channel.outgoing().revoke();
+    if !closing || !sole {
+        return;
+    }
+    if !sent_again && channel.peer_gave_up() {
+        send_ring_rest(socket, channel);
+    }
+    if unread {
+        // Linux answers a close with unread data by RST: make the kernel do it.
+        let abort = libc::linger { l_onoff: 1, l_linger: 0 };
+        let _ = sys::setsockopt(socket.fd, libc::SOL_SOCKET, libc::SO_LINGER, &abort);
+    } else {
+        channel.finish();
+    }
+}
+
+/// The process is about to end with the socket open.
+pub(crate) fn before_exit(socket: &Socket) {
+    let both = socket.lock_both();
+    if !socket.is_current() {
+        return;
+    }
+    meet::abandon(socket, &both);
+    if !socket.is_live() {
+        return;
+    }
+    let parts = socket.parts(&both);
+    let Some(channel) = parts.channel.as_ref() else { return };
+    let sole = socket.card.is_sole_holder(family::pid());
+    close_rings(socket, channel, true, sole, parts.sending.sent_again);
+}
+
+/// `shutdown(2)` is about to be called.
+pub(crate) fn before_shutdown(socket: &Socket, how: c_int) {
+    family::check_owner(socket);
+    let both = socket.lock_both();
+    meet::abandon(socket, &both);
+    if !socket.is_current() || !socket.is_live() {
+        drop(both);
+        socket.settle(Reason::Finished);
+        return;
+    }
+    let parts = socket.parts(&both);
+    let Some(channel) = parts.channel.as_ref() else { return };
+    if how != libc::SHUT_RD {
+        channel.outgoing().revoke();
+        if !parts.sending.sent_again && channel.peer_gave_up() {
+            send_ring_rest(socket, channel);
+            parts.sending.sent_again = true;
+        }
+        channel.finish();
+        socket.card.set(flag::SENT_FIN, true);
+    }
+    if how != libc::SHUT_WR {
+        channel.incoming().revoke();
+    }
+}
+
+/// The socket goes where we cannot follow (another program, stdio, kTLS): kernel from now on, both ways.
+/// Never waits for the peer: what it sent and nobody read here, it sends again through the kernel.
+pub(crate) fn give_away(socket: &Socket, reason: Reason) {
+    let both = socket.lock_both();
+    meet::abandon(socket, &both);
+    if !socket.is_current() {
+        return;
+    }
+    if socket.is_live()
+        && let Some(channel) = socket.parts(&both).channel.as_ref()
+    {
+        channel.outgoing().revoke();
+        if channel.incoming().revoke().position() != channel.incoming().head() {
+            channel.give_up();
+        }
+        socket.card.describe(socket.fd, Path::Kernel, reason as u8);
+        family::table().count_reason(reason as u8);
+        return;
+    }
+    drop(both);
+    socket.settle(reason);
+}
+
+/// Only the kernel can honour what the program asked for; the socket stays in this program.
+pub(crate) fn to_kernel_for_good(socket: &Socket, reason: Reason) {
+    let both = socket.lock_both();
+    meet::abandon(socket, &both);
+    if socket.is_current() && socket.is_live() {
+        if let Some(channel) = socket.parts(&both).channel.as_ref() {
+            channel.outgoing().revoke();
+            channel.incoming().revoke();
+        }
+        socket.card.describe(socket.fd, Path::Kernel, reason as u8);
+        family::table().count_reason(reason as u8);
+        return;
+    }
+    drop(both);
+    socket.settle(reason);
+}
+
+/// The peer wrote impossible values: the connection ends, for both.
+pub(crate) fn violation(socket: &Socket, channel: &Channel) -> Outcome {
+    channel.incoming().revoke();
+    channel.outgoing().revoke();
+    if socket.card.flags.fetch_or(flag::BROKEN, SeqCst) & flag::BROKEN == 0 {
+        socket.card.describe(socket.fd, Path::Kernel, Reason::Violation as u8);
+        family::table().count_reason(Reason::Violation as u8);
+        let abort = libc::linger { l_onoff: 1, l_linger: 0 };
+        let _ = sys::setsockopt(socket.fd, libc::SOL_SOCKET, libc::SO_LINGER, &abort);
+        let _ = sys::shutdown(socket.fd, libc::SHUT_RDWR);
+    }
+    Outcome::Fail(Errno(libc::ECONNRESET))
+}
+
+/// If the peer gave its end away with bytes of ours unread, sends those again, before any other byte.
+pub(crate) fn send_again_if_asked(socket: &Socket, held: &Held, channel: &Channel) {
+    // SAFETY: the send lock is held.
+    let sending = unsafe { socket.sending(held) };
+    if sending.sent_again || !channel.outgoing().word().is_revoked() || !channel.peer_gave_up() {
+        return;
+    }
+    sending.sent_again = true;
+    send_ring_rest(socket, channel);
+}
+
+fn send_ring_rest(socket: &Socket, channel: &Channel) {
+    let outgoing = channel.outgoing();
+    let (tail, mut head) = (outgoing.word().position(), outgoing.head());
+    let Ok(mut left) = available(tail, head, channel.capacity() as u64) else { return };
+    while left > 0 {
+        let (at, length) = channel.outgoing_ring().piece(head, left as usize);
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+        // SAFETY: `piece` lies inside the mapped ring, and nobody writes it: the direction is revoked.
+        match unsafe { sys::send(socket.fd, at.cast(), length, flags) } {
+            Ok(sent) => {
+                head += sent as u64;
+                left -= sent as u64;
+            }
+            // The new holder reads, and then there is room.
+            Err(Errno(libc::EAGAIN)) => {
+                let mut poll = libc::pollfd { fd: socket.fd, events: libc::POLLOUT, revents: 0 };
+                // SAFETY: one entry.
+                let _ = unsafe { sys::poll(&raw mut poll, 1, 1000) };
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+/// Before a thread sleeps on the socket: unread bytes of ours that the peer gave up are sent again, now and
+/// while it sleeps. `None`: something changed, look again.
+pub(crate) fn help_reader_before_sleep<R>(socket: &Socket, channel: &Channel, sleep: impl FnOnce() -> R) -> Option<R> {
+    if channel.outgoing().word().is_revoked() {
+        let held = socket.lock_send();
+        send_again_if_asked(socket, &held, channel);
+    }
+    Some(sleep())
+}

@@ -1,0 +1,239 @@
+//! epoll over rings and kernel together.
+//!
+//! Every member keeps its kernel registration; the kernel reports whatever happens in the kernel. Beside it
+//! a set keeps a short list of the members whose receiving direction is open (or holds bytes), and adds what
+//! their rings know. Before a thread sleeps in the kernel on the set, it closes them all: from then on the
+//! next message of each comes by the kernel. A direction is not opened while a thread sleeps on a set that
+//! watches it. Cost grows with the open members, not with the watched ones.
+
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::{Acquire, Relaxed, SeqCst}};
+use std::collections::BTreeMap;
+
+use driver::channel::Channel;
+use libc::c_int;
+
+use crate::fdtable::{self, Entry, Name};
+use crate::slot::{self, Socket};
+use crate::lock::{Held, Lock};
+use crate::family;
+
+mod control;
+mod wait;
+
+pub(crate) use control::{control, reopen};
+pub(crate) use wait::{Sleeping, Waiting, close_for_sleep, has_something, wait};
+
+const SETS: usize = 4096;
+/// Open members of one set; opening one more closes the one that was quiet longest.
+const OPEN_MAX: usize = 512;
+/// Scans after which a member that had nothing is closed.
+const QUIET_SCANS: u32 = 4096;
+
+/// One epoll set of this process.
+#[derive(Debug)]
+pub(crate) struct Set {
+    generation: AtomicU32,
+    descriptors: AtomicU32,
+    owner: AtomicU32,
+    /// Threads that sleep in the kernel on it (or on a set that holds it).
+    sleeping: AtomicU32,
+    /// When the kernel was last asked, in ticks.
+    asked: AtomicU64,
+    inner: Lock<Inner>,
+}
+
+/// What the lock of a set guards.
+#[derive(Debug, Default)]
+pub(crate) struct Inner {
+    /// Followed sockets that are registered, by descriptor.
+    members: BTreeMap<c_int, Member>,
+    open: Vec<Open>,
+    /// Epoll sets inside this one.
+    nested: Vec<(c_int, Name)>,
+    /// Sets that hold this one.
+    outer: u32,
+    /// A member was registered with EPOLLONESHOT.
+    one_shots: bool,
+    /// Where the next scan starts.
+    next: usize,
+}
+
+/// A followed socket in a set.
+#[derive(Clone, Copy, Debug)]
+struct Member {
+    name: Name,
+    events: u32,
+    data: u64,
+    /// EPOLLONESHOT: not reported again until re-armed.
+    armed: bool,
+    /// EPOLLET: position that was last reported.
+    seen: u64,
+}
+
+/// A member whose ring may have something.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    fd: c_int,
+    name: Name,
+    channel: Channel,
+    quiet: u32,
+}
+
+// SAFETY: the channels in it are shared memory handles, used under the set's lock.
+unsafe impl Send for Inner {}
+
+static ALL: [AtomicPtr<Set>; SETS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; SETS];
+
+const NOT_SEEN: u64 = u64::MAX;
+
+/// Follows a new epoll descriptor.
+pub(crate) fn follow(fd: c_int) {
+    for (index, entry) in ALL.iter().enumerate() {
+        let set = entry.load(Acquire);
+        let set = if set.is_null() {
+            let fresh = Box::into_raw(Box::new(Set {
+                generation: AtomicU32::new(0),
+                descriptors: AtomicU32::new(0),
+                owner: AtomicU32::new(0),
+                sleeping: AtomicU32::new(0),
+                asked: AtomicU64::new(0),
+                inner: Lock::new(Inner::default()),
+            }));
+            match entry.compare_exchange(core::ptr::null_mut(), fresh, SeqCst, Acquire) {
+                Ok(_) => fresh,
+                Err(other) => {
+                    // SAFETY: `fresh` was not published.
+                    drop(unsafe { Box::from_raw(fresh) });
+                    other
+                }
+            }
+        } else {
+            set
+        };
+        // SAFETY: sets are never freed, only used again.
+        let set = unsafe { &*set };
+        if set.descriptors.compare_exchange(0, 1, SeqCst, Relaxed).is_err() {
+            continue;
+        }
+        let generation = (set.generation.fetch_add(1, SeqCst) + 1) & 0xff_ffff;
+        set.owner.store(family::pid(), SeqCst);
+        set.sleeping.store(0, SeqCst);
+        *set.lock() = Inner::default();
+        let stale = fdtable::get(fd);
+        if stale != Entry::None {
+            slot::forget_descriptor(fd);
+        }
+        fdtable::set(fd, Entry::Set(Name { index: index as u32, generation }));
+        return;
+    }
+}
+
+fn at(name: Name) -> Option<&'static Set> {
+    let set = ALL.get(name.index as usize)?.load(Acquire);
+    // SAFETY: sets are never freed, only used again.
+    let set = unsafe { set.as_ref()? };
+    (set.generation.load(Acquire) & 0xff_ffff == name.generation).then_some(set)
+}
+
+/// The set behind a descriptor, if this process may use its own view of it.
+pub(crate) fn find(fd: c_int) -> Option<&'static Set> {
+    let Entry::Set(name) = fdtable::get(fd) else { return None };
+    let set = at(name)?;
+    if set.owner.load(Relaxed) != family::pid() {
+        used_by_child(fd, set);
+        return None;
+    }
+    Some(set)
+}
+
+/// A set that was inherited over fork is used here: from now on it and its members are the kernel's.
+#[cold]
+fn used_by_child(fd: c_int, set: &Set) {
+    let members: Vec<(c_int, Name)> = set.lock().members.iter().map(|(fd, member)| (*fd, member.name)).collect();
+    for (fd, name) in members {
+        let socket = slot::by_name(fd, name);
+        if socket.is_current() {
+            family::check_owner(&socket);
+        }
+    }
+    fdtable::quieten(fd);
+}
+
+pub(crate) fn duplicate(name: Name) {
+    if let Some(set) = at(name) {
+        set.descriptors.fetch_add(1, SeqCst);
+    }
+}
+
+pub(crate) fn drop_descriptor(name: Name) {
+    let Some(set) = at(name) else { return };
+    if set.descriptors.load(SeqCst) == 1 {
+        let index = name.index + 1;
+        let mut inner = set.lock();
+        for (fd, member) in core::mem::take(&mut inner.members) {
+            leave(&slot::by_name(fd, member.name), index);
+        }
+        let nested = core::mem::take(&mut inner.nested);
+        *inner = Inner::default();
+        drop(inner);
+        for (_, name) in nested {
+            if let Some(set) = at(name) {
+                let mut inner = set.lock();
+                inner.outer = inner.outer.saturating_sub(1);
+            }
+        }
+        set.generation.fetch_add(1, SeqCst);
+    }
+    set.descriptors.fetch_sub(1, SeqCst);
+}
+
+fn leave(socket: &Socket, index: u32) {
+    if socket.is_current() {
+        for set in &socket.slot.sets {
+            let _ = set.compare_exchange(index, 0, SeqCst, Relaxed);
+        }
+    }
+}
+
+/// The socket's last descriptor goes: no set may touch its channel any more.
+pub(crate) fn leave_all(socket: &Socket) {
+    for index in socket.slot.sets.iter().filter_map(|set| set.swap(0, SeqCst).checked_sub(1)) {
+        let set = ALL[index as usize % SETS].load(Acquire);
+        // SAFETY: sets are never freed.
+        let Some(set) = (unsafe { set.as_ref() }) else { continue };
+        let mut inner = set.lock();
+        inner.members.retain(|_, member| member.name != socket.name);
+        inner.open.retain(|open| open.name != socket.name);
+    }
+}
+
+/// Locks every set, for fork.
+pub(crate) fn lock_all() {
+    for set in all() {
+        core::mem::forget(set.lock());
+    }
+}
+
+/// Undoes [`lock_all`], in parent and child.
+pub(crate) fn unlock_all() {
+    for set in all() {
+        // SAFETY: `lock_all` left it locked by this very thread, or by its image in the parent.
+        unsafe { set.inner.unlock_forgotten() };
+    }
+}
+
+fn all() -> impl Iterator<Item = &'static Set> {
+    // SAFETY: sets are never freed.
+    ALL.iter().map_while(|entry| unsafe { entry.load(Acquire).as_ref() })
+}
+
+impl Set {
+    pub(crate) fn lock(&self) -> Held<'_, Inner> {
+        self.inner.lock()
+    }
+
+    /// Whether any member's ring is looked at.
+    fn is_open(&self) -> bool {
+        !self.lock().open.is_empty()
+    }
+}

@@ -1,0 +1,176 @@
+//! Membership: epoll_ctl, and opening the direction of a member.
+
+use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
+
+use driver::channel::Channel;
+use driver::sys;
+use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLONESHOT, EPOLLOUT, c_int, epoll_event};
+
+use super::{ALL, Held, Inner, Member, NOT_SEEN, OPEN_MAX, Open, SETS, Set, at};
+use crate::fdtable::{self, Entry};
+use crate::slot::{self, Socket};
+use crate::family;
+
+/// `epoll_ctl(2)` on a followed set: the kernel's registration first, then our own note of it.
+pub(crate) fn control(set_fd: c_int, set: &'static Set, operation: c_int, fd: c_int, event: Option<epoll_event>) -> sys::Result<()> {
+    let mut kernel_event = event.unwrap_or(epoll_event { events: 0, u64: 0 });
+    let pointer = if event.is_some() { &raw mut kernel_event } else { core::ptr::null_mut() };
+    // SAFETY: the event is a local.
+    unsafe { sys::epoll_ctl(set_fd, operation, fd, pointer) }?;
+    match fdtable::get(fd) {
+        Entry::Socket(name) => {
+            let socket = slot::by_name(fd, name);
+            family::check_owner(&socket);
+            note_socket(set_fd, set, operation, &socket, event);
+        }
+        Entry::Set(name) => note_nested(set, operation, fd, name),
+        Entry::Internal | Entry::None => {}
+    }
+    Ok(())
+}
+
+fn note_socket(set_fd: c_int, set: &'static Set, operation: c_int, socket: &Socket, event: Option<epoll_event>) {
+    // The receive lock keeps the channel mapped, and comes before the set's lock everywhere.
+    let receive = socket.lock_receive();
+    let mut inner = set.lock();
+    if operation == EPOLL_CTL_DEL {
+        inner.members.remove(&socket.fd);
+        inner.open.retain(|open| open.fd != socket.fd);
+        let elsewhere = inner.members.values().any(|member| member.name == socket.name);
+        drop(inner);
+        if !elsewhere {
+            super::leave(socket, number(set));
+        }
+        return;
+    }
+    let Some(event) = event else { return };
+    let member = Member {
+        name: socket.name,
+        events: event.events,
+        data: event.u64,
+        armed: true,
+        seen: NOT_SEEN,
+    };
+    inner.one_shots |= event.events & EPOLLONESHOT as u32 != 0;
+    inner.members.insert(socket.fd, member);
+    inner.open.retain(|open| open.fd != socket.fd);
+    if operation == EPOLL_CTL_ADD || operation == EPOLL_CTL_MOD {
+        join(socket, number(set));
+    }
+    let Some(channel) = socket.channel(&receive).copied() else { return };
+    let incoming = channel.incoming();
+    if set.sleeping.load(SeqCst) > 0 || inner.outer > 0 {
+        let unread = incoming.close().position() != incoming.head();
+        if !unread {
+            return;
+        }
+        inner.list(socket, channel);
+        drop(inner);
+        wake_sleepers(set_fd, socket.fd, event);
+        return;
+    }
+    let word = incoming.word();
+    if word.is_open() || word.position() != incoming.head() {
+        inner.list(socket, channel);
+    }
+}
+
+/// A thread sleeps in the kernel on the set while ring bytes of a new member wait: make the kernel report
+/// the member once (it is writable), and the woken thread looks at the rings.
+fn wake_sleepers(set_fd: c_int, fd: c_int, event: epoll_event) {
+    let mut louder = epoll_event { events: event.events | EPOLLOUT as u32, u64: event.u64 };
+    // SAFETY: the events are locals.
+    let _ = unsafe { sys::epoll_ctl(set_fd, EPOLL_CTL_MOD, fd, &raw mut louder) };
+}
+
+fn note_nested(set: &Set, operation: c_int, fd: c_int, name: fdtable::Name) {
+    let Some(inside) = at(name) else { return };
+    match operation {
+        EPOLL_CTL_ADD => {
+            set.lock().nested.push((fd, name));
+            inside.lock().outer += 1;
+            // The kernel tells the outer set of the inner one's members only while they are on the kernel.
+            super::close_for_sleep(inside);
+        }
+        EPOLL_CTL_DEL => {
+            set.lock().nested.retain(|(other, _)| *other != fd);
+            let mut inner = inside.lock();
+            inner.outer = inner.outer.saturating_sub(1);
+        }
+        _ => {}
+    }
+}
+
+/// The number under which sockets know the set.
+fn number(set: &Set) -> u32 {
+    let position = ALL.iter().position(|entry| core::ptr::eq(entry.load(Acquire), set));
+    position.map_or(0, |index| index as u32 + 1)
+}
+
+fn join(socket: &Socket, number: u32) {
+    if socket.slot.sets.iter().any(|set| set.load(SeqCst) == number) {
+        return;
+    }
+    if !socket.slot.sets.iter().any(|set| set.compare_exchange(0, number, SeqCst, Relaxed).is_ok()) {
+        socket.slot.crowded_sets.store(1, SeqCst);
+    }
+}
+
+impl Inner {
+    /// Puts a member on the list of those whose rings are looked at; the longest quiet one may have to go.
+    pub(super) fn list(&mut self, socket: &Socket, channel: Channel) {
+        for fd in self.members.iter().filter(|(_, member)| member.name == socket.name).map(|(fd, _)| *fd) {
+            if self.open.iter().any(|open| open.fd == fd) {
+                continue;
+            }
+            self.open.push(Open { fd, name: socket.name, channel, quiet: 0 });
+        }
+    }
+
+    /// Whether one more member may be opened; the one that was quiet longest may have to go for it.
+    fn has_room(&mut self) -> bool {
+        if self.open.len() < OPEN_MAX {
+            return true;
+        }
+        let Some((index, _)) = self.open.iter().enumerate().max_by_key(|(_, member)| member.quiet) else { return true };
+        let incoming = self.open[index].channel.incoming();
+        if self.open[index].quiet == 0 || incoming.close().position() != incoming.head() {
+            return false;
+        }
+        self.open.swap_remove(index);
+        true
+    }
+}
+
+/// Opens a socket's receiving direction, if no thread sleeps in a wait that covers it, and lists it in the
+/// sets that watch it. The receive lock is held.
+pub(crate) fn reopen(socket: &Socket, channel: &Channel, kread: u64) -> bool {
+    if socket.card.sleepers.load(SeqCst) != 0 || socket.slot.crowded_sets.load(Relaxed) != 0 {
+        return false;
+    }
+    let mut held: [Option<Held<'static, Inner>>; slot::SETS_MAX] = [const { None }; slot::SETS_MAX];
+    let mut numbers: [u32; slot::SETS_MAX] = core::array::from_fn(|at| socket.slot.sets[at].load(SeqCst));
+    numbers.sort_unstable();
+    for (place, number) in numbers.into_iter().filter(|number| *number != 0).enumerate() {
+        let set = ALL[(number - 1) as usize % SETS].load(Acquire);
+        // SAFETY: sets are never freed.
+        let Some(set) = (unsafe { set.as_ref() }) else { return false };
+        let mut inner = set.lock();
+        if set.sleeping.load(SeqCst) != 0 || inner.outer != 0 || !inner.has_room() {
+            return false;
+        }
+        held[place] = Some(inner);
+    }
+    if !channel.incoming().reopen(kread) {
+        return false;
+    }
+    for inner in held.iter_mut().flatten() {
+        inner.list(socket, *channel);
+    }
+    // A sleeper that came between the first look and the opening has counted itself before it closes.
+    if socket.card.sleepers.load(SeqCst) != 0 {
+        channel.incoming().close();
+        return false;
+    }
+    true
+}

@@ -1,0 +1,333 @@
+//! epoll_wait: rings first, the kernel beside them, then spinning, then sleep in the kernel.
+
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use driver::clock::{current_cpu, ticks, ticks_per_usec};
+use driver::sys::{self, Errno};
+use libc::{EPOLL_CTL_MOD, EPOLLET, EPOLLIN, EPOLLONESHOT, EPOLLOUT, EPOLLRDNORM, EPOLLWRNORM, c_int, epoll_event, pollfd};
+
+use super::{Inner, QUIET_SCANS, Set, at};
+use crate::guard::{self, Interrupt};
+use crate::spin;
+
+/// While rings keep a thread busy, the kernel is asked this often all the same.
+const ASK_USEC: u64 = 50;
+/// While a thread spins, the kernel is asked this often.
+const ASK_SPINNING_USEC: u64 = 5;
+const READ: u32 = (EPOLLIN | EPOLLRDNORM) as u32;
+const WRITE: u32 = (EPOLLOUT | EPOLLWRNORM) as u32;
+
+/// One epoll_wait call.
+pub(crate) struct Waiting<'a> {
+    pub(crate) fd: c_int,
+    pub(crate) events: &'a mut [epoll_event],
+    /// Nanoseconds; `None` waits for ever.
+    pub(crate) timeout_ns: Option<u64>,
+    pub(crate) may_spin: bool,
+}
+
+/// Waits. `sleep` is the program's own blocking call with the time that is left (in nanoseconds).
+pub(crate) fn wait(set: &'static Set, mut call: Waiting<'_>, sleep: impl Fn(&mut [epoll_event], Option<u64>) -> sys::Result<usize>) -> sys::Result<usize> {
+    let started = ticks();
+    loop {
+        if let Some(count) = call.look(set, started)? {
+            return Ok(count);
+        }
+        let left = call.left(started);
+        if left == Some(0) {
+            return Ok(0);
+        }
+        match call.spin(set, left) {
+            spin::End::Ready => continue,
+            spin::End::Signal => {
+                // epoll_wait is never restarted: signal(7).
+                if guard::take_interrupt() != Interrupt::None {
+                    return Err(Errno(libc::EINTR));
+                }
+                continue;
+            }
+            spin::End::Expired => {}
+        }
+        let left = call.left(started);
+        if left == Some(0) {
+            continue;
+        }
+        let sleeper = Sleeping::enter(set);
+        if close_for_sleep(set) {
+            drop(sleeper);
+            continue;
+        }
+        let slept = guard::outside_unless_interrupted(|| sleep(call.events, left));
+        drop(sleeper);
+        let count = slept.map_err(|_| Errno(libc::EINTR))??;
+        spin::record(started);
+        if count == 0 && call.left(started) != Some(0) {
+            continue;
+        }
+        return Ok(call.filtered(set, count));
+    }
+}
+
+/// Counts a thread that sleeps on the set. Also on unwinding.
+pub(crate) struct Sleeping(&'static Set);
+
+impl Sleeping {
+    pub(crate) fn enter(set: &'static Set) -> Self {
+        set.sleeping.fetch_add(1, SeqCst);
+        let inner = set.lock();
+        for (_, name) in &inner.nested {
+            if let Some(inside) = at(*name) {
+                inside.sleeping.fetch_add(1, SeqCst);
+            }
+        }
+        drop(inner);
+        Self(set)
+    }
+}
+
+impl Drop for Sleeping {
+    fn drop(&mut self) {
+        let inner = self.0.lock();
+        for (_, name) in &inner.nested {
+            if let Some(inside) = at(*name) {
+                let _ = inside.sleeping.fetch_update(SeqCst, Relaxed, |count| count.checked_sub(1));
+            }
+        }
+        drop(inner);
+        self.0.sleeping.fetch_sub(1, SeqCst);
+    }
+}
+
+/// Closes every open member of the set; true if one holds bytes that may be reported.
+pub(crate) fn close_for_sleep(set: &Set) -> bool {
+    let mut inner = set.lock();
+    let mut something = false;
+    let Inner { members, open, .. } = &mut *inner;
+    open.retain(|member| {
+        let incoming = member.channel.incoming();
+        let word = incoming.close();
+        member.channel.publish_cpu(current_cpu());
+        let unread = word.position() != incoming.head();
+        let wanted = members.get(&member.fd).is_some_and(|registered| {
+            let edge = registered.events & EPOLLET as u32 != 0;
+            registered.armed && registered.events & READ != 0 && !(edge && registered.seen == word.position())
+        });
+        something |= unread && wanted;
+        unread
+    });
+    something
+}
+
+/// Whether a poll on the set's descriptor would find it readable through a ring.
+pub(crate) fn has_something(set: &Set) -> bool {
+    let inner = set.lock();
+    inner.open.iter().any(|open| {
+        let incoming = open.channel.incoming();
+        let tail = incoming.word().position();
+        tail != incoming.head()
+            && inner.members.get(&open.fd).is_some_and(|member| {
+                member.armed && member.events & READ != 0 && !(member.events & EPOLLET as u32 != 0 && member.seen == tail)
+            })
+    })
+}
+
+impl Waiting<'_> {
+    /// Nanoseconds that are left of the timeout.
+    fn left(&self, started: u64) -> Option<u64> {
+        let limit = self.timeout_ns?;
+        let passed = u128::from(ticks().wrapping_sub(started)) * 1000 / u128::from(ticks_per_usec());
+        Some(limit.saturating_sub(u64::try_from(passed).unwrap_or(u64::MAX)))
+    }
+
+    /// Rings, and the kernel where it is due. `None`: nothing anywhere.
+    fn look(&mut self, set: &Set, started: u64) -> sys::Result<Option<usize>> {
+        let fd = self.fd;
+        let count = scan(fd, &mut set.lock(), self.events);
+        if count > 0 {
+            spin::record_ready();
+            let now = ticks();
+            if count < self.events.len() && now.wrapping_sub(set.asked.load(Relaxed)) > ASK_USEC * ticks_per_usec() {
+                set.asked.store(now, Relaxed);
+                return Ok(Some(self.add_kernel_events(set, count)));
+            }
+            return Ok(Some(count));
+        }
+        // A caller that will wait asks while it spins; one that only looks asks now.
+        let now = ticks();
+        let recently = now.wrapping_sub(set.asked.load(Relaxed)) < ASK_SPINNING_USEC * ticks_per_usec();
+        if recently && self.timeout_ns != Some(0) && set.is_open() {
+            return Ok(None);
+        }
+        set.asked.store(now, Relaxed);
+        // SAFETY: the events are a live slice of this length.
+        let found = unsafe { sys::epoll_wait(fd, self.events.as_mut_ptr(), self.events.len() as c_int, 0) }?;
+        if found == 0 {
+            return Ok(None);
+        }
+        spin::record(started);
+        set.lock().disarm_reported(&self.events[..found]);
+        Ok(Some(found))
+    }
+
+    /// Adds what the kernel has to the `count` events from rings; one entry per registration.
+    fn add_kernel_events(&mut self, set: &Set, count: usize) -> usize {
+        let (ours, room) = self.events.split_at_mut(count);
+        // SAFETY: the rest is a live slice of this length.
+        let found = unsafe { sys::epoll_wait(self.fd, room.as_mut_ptr(), room.len() as c_int, 0) }.unwrap_or(0);
+        set.lock().disarm_reported(&room[..found]);
+        let mut kept = 0;
+        for index in 0..found {
+            let event = room[index];
+            let data = event.u64;
+            match ours.iter_mut().find(|other| { other.u64 } == data) {
+                Some(other) => other.events |= event.events,
+                None => {
+                    room[kept] = event;
+                    kept += 1;
+                }
+            }
+        }
+        count + kept
+    }
+
+    /// Spins on the open members' words.
+    fn spin(&self, set: &Set, left_ns: Option<u64>) -> spin::End {
+        let peer = {
+            let inner = set.lock();
+            let Some(first) = inner.open.iter().min_by_key(|open| open.quiet) else { return spin::End::Expired };
+            first.channel.publish_cpu(current_cpu());
+            first.channel.peer_cpu()
+        };
+        let mut budget = spin::budget(self.may_spin);
+        if let Some(left) = left_ns {
+            budget = budget.min((u128::from(left) * u128::from(ticks_per_usec()) / 1000) as u64);
+        }
+        let mut asked = ticks();
+        let every = ASK_SPINNING_USEC * ticks_per_usec();
+        let fd = self.fd;
+        spin::until(budget, peer, || {
+            if moved(&set.lock()) {
+                return true;
+            }
+            let now = ticks();
+            if now.wrapping_sub(asked) < every {
+                return false;
+            }
+            asked = now;
+            kernel_is_ready(fd)
+        })
+    }
+
+    /// Events that the kernel gave after a sleep; those of a member that was only made loud to wake us, and
+    /// has nothing that its registration asks for, go.
+    fn filtered(&mut self, set: &Set, count: usize) -> usize {
+        set.lock().disarm_reported(&self.events[..count]);
+        let extra = scan(self.fd, &mut set.lock(), &mut self.events[count..]);
+        count + extra
+    }
+}
+
+impl Inner {
+    /// The kernel reported these: one-shot members among them are not reported again until re-armed.
+    fn disarm_reported(&mut self, events: &[epoll_event]) {
+        if !self.one_shots {
+            return;
+        }
+        for event in events {
+            for member in self.members.values_mut() {
+                if member.events & EPOLLONESHOT as u32 != 0 && member.data == { event.u64 } {
+                    member.armed = false;
+                }
+            }
+        }
+    }
+}
+
+/// Whether the kernel would report anything, without taking edges: a poll on the set itself.
+fn kernel_is_ready(fd: c_int) -> bool {
+    let mut poll = pollfd { fd, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one entry.
+    unsafe { sys::poll(&raw mut poll, 1, 0) }.is_ok_and(|count| count > 0)
+}
+
+/// Whether any open member has unread bytes that were not reported yet, or was closed by its peer.
+fn moved(inner: &Inner) -> bool {
+    inner.open.iter().any(|open| {
+        let incoming = open.channel.incoming();
+        let word = incoming.word();
+        word.position() != incoming.head()
+            && inner.members.get(&open.fd).is_some_and(|member| {
+                let edge = member.events & EPOLLET as u32 != 0;
+                member.armed && member.events & READ != 0 && !(edge && member.seen == word.position())
+            })
+    })
+}
+
+/// Reports members whose rings hold bytes; drops from the list those that are closed and empty.
+fn scan(set_fd: c_int, inner: &mut Inner, events: &mut [epoll_event]) -> usize {
+    let (mut count, mut index) = (0, 0);
+    let Inner { members, open, next, .. } = inner;
+    let length = open.len();
+    if length == 0 || events.is_empty() {
+        return 0;
+    }
+    *next %= length;
+    open.rotate_left(*next);
+    *next = 0;
+    while index < open.len() && count < events.len() {
+        let member = &mut open[index];
+        let incoming = member.channel.incoming();
+        let word = incoming.word();
+        if word.position() == incoming.head() {
+            member.quiet += 1;
+            let done = word.is_closed() || member.quiet > QUIET_SCANS && {
+                let word = incoming.close();
+                word.position() == incoming.head()
+            };
+            if done {
+                open.swap_remove(index);
+            } else {
+                index += 1;
+            }
+            continue;
+        }
+        index += 1;
+        member.quiet = 0;
+        let Some(registered) = members.get_mut(&member.fd) else { continue };
+        let edge = registered.events & EPOLLET as u32 != 0;
+        if !registered.armed || registered.events & READ == 0 || edge && registered.seen == word.position() {
+            continue;
+        }
+        registered.seen = word.position();
+        events[count] = epoll_event { events: mask(member.fd, registered.events, &member.channel), u64: registered.data };
+        count += 1;
+        if registered.events & EPOLLONESHOT as u32 != 0 {
+            registered.armed = false;
+            disarm(set_fd, member.fd, registered.data);
+        }
+    }
+    if count == events.len() {
+        *next = index;
+    }
+    count
+}
+
+/// What a member with unread ring bytes reports, as the kernel would: everything that holds.
+fn mask(fd: c_int, wanted: u32, channel: &driver::channel::Channel) -> u32 {
+    let closing = !channel.incoming().word().is_open();
+    let writes = wanted & WRITE != 0;
+    if !closing && (!writes || channel.outgoing().word().is_open()) {
+        return wanted & (READ | WRITE);
+    }
+    let mut poll = pollfd { fd, events: (wanted & 0xffff) as i16, revents: 0 };
+    // SAFETY: one entry.
+    let _ = unsafe { sys::poll(&raw mut poll, 1, 0) };
+    wanted & READ | u32::from(poll.revents as u16)
+}
+
+/// A one-shot member was reported from its ring: the kernel must not report it as well.
+fn disarm(set_fd: c_int, fd: c_int, data: u64) {
+    let mut event = epoll_event { events: EPOLLONESHOT as u32, u64: data };
+    // SAFETY: the event is a local.
+    let _ = unsafe { sys::epoll_ctl(set_fd, EPOLL_CTL_MOD, fd, &raw mut event) };
+}

@@ -1,0 +1,237 @@
+//! The process as a whole: start, fork, exec, exit, and when accel must keep still.
+//!
+//! Parent and children share the table of cards. The rings of a connection belong to the process that
+//! upgraded it; the first *use* by another member of the family takes them to the kernel for good. A child
+//! that only closes, exits or runs another program changes nothing.
+
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::{Acquire, Relaxed, Release, SeqCst}};
+
+use driver::cards::{Path, Table, flag};
+use driver::channel::Channel;
+use driver::sys;
+use libc::c_int;
+use rows::reasons::Reason;
+
+use crate::config::config;
+use crate::fdtable::{self, Entry};
+use crate::slot::{self, Socket};
+use crate::{close, epoll, guard, meet, statistics};
+
+/// Where our own few descriptors go: above what programs use, below what makes the kernel's table huge.
+const FLOOR_MAX: u64 = 4096;
+const FLOOR_ROOM: u64 = 128;
+
+struct Shared(UnsafeCell<MaybeUninit<Table>>);
+
+// SAFETY: written once before STARTED says so, then only read.
+unsafe impl Sync for Shared {}
+
+static TABLE: Shared = Shared(UnsafeCell::new(MaybeUninit::uninit()));
+static STARTED: AtomicU8 = AtomicU8::new(NO);
+const NO: u8 = 0;
+const STARTING: u8 = 1;
+const YES: u8 = 2;
+const NEVER: u8 = 3;
+
+static PID: AtomicU32 = AtomicU32::new(0);
+static INERT: AtomicBool = AtomicBool::new(false);
+/// Bytes held in rings.
+static MEMORY: AtomicU64 = AtomicU64::new(0);
+
+/// Whether sockets are followed in this process; starts the tables at the first question.
+pub(crate) fn follows() -> bool {
+    match STARTED.load(Acquire) {
+        YES => !is_inert(),
+        NO => crate::errno::kept(start),
+        _ => false,
+    }
+}
+
+#[cold]
+fn start() -> bool {
+    if !config().accel || STARTED.compare_exchange(NO, STARTING, SeqCst, Relaxed).is_err() {
+        return false;
+    }
+    PID.store(sys::getpid() as u32, SeqCst);
+    let started = fdtable::start() && slot::start() && make_table();
+    STARTED.store(if started { YES } else { NEVER }, Release);
+    started
+}
+
+fn make_table() -> bool {
+    let Ok((table, file)) = Table::create(number_floor()) else { return false };
+    if let Some(file) = file {
+        // It stays open so that `accel explain` finds it; the program cannot close it by accident.
+        fdtable::set(file.raw(), Entry::Internal);
+        let _ = file.into_raw();
+    }
+    // SAFETY: STARTED is STARTING: this thread alone is here, and nobody reads before YES.
+    unsafe { (*TABLE.0.get()).write(table) };
+    true
+}
+
+/// The family's cards. Only for sockets that are followed.
+#[inline]
+pub(crate) fn table() -> Table {
+    // SAFETY: sockets are followed only after `start` wrote the table.
+    unsafe { (*TABLE.0.get()).assume_init() }
+}
+
+/// This process.
+#[inline]
+pub(crate) fn pid() -> u32 {
+    PID.load(Relaxed)
+}
+
+/// Lowest number for descriptors of our own.
+pub(crate) fn number_floor() -> c_int {
+    let limit = sys::descriptor_limits().0.min(FLOOR_MAX);
+    limit.saturating_sub(FLOOR_ROOM).max(64) as c_int
+}
+
+/// Whether accel keeps still: no new upgrade is begun.
+pub(crate) fn is_inert() -> bool {
+    INERT.load(Relaxed)
+}
+
+/// No upgrade from now on: the system forbids what it needs, or is about to. What has rings keeps them: they
+/// need no system call that the program itself does not make.
+pub fn go_inert(reason: Reason) {
+    if !INERT.swap(true, SeqCst) && STARTED.load(Acquire) == YES {
+        table().count_reason(reason as u8);
+        meet::drop_all_pending();
+    }
+}
+
+/// The process entered another network namespace: pending names lie in the old one.
+pub fn namespace_changed() {
+    if STARTED.load(Acquire) == YES {
+        let _guard = guard::Guard::enter();
+        meet::drop_all_pending();
+    }
+}
+
+/// Takes a channel's memory from the allowance.
+pub(crate) fn reserve_memory(ring_bytes: usize) -> bool {
+    let bytes = Channel::mapped_bytes(ring_bytes) as u64;
+    if MEMORY.fetch_add(bytes, SeqCst) + bytes <= config().local_memory {
+        return true;
+    }
+    MEMORY.fetch_sub(bytes, SeqCst);
+    false
+}
+
+/// Gives it back.
+pub(crate) fn return_memory(ring_bytes: usize) {
+    let bytes = Channel::mapped_bytes(ring_bytes) as u64;
+    let _ = MEMORY.fetch_update(SeqCst, Relaxed, |held| Some(held.saturating_sub(bytes)));
+}
+
+/// A data call is about to use the socket: if its rings belong to another member of the family, they are
+/// closed for good; what lies in them stays readable, by whoever comes first.
+#[inline]
+pub(crate) fn check_owner(socket: &Socket) {
+    if socket.slot.owner() != pid() {
+        first_use(socket);
+    }
+}
+
+#[cold]
+fn first_use(socket: &Socket) {
+    let both = socket.lock_both();
+    if !socket.is_current() || socket.slot.owner() == pid() {
+        return;
+    }
+    if socket.is_live()
+        && let Some(channel) = socket.parts(&both).channel.as_ref()
+    {
+        channel.outgoing().revoke();
+        channel.incoming().revoke();
+        socket.card.describe(socket.fd, Path::Kernel, Reason::UsedByChild as u8);
+        table().count_reason(Reason::UsedByChild as u8);
+    }
+    socket.card.set(flag::FOREIGN_USE, true);
+    socket.slot.adopt();
+}
+
+/// Before fork, in the parent: nothing may be pending, and no table half changed.
+pub fn fork_prepare() {
+    if STARTED.load(Acquire) == YES {
+        let _guard = guard::Guard::enter();
+        meet::drop_all_pending();
+        epoll::lock_all();
+    }
+}
+
+/// After fork, in the parent.
+pub fn fork_parent() {
+    if STARTED.load(Acquire) == YES {
+        epoll::unlock_all();
+    }
+}
+
+/// After fork, in the child: it holds every description that its descriptors name.
+pub fn fork_child() {
+    if STARTED.load(Acquire) != YES {
+        return;
+    }
+    epoll::unlock_all();
+    let pid = sys::getpid() as u32;
+    PID.store(pid, SeqCst);
+    statistics::after_fork();
+    fdtable::for_each(|fd, entry| {
+        if let Entry::Socket(name) = entry {
+            let socket = slot::by_name(fd, name);
+            if !socket.card.holds(pid) {
+                socket.card.join(pid);
+            }
+        }
+    });
+}
+
+/// Before exec: what survives into the new program is given to the kernel. 0 to 2, systemd's descriptors, and
+/// what nobody else holds count as handed over; the rest are leaks and are left alone.
+pub fn exec_prepare() {
+    if STARTED.load(Acquire) != YES || crate::process::in_vfork_child() {
+        return;
+    }
+    let _guard = guard::Guard::enter();
+    fdtable::for_each(|fd, entry| {
+        let Entry::Socket(name) = entry else { return };
+        let closes = sys::fcntl(fd, libc::F_GETFD, 0).is_ok_and(|flags| flags as c_int & libc::FD_CLOEXEC != 0);
+        let socket = slot::by_name(fd, name);
+        if !closes && (fd <= 2 || socket.card.is_sole_holder(pid()) || socket.slot.owner() == pid()) {
+            close::give_away(&socket, Reason::GivenAway);
+        }
+    });
+    statistics::write();
+}
+
+/// The exec failed: what was given away stays on the kernel, the rest goes on.
+pub fn exec_failed() {}
+
+/// The socket behind a descriptor goes where accel cannot follow.
+pub fn give_away(fd: c_int, reason: Reason) {
+    if let Some(socket) = slot::find(fd) {
+        let _guard = guard::Guard::enter();
+        close::give_away(&socket, reason);
+    }
+}
+
+/// The process ends: nobody will read what is put into its rings from here on.
+pub fn exiting() {
+    if STARTED.load(Acquire) != YES || crate::process::in_vfork_child() {
+        return;
+    }
+    let _guard = guard::Guard::enter();
+    statistics::write();
+    fdtable::for_each(|fd, entry| {
+        let Entry::Socket(name) = entry else { return };
+        let socket = slot::by_name(fd, name);
+        if socket.slot.owner() == pid() {
+            close::before_exit(&socket);
+        }
+    });
+}

@@ -1,0 +1,472 @@
+//! The meeting: how a connection on the kernel gets its rings.
+//!
+//! No thread of ours: every step rides on a call that the program makes anyway, and none blocks. The acceptor
+//! opens a door (a listening name made of the tuple), the connector tries it now and then; see
+//! [`driver::meeting`]. Both then *commit*: under both locks, with no call of this process inside the kernel,
+//! the byte counts become the kernel's own, and from there on each byte is counted.
+
+use core::sync::atomic::{AtomicU32, Ordering::{Relaxed, SeqCst}};
+
+use driver::cards::Path;
+use driver::channel::{Channel, Side};
+use driver::clock::monotonic_ns;
+use driver::meeting::{Door, Peers, Refusal, Tuple, offer};
+use driver::sys::{self, Errno};
+use libc::c_int;
+use rows::reasons::Reason;
+
+use crate::config::config;
+use crate::fdtable::{self, Entry};
+use crate::slot::{Both, Socket, State};
+use crate::{family, slot};
+
+/// Doors and offers that may be pending in one process.
+const PENDING_MAX: usize = 64;
+/// A door or an offer waits for so many messages at least, and for a second.
+const PATIENCE_MESSAGES: u32 = 64;
+const PATIENCE_NS: u64 = 1_000_000_000;
+/// Messages after which a connector stops trying.
+const TRIES_UNTIL: u32 = 4096;
+
+/// A meeting under way.
+#[derive(Debug)]
+pub(crate) struct Meeting {
+    tuple: Tuple,
+    stage: Stage,
+    /// Number of the next message at which to try.
+    next: u32,
+    /// Tries so far.
+    tries: u32,
+    since_ns: u64,
+    since_messages: u32,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Nothing is pending; the tuple is known and may be accelerated.
+    Idle,
+    /// Acceptor: the name is open.
+    Waiting(Door),
+    /// Connector: memory was sent, and waits to be accepted.
+    Offered(Channel),
+}
+
+/// Sockets with something pending (card index plus one), for fork to find.
+static PENDING: [AtomicU32; PENDING_MAX] = [const { AtomicU32::new(0) }; PENDING_MAX];
+
+/// Runs a call on a socket that has no rings: `f` is libc's own call, and the meeting goes on around it.
+pub(crate) fn around(socket: &Socket, receiving: bool, f: impl FnOnce() -> isize) -> isize {
+    if config().local_after == 0 {
+        crate::errno::kept(|| step(socket));
+    }
+    let result = {
+        let _inside = InKernel::enter(socket);
+        if socket.is_live() {
+            // It was upgraded between the caller's look and ours: the caller looks again.
+            return RETRY;
+        }
+        crate::guard::outside(f)
+    };
+    if result > 0 {
+        let counters = &socket.card.counters;
+        let counter = if receiving { &counters.kernel_receives } else { &counters.kernel_sends };
+        counter.fetch_add(1, Relaxed);
+        socket.slot.messages.fetch_add(1, Relaxed);
+        crate::errno::kept(|| step(socket));
+    }
+    result
+}
+
+/// [`around`] did nothing: the socket has rings now.
+pub(crate) const RETRY: isize = isize::MIN;
+
+/// Counts the calls that are inside the kernel: a commit waits for none. Also on unwinding.
+struct InKernel<'a>(&'a Socket);
+
+impl<'a> InKernel<'a> {
+    fn enter(socket: &'a Socket) -> Self {
+        socket.card.in_kernel.fetch_add(1, SeqCst);
+        Self(socket)
+    }
+}
+
+impl Drop for InKernel<'_> {
+    fn drop(&mut self) {
+        self.0.card.in_kernel.fetch_sub(1, SeqCst);
+    }
+}
+
+/// Takes the meeting one step further, if it is time.
+pub(crate) fn step(socket: &Socket) {
+    let messages = socket.slot.messages.load(Relaxed);
+    if messages < config().local_after || socket.slot.state() != State::Candidate {
+        return;
+    }
+    let both = socket.lock_both();
+    if !socket.is_current() || socket.slot.state() != State::Candidate {
+        return;
+    }
+    let verdict = advance(socket, &both, messages);
+    drop(both);
+    if let Err(reason) = verdict {
+        forget_pending(socket.name.index);
+        socket.settle(reason);
+    }
+}
+
+/// One step under both locks; an error settles the socket on the kernel.
+fn advance(socket: &Socket, both: &Both, messages: u32) -> Result<(), Reason> {
+    let slot = socket.parts(both).meeting;
+    let Some(meeting) = slot else {
+        match prepare(socket) {
+            Ok(Some(meeting)) => *slot = Some(Box::new(meeting)),
+            Ok(None) => return Ok(()),
+            Err(reason) => return Err(reason),
+        }
+        return advance(socket, both, messages);
+    };
+    if messages < meeting.next {
+        return Ok(());
+    }
+    if socket.card.in_kernel.load(SeqCst) != 0 {
+        // Another thread is inside the kernel on it: its own way out takes the next step.
+        return Ok(());
+    }
+    match &mut meeting.stage {
+        Stage::Idle => begin(socket, meeting, messages),
+        Stage::Waiting(door) => match door.answer(&meeting.tuple, peers()) {
+            Ok(channel) => {
+                let committed = commit(socket, both, channel);
+                if !committed {
+                    // SAFETY: the handle was not stored anywhere.
+                    unsafe { channel.unmap() };
+                }
+                finish(socket, both, committed)
+            }
+            Err(Refusal::NotYet) => lose_patience(socket, meeting, messages),
+            Err(refusal) => Err(reason_of(refusal)),
+        },
+        Stage::Offered(channel) if !channel.peer_committed() => {
+            let channel = *channel;
+            if is_over(meeting, messages) { withdraw(&channel) } else { Ok(()) }
+        }
+        Stage::Offered(channel) => {
+            let channel = *channel;
+            if commit(socket, both, channel) {
+                finish(socket, both, true)
+            } else if is_over(meeting, messages.saturating_sub(TRIES_UNTIL)) {
+                // SAFETY: no other copy of the handle is in use: the stage goes with the meeting.
+                unsafe { channel.unmap() };
+                Err(Reason::Counts)
+            } else {
+                Ok(())
+            }
+        }
+    }
+}
+
+fn withdraw(channel: &Channel) -> Result<(), Reason> {
+    if channel.withdraw() {
+        // SAFETY: no other copy of the handle is in use: the stage goes with the meeting.
+        unsafe { channel.unmap() };
+        return Err(Reason::PeerPlain);
+    }
+    Ok(())
+}
+
+/// The meeting is over: with rings, or (the counts could not be read, or it is shared) without.
+fn finish(socket: &Socket, both: &Both, committed: bool) -> Result<(), Reason> {
+    if !committed {
+        return Err(Reason::Shared);
+    }
+    *socket.parts(both).meeting = None;
+    forget_pending(socket.name.index);
+    Ok(())
+}
+
+/// The first look at a candidate: is it a connection that may be upgraded?
+fn prepare(socket: &Socket) -> Result<Option<Meeting>, Reason> {
+    if family::is_inert() || !config().local {
+        return Err(Reason::SwitchedOff);
+    }
+    let Ok(tuple) = Tuple::of_socket(socket.fd) else { return Ok(None) };
+    if !config().carries(tuple.local.port, tuple.remote.port) {
+        return Err(Reason::Port);
+    }
+    check_options(socket)?;
+    match driver::diag::owner_of(tuple.family, &tuple.remote, &tuple.local) {
+        Ok(_) => {}
+        Err(Errno(libc::ENOENT)) => return Err(Reason::PeerElsewhere),
+        Err(_) => return Err(Reason::Forbidden),
+    }
+    family::table().count_candidate();
+    Ok(Some(Meeting { tuple, stage: Stage::Idle, next: 0, tries: 0, since_ns: 0, since_messages: 0 }))
+}
+
+/// Options that only the kernel can honour, also those inherited from a listener; and the blocking mode as it
+/// really is.
+fn check_options(socket: &Socket) -> Result<(), Reason> {
+    let int = |level: c_int, name: c_int| {
+        let mut value: c_int = 0;
+        sys::getsockopt(socket.fd, level, name, &mut value).map_or(0, |_| value)
+    };
+    if int(libc::SOL_SOCKET, libc::SO_PROTOCOL) != libc::IPPROTO_TCP {
+        return Err(Reason::Option);
+    }
+    let mut pacing = u64::MAX;
+    let length = sys::getsockopt(socket.fd, libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, &mut pacing);
+    let paced = match length {
+        Ok(8) => pacing != u64::MAX,
+        Ok(4) => pacing as u32 != u32::MAX,
+        _ => false,
+    };
+    let forbidden = paced
+        || int(libc::SOL_SOCKET, libc::SO_TIMESTAMPING) != 0
+        || int(libc::SOL_SOCKET, libc::SO_TIMESTAMP) != 0
+        || int(libc::IPPROTO_TCP, libc::TCP_ULP) != 0
+        || int(libc::IPPROTO_TCP, libc::TCP_REPAIR) != 0;
+    let flags = sys::fcntl(socket.fd, libc::F_GETFL, 0).unwrap_or(0) as c_int;
+    socket.card.set(driver::cards::flag::NONBLOCK, flags & libc::O_NONBLOCK != 0);
+    if flags & libc::O_ASYNC != 0 {
+        return Err(Reason::Signals);
+    }
+    if forbidden { Err(Reason::Option) } else { Ok(()) }
+}
+
+/// Opens the door, or tries it.
+fn begin(socket: &Socket, meeting: &mut Meeting, messages: u32) -> Result<(), Reason> {
+    if !socket.card.is_sole_holder(family::pid()) {
+        // It may become ours alone later (PostgreSQL's child after its parent's close).
+        back_off(meeting, messages);
+        return if meeting.tries > 12 { Err(Reason::Shared) } else { Ok(()) };
+    }
+    if !family::reserve_memory(config().local_ring) {
+        return Err(Reason::Memory);
+    }
+    let begun = match socket.side() {
+        Side::Acceptor => open_door(socket, meeting),
+        Side::Connector => make_offer(socket, meeting),
+    };
+    if begun != Ok(true) {
+        family::return_memory(config().local_ring);
+    }
+    match begun? {
+        true => {
+            meeting.since_ns = monotonic_ns();
+            meeting.since_messages = messages;
+            meeting.next = 0;
+            socket.card.describe(socket.fd, Path::Meeting, Reason::None as u8);
+        }
+        false if messages > config().local_after.saturating_add(TRIES_UNTIL) => return Err(Reason::PeerPlain),
+        false => back_off(meeting, messages),
+    }
+    Ok(())
+}
+
+fn open_door(socket: &Socket, meeting: &mut Meeting) -> Result<bool, Reason> {
+    if !add_pending(socket.name.index) {
+        return Ok(false);
+    }
+    match Door::open(&meeting.tuple, family::number_floor()) {
+        Ok(door) => {
+            fdtable::set(door.number(), Entry::Internal);
+            meeting.stage = Stage::Waiting(door);
+            Ok(true)
+        }
+        Err(Errno(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS | libc::EADDRINUSE)) => {
+            forget_pending(socket.name.index);
+            Ok(false)
+        }
+        Err(error) => Err(reason_of(Refusal::Forbidden(error))),
+    }
+}
+
+fn make_offer(socket: &Socket, meeting: &mut Meeting) -> Result<bool, Reason> {
+    if !add_pending(socket.name.index) {
+        return Ok(false);
+    }
+    match offer(socket.fd, &meeting.tuple, peers(), config().local_ring) {
+        Ok(channel) => {
+            meeting.stage = Stage::Offered(channel);
+            Ok(true)
+        }
+        Err(Refusal::NotYet | Refusal::Forbidden(Errno(libc::EMFILE | libc::ENFILE | libc::ENOMEM))) => {
+            forget_pending(socket.name.index);
+            Ok(false)
+        }
+        Err(refusal) => Err(reason_of(refusal)),
+    }
+}
+
+/// Tries come after 1, 1, 2, 4, 8 … further messages.
+fn back_off(meeting: &mut Meeting, messages: u32) {
+    meeting.next = messages.saturating_add(1 << meeting.tries.saturating_sub(1).min(10));
+    meeting.tries += 1;
+}
+
+fn is_over(meeting: &Meeting, messages: u32) -> bool {
+    messages.saturating_sub(meeting.since_messages) > PATIENCE_MESSAGES
+        && monotonic_ns() - meeting.since_ns > PATIENCE_NS
+}
+
+/// Nobody came yet: close the door after a while.
+fn lose_patience(socket: &Socket, meeting: &mut Meeting, messages: u32) -> Result<(), Reason> {
+    if !is_over(meeting, messages) {
+        return Ok(());
+    }
+    drop_stage(socket, meeting);
+    Err(Reason::PeerPlain)
+}
+
+/// Drops what is pending, and its descriptor's entry with it.
+fn drop_stage(socket: &Socket, meeting: &mut Meeting) {
+    match core::mem::replace(&mut meeting.stage, Stage::Idle) {
+        Stage::Idle => return,
+        Stage::Waiting(door) => {
+            fdtable::take(door.number());
+            drop(door);
+        }
+        Stage::Offered(channel) => {
+            let _ = channel.withdraw();
+            // SAFETY: the only copy of the handle was in the stage.
+            unsafe { channel.unmap() };
+        }
+    }
+    family::return_memory(config().local_ring);
+    forget_pending(socket.name.index);
+}
+
+impl Drop for Meeting {
+    fn drop(&mut self) {
+        if let Stage::Waiting(door) = &self.stage {
+            fdtable::take(door.number());
+        }
+    }
+}
+
+/// Makes the byte counts the kernel's and starts to use the channel. Both locks are held.
+fn commit(socket: &Socket, both: &Both, channel: Channel) -> bool {
+    let quiet = || socket.card.in_kernel.load(SeqCst) == 0 && socket.card.is_sole_holder(family::pid());
+    if !quiet() {
+        return false;
+    }
+    // Calls that begin from here on see the live state and wait for our locks.
+    let parts = socket.parts(both);
+    *parts.channel = Some(channel);
+    socket.become_live(both);
+    let counts = if quiet() { kernel_counts(socket) } else { None };
+    let Some((read, sent)) = counts else {
+        *socket.parts(both).channel = None;
+        socket.back_to_candidate(both);
+        return false;
+    };
+    socket.parts(both).receiving.kread = read;
+    channel.outgoing().set_kernel_sent(sent);
+    channel.commit();
+    family::table().count_upgraded();
+    true
+}
+
+/// Bytes that the program has read from, and given to, the kernel since the connection began.
+fn kernel_counts(socket: &Socket) -> Option<(u64, u64)> {
+    const SIOCINQ: u64 = libc::FIONREAD as u64;
+    const SIOCOUTQ: u64 = libc::TIOCOUTQ as u64;
+    for _ in 0..16 {
+        let before = TcpCounts::of(socket.fd)?;
+        let queued_in = sys::ioctl_int(socket.fd, SIOCINQ).ok()? as u64;
+        let queued_out = sys::ioctl_int(socket.fd, SIOCOUTQ).ok()? as u64;
+        if TcpCounts::of(socket.fd)? != before {
+            continue;
+        }
+        // The acknowledged SYN of an active open counts as a byte (tcp_ack in net/ipv4/tcp_input.c).
+        let syn = u64::from(socket.side() == Side::Connector);
+        let sent = (before.acked + queued_out).checked_sub(syn)?;
+        return Some((before.received.checked_sub(queued_in)?, sent));
+    }
+    None
+}
+
+#[derive(PartialEq, Eq)]
+struct TcpCounts {
+    acked: u64,
+    received: u64,
+}
+
+impl TcpCounts {
+    /// `tcpi_bytes_acked` and `tcpi_bytes_received` of an ESTABLISHED socket (linux/tcp.h).
+    fn of(fd: c_int) -> Option<Self> {
+        let mut info = [0u64; 17];
+        let length = sys::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info).ok()?;
+        let established = info[0].to_ne_bytes()[0] == 1;
+        (length >= size_of_val(&info) && established).then(|| Self { acked: info[15], received: info[16] })
+    }
+}
+
+fn peers() -> Peers {
+    if config().any_peer { Peers::Any } else { Peers::SameUser }
+}
+
+fn reason_of(refusal: Refusal) -> Reason {
+    match refusal {
+        Refusal::NotYet | Refusal::Stranger => Reason::PeerPlain,
+        Refusal::Elsewhere => Reason::PeerElsewhere,
+        Refusal::User => Reason::PeerUser,
+        Refusal::Container => Reason::PeerContainer,
+        Refusal::Forbidden(Errno(libc::EPERM | libc::EACCES | libc::ENOSYS)) => {
+            // What the system forbade once it forbids again: do not try in this process any more.
+            family::go_inert(Reason::Forbidden);
+            Reason::Forbidden
+        }
+        Refusal::Forbidden(_) => Reason::Forbidden,
+    }
+}
+
+fn add_pending(index: u32) -> bool {
+    PENDING.iter().any(|entry| entry.compare_exchange(0, index + 1, SeqCst, Relaxed).is_ok())
+}
+
+fn forget_pending(index: u32) {
+    for entry in &PENDING {
+        let _ = entry.compare_exchange(index + 1, 0, SeqCst, Relaxed);
+    }
+}
+
+/// Before fork: nothing may be pending, or two processes would meet the same peer.
+pub(crate) fn drop_all_pending() {
+    for entry in &PENDING {
+        let Some(index) = entry.load(SeqCst).checked_sub(1) else { continue };
+        let socket = slot::by_index(index);
+        let both = socket.lock_both();
+        if let Some(meeting) = socket.parts(&both).meeting {
+            drop_stage(&socket, meeting);
+            meeting.next = socket.slot.messages.load(Relaxed) + 1;
+        }
+        entry.store(0, SeqCst);
+    }
+}
+
+/// The program takes the number of a descriptor of ours: what waited on it ends, and nothing is closed.
+pub(crate) fn lose_descriptor(fd: c_int) {
+    for entry in &PENDING {
+        let Some(index) = entry.load(SeqCst).checked_sub(1) else { continue };
+        let socket = slot::by_index(index);
+        let both = socket.lock_both();
+        if let Some(meeting) = socket.parts(&both).meeting
+            && matches!(&meeting.stage, Stage::Waiting(door) if door.number() == fd)
+        {
+            if let Stage::Waiting(door) = core::mem::replace(&mut meeting.stage, Stage::Idle) {
+                door.lose();
+            }
+            family::return_memory(config().local_ring);
+            entry.store(0, SeqCst);
+        }
+    }
+}
+
+/// The socket is closed or given away: whatever is pending goes.
+pub(crate) fn abandon(socket: &Socket, both: &Both) {
+    if let Some(meeting) = socket.parts(both).meeting {
+        drop_stage(socket, meeting);
+    }
+    *socket.parts(both).meeting = None;
+}

@@ -1,0 +1,213 @@
+//! poll, ppoll, select, pselect over any mix of followed and other descriptors.
+//!
+//! As with epoll: rings first, the kernel beside them, then spinning, then every covered direction is closed
+//! and the thread sleeps in the kernel's own call.
+
+use driver::channel::Channel;
+use driver::clock::{current_cpu, ticks, ticks_per_usec};
+use driver::sys::{self, Errno};
+use libc::{POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM, c_int, pollfd};
+
+use crate::epoll::{self, Set};
+use crate::fdtable;
+use crate::guard::{self, Interrupt};
+use crate::rx::Sleeper;
+use crate::slot::{self, Pin, Socket};
+use crate::{family, spin};
+
+const READ: i16 = POLLIN | POLLRDNORM;
+const WRITE: i16 = POLLOUT | POLLWRNORM;
+/// Followed sockets in one call that are looked at; further ones are closed and left to the kernel.
+const WATCHED_MAX: usize = 512;
+/// While a thread spins, the kernel is asked this often.
+const ASK_SPINNING_USEC: u64 = 5;
+
+/// A followed socket in the array, kept alive for the call.
+struct Watched {
+    index: usize,
+    socket: Socket,
+    channel: Channel,
+    _pin: Pin,
+}
+
+/// One call.
+pub(crate) struct Poll<'a> {
+    fds: &'a mut [pollfd],
+    watched: Vec<Watched>,
+    /// Epoll sets in the array, with their places.
+    sets: Vec<(usize, &'static Set)>,
+    timeout_ns: Option<u64>,
+    may_spin: bool,
+    started: u64,
+}
+
+/// Whether any of the descriptors has rings, or is a set that may hold such: otherwise libc alone answers.
+pub(crate) fn concerns_us(mut fds: impl Iterator<Item = c_int>) -> bool {
+    fds.any(|fd| fdtable::is_active(fd) && (epoll::find(fd).is_some() || slot::find(fd).is_some_and(|socket| socket.is_live())))
+}
+
+impl<'a> Poll<'a> {
+    /// Looks the descriptors up.
+    pub(crate) fn new(fds: &'a mut [pollfd], timeout_ns: Option<u64>, may_spin: bool) -> Self {
+        let (mut watched, mut sets) = (Vec::new(), Vec::new());
+        for (index, fd) in fds.iter().map(|entry| entry.fd).enumerate() {
+            if let Some(set) = epoll::find(fd) {
+                sets.push((index, set));
+            } else if let Some(socket) = slot::find(fd).filter(Socket::is_live) {
+                family::check_owner(&socket);
+                let held = socket.lock_receive();
+                if let Some(channel) = socket.channel(&held).copied() {
+                    let pin = socket.pin();
+                    if watched.len() < WATCHED_MAX || channel.incoming().close().position() != channel.incoming().head() {
+                        watched.push(Watched { index, socket, channel, _pin: pin });
+                    }
+                }
+            }
+        }
+        Self { fds, watched, sets, timeout_ns, may_spin, started: ticks() }
+    }
+
+    /// Waits. `sleep` is the program's own blocking call with the nanoseconds that are left; it fills the
+    /// array. The result is what poll(2) returns.
+    pub(crate) fn wait(&mut self, sleep: impl Fn(&mut [pollfd], Option<u64>) -> sys::Result<usize>) -> sys::Result<usize> {
+        loop {
+            if self.is_readable() {
+                spin::record_ready();
+                return self.answer();
+            }
+            let left = self.left();
+            if left == Some(0) {
+                return self.answer();
+            }
+            match self.spin(left) {
+                spin::End::Ready => {
+                    spin::record(self.started);
+                    // The kernel's own events may have ended it, and may be gone again: then go on.
+                    let count = self.answer()?;
+                    if count > 0 {
+                        return Ok(count);
+                    }
+                    continue;
+                }
+                spin::End::Signal => {
+                    // poll and select are never restarted: signal(7).
+                    if guard::take_interrupt() != Interrupt::None {
+                        return Err(Errno(libc::EINTR));
+                    }
+                    continue;
+                }
+                spin::End::Expired => {}
+            }
+            if let Some(result) = self.sleep(&sleep) {
+                return result;
+            }
+        }
+    }
+
+    fn sleep(&mut self, sleep: &impl Fn(&mut [pollfd], Option<u64>) -> sys::Result<usize>) -> Option<sys::Result<usize>> {
+        let left = self.left();
+        let sleepers: Vec<Sleeper> = self.watched.iter().map(Watched::close_for_sleep).collect();
+        let in_sets: Vec<epoll::Sleeping> = self.sets.iter().map(|(_, set)| epoll::Sleeping::enter(set)).collect();
+        let sets_have = self.sets.iter().fold(false, |has, (_, set)| has | epoll::close_for_sleep(set));
+        if sets_have || self.is_readable() {
+            return None;
+        }
+        let slept = guard::outside_unless_interrupted(|| sleep(self.fds, left));
+        drop(in_sets);
+        drop(sleepers);
+        spin::record(self.started);
+        match slept {
+            Err(_) => Some(Err(Errno(libc::EINTR))),
+            Ok(Ok(0)) if self.left() != Some(0) => None,
+            Ok(result) => Some(result),
+        }
+    }
+
+    /// Nanoseconds that are left of the timeout.
+    pub(crate) fn left(&self) -> Option<u64> {
+        let limit = self.timeout_ns?;
+        let passed = u128::from(ticks().wrapping_sub(self.started)) * 1000 / u128::from(ticks_per_usec());
+        Some(limit.saturating_sub(u64::try_from(passed).unwrap_or(u64::MAX)))
+    }
+
+    /// Whether some ring makes a descriptor readable that was asked about.
+    fn is_readable(&self) -> bool {
+        self.watched.iter().any(|one| self.fds[one.index].events & READ != 0 && one.has_bytes())
+            || self.sets.iter().any(|(index, set)| self.fds[*index].events & READ != 0 && epoll::has_something(set))
+    }
+
+    /// Fills the array without waiting, as poll with a timeout of 0 would.
+    fn answer(&mut self) -> sys::Result<usize> {
+        if self.fds.len() != self.watched.len() || !self.watched.iter().all(|one| one.says_all(self.fds[one.index].events)) {
+            // SAFETY: a live slice.
+            unsafe { sys::poll(self.fds.as_mut_ptr(), self.fds.len(), 0) }?;
+        } else {
+            self.fds.iter_mut().for_each(|entry| entry.revents = 0);
+        }
+        for one in &self.watched {
+            let entry = &mut self.fds[one.index];
+            if one.has_bytes() {
+                entry.revents |= entry.events & READ;
+            }
+            if one.channel.outgoing().word().is_open() {
+                entry.revents |= entry.events & WRITE;
+            }
+        }
+        for (index, set) in &self.sets {
+            let entry = &mut self.fds[*index];
+            if entry.events & READ != 0 && epoll::has_something(set) {
+                entry.revents |= entry.events & READ;
+            }
+        }
+        Ok(self.fds.iter().filter(|entry| entry.revents != 0).count())
+    }
+
+    fn spin(&mut self, left_ns: Option<u64>) -> spin::End {
+        let cpu = current_cpu();
+        self.watched.iter().for_each(|one| one.channel.publish_cpu(cpu));
+        let open = self.watched.iter().any(|one| one.channel.incoming().word().is_open());
+        if !open && self.sets.is_empty() {
+            return spin::End::Expired;
+        }
+        let mut budget = spin::budget(self.may_spin);
+        if let Some(left) = left_ns {
+            budget = budget.min((u128::from(left) * u128::from(ticks_per_usec()) / 1000) as u64);
+        }
+        let peer = self.watched.first().and_then(|one| one.channel.peer_cpu());
+        let every = ASK_SPINNING_USEC * ticks_per_usec();
+        let mut asked = ticks();
+        spin::until(budget, peer, || {
+            if self.is_readable() {
+                return true;
+            }
+            let now = ticks();
+            if now.wrapping_sub(asked) < every {
+                return false;
+            }
+            asked = now;
+            // SAFETY: a live slice.
+            unsafe { sys::poll(self.fds.as_mut_ptr(), self.fds.len(), 0) }.is_ok_and(|count| count > 0)
+        })
+    }
+}
+
+impl Watched {
+    fn has_bytes(&self) -> bool {
+        let incoming = self.channel.incoming();
+        incoming.word().position() != incoming.head()
+    }
+
+    /// Whether the rings alone tell everything that is asked: open both ways, nothing but reading and writing.
+    fn says_all(&self, events: i16) -> bool {
+        events & !(READ | WRITE) == 0
+            && self.channel.incoming().word().is_open()
+            && (events & WRITE == 0 || self.channel.outgoing().word().is_open())
+    }
+
+    fn close_for_sleep(&self) -> Sleeper {
+        let _held = self.socket.lock_receive();
+        let sleeper = Sleeper::enter(&self.socket);
+        self.channel.incoming().close();
+        sleeper
+    }
+}

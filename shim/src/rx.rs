@@ -1,0 +1,553 @@
+//! Receiving on a connection that has rings.
+//!
+//! Ring bytes come before kernel bytes, always: nobody adds to a closed ring. A short result means that both
+//! were empty, because programs take it for that (epoll(7) on edge-triggered reading).
+
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use driver::cards::{Held, bump};
+use driver::channel::Channel;
+use driver::clock::{current_cpu, ticks, ticks_per_usec};
+use driver::switch::available;
+use driver::sys::{self, Errno};
+use libc::{MSG_DONTWAIT, MSG_ERRQUEUE, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_WAITALL, c_int, iovec, msghdr};
+use rows::reasons::Reason;
+
+use crate::buffers::{Buffers, NOTHING};
+use crate::config::config;
+use crate::guard::{self, Interrupt};
+use crate::slot::{Outcome, Socket};
+use crate::{close, epoll, family, real, spin};
+
+const AGAIN: Outcome = Outcome::Fail(Errno(libc::EAGAIN));
+/// A non-blocking reader that finds nothing looks at the kernel socket this often: a killed peer, urgent data.
+const LOOK_USEC: u64 = 50;
+
+/// One receive call.
+struct Receive<'a> {
+    socket: &'a Socket,
+    buffers: Buffers<'a>,
+    flags: c_int,
+    /// When the call began to wait; 0 if it has not.
+    waiting: u64,
+}
+
+/// What one look at ring and kernel gave.
+enum Step {
+    Return(Outcome),
+    /// Nothing there: the receive lock is still held.
+    Empty(Held),
+    /// Look again.
+    Again,
+}
+
+/// Receives into the caller's buffers.
+///
+/// # Safety
+/// The buffers are the caller's promise, as with recvmsg(2).
+#[inline]
+pub(crate) unsafe fn receive(socket: &Socket, vector: &[iovec], flags: c_int) -> Outcome {
+    // SAFETY: the caller's contract.
+    let Some(buffers) = (unsafe { Buffers::new(vector) }) else { return Outcome::Kernel };
+    if flags & (MSG_OOB | MSG_ERRQUEUE) != 0 {
+        return Outcome::Kernel;
+    }
+    family::check_owner(socket);
+    let mut call = Receive { socket, buffers, flags, waiting: 0 };
+    {
+        let held = socket.lock_receive();
+        if let Some(outcome) = call.from_open_ring(&held) {
+            return outcome;
+        }
+    }
+    call.slowly()
+}
+
+impl Receive<'_> {
+    /// The common case: enough bytes in the ring for a plain call.
+    #[inline]
+    fn from_open_ring(&mut self, held: &Held) -> Option<Outcome> {
+        let channel = self.socket.channel(held)?;
+        let incoming = channel.incoming();
+        let (word, head) = (incoming.word(), incoming.head());
+        let count = available(word.position(), head, channel.capacity() as u64).ok()? as usize;
+        let wanted = self.buffers.total();
+        let enough = count >= wanted || word.is_open() && self.flags & MSG_WAITALL == 0;
+        if count == 0 || wanted == 0 || !enough || self.buffers.is_faulty() || self.flags & (MSG_PEEK | MSG_TRUNC) != 0 {
+            return None;
+        }
+        let count = count.min(wanted);
+        // SAFETY: the buffers are the caller's promise; `available` bounded the count by the ring.
+        unsafe { self.buffers.fill(channel.incoming_ring(), head, count) };
+        incoming.set_head(head + count as u64);
+        let counters = &self.socket.card.counters;
+        bump(&counters.ring_receives, 1);
+        bump(&counters.ring_received_bytes, count as u64);
+        spin::record_ready();
+        Some(Outcome::Value(count))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn slowly(&mut self) -> Outcome {
+        loop {
+            let held = self.socket.lock_receive();
+            match self.look(held) {
+                Step::Return(outcome) => return self.finished(outcome),
+                Step::Again => {}
+                Step::Empty(held) => {
+                    if let Some(outcome) = self.wait(held) {
+                        return self.finished(outcome);
+                    }
+                }
+            }
+        }
+    }
+
+    fn finished(&self, outcome: Outcome) -> Outcome {
+        if self.waiting != 0 {
+            spin::record(self.waiting);
+        }
+        outcome
+    }
+
+    fn wants_all(&self) -> bool {
+        self.flags & MSG_WAITALL != 0 && self.may_block()
+    }
+
+    fn may_block(&self) -> bool {
+        self.socket.may_block(self.flags)
+    }
+
+    /// What the call returns once nothing more is to be had.
+    fn so_far(&self, otherwise: Outcome) -> Outcome {
+        if self.buffers.done() > 0 { Outcome::Value(self.buffers.done()) } else { otherwise }
+    }
+
+    /// Takes what is in the ring, and then, if the direction is closed, what the kernel has.
+    fn look(&mut self, held: Held) -> Step {
+        let Some(channel) = self.socket.channel(&held).copied() else { return Step::Return(Outcome::Kernel) };
+        match self.take_from_ring(&channel) {
+            Ok(()) => {}
+            Err(outcome) => return Step::Return(outcome),
+        }
+        let complete = self.buffers.left() == 0 && self.buffers.total() > 0;
+        let word = channel.incoming().word();
+        if complete || self.buffers.done() > 0 && word.is_open() && !self.wants_all() {
+            return Step::Return(Outcome::Value(self.buffers.done()));
+        }
+        if self.buffers.total() == 0 && word.position() != channel.incoming().head() {
+            return Step::Return(Outcome::Value(0));
+        }
+        if word.is_open() {
+            return self.look_at_open(held, &channel);
+        }
+        self.take_from_kernel(held, &channel)
+    }
+
+    /// Moves ring bytes into the buffers. With MSG_PEEK they stay in the ring.
+    fn take_from_ring(&mut self, channel: &Channel) -> Result<(), Outcome> {
+        let incoming = channel.incoming();
+        let head = incoming.head();
+        let Ok(count) = available(incoming.word().position(), head, channel.capacity() as u64) else {
+            return Err(close::violation(self.socket, channel));
+        };
+        let peek = self.flags & MSG_PEEK != 0;
+        // A peek always starts at the front, whatever an earlier round of this call saw.
+        if peek {
+            self.buffers = self.buffers.rewound();
+        }
+        let count = (count as usize).min(self.buffers.left());
+        if count == 0 {
+            return Ok(());
+        }
+        if self.buffers.is_faulty() && self.flags & MSG_TRUNC == 0 {
+            return Err(Outcome::Fail(Errno(libc::EFAULT)));
+        }
+        if self.flags & MSG_TRUNC != 0 {
+            self.buffers.advance(count);
+        } else {
+            // SAFETY: the buffers are the caller's promise; `available` bounded the count by the ring.
+            unsafe { self.buffers.fill(channel.incoming_ring(), head, count) };
+        }
+        if !peek {
+            incoming.set_head(head + count as u64);
+            let counters = &self.socket.card.counters;
+            bump(&counters.ring_receives, 1);
+            bump(&counters.ring_received_bytes, count as u64);
+        }
+        Ok(())
+    }
+
+    /// The word is open and the ring is empty: a non-blocking call fails, but looks at the kernel now and then.
+    fn look_at_open(&mut self, held: Held, channel: &Channel) -> Step {
+        if self.may_block() {
+            return Step::Empty(held);
+        }
+        // SAFETY: the receive lock is held.
+        let receiving = unsafe { self.socket.receiving(&held) };
+        let now = ticks();
+        if now.wrapping_sub(receiving.looked) > LOOK_USEC * ticks_per_usec() {
+            receiving.looked = now;
+            channel.publish_cpu(current_cpu());
+            if kernel_has_something(self.socket.fd) {
+                channel.incoming().close();
+                return Step::Again;
+            }
+        }
+        Step::Return(self.so_far(AGAIN))
+    }
+
+    /// The word is closed and the ring is empty: the kernel's turn, without blocking.
+    fn take_from_kernel(&mut self, held: Held, channel: &Channel) -> Step {
+        // SAFETY: the receive lock is held.
+        let receiving = unsafe { self.socket.receiving(&held) };
+        if let Some(error) = receiving.stashed {
+            if self.buffers.done() == 0 {
+                receiving.stashed = None;
+                return Step::Return(Outcome::Fail(Errno(error)));
+            }
+            return Step::Return(self.so_far(AGAIN));
+        }
+        if self.may_block() && self.buffers.done() == 0 && !self.worth_looking(channel, receiving.kread) {
+            return Step::Empty(held);
+        }
+        match self.kernel_receive(MSG_DONTWAIT) {
+            Ok(0) if self.buffers.left() > 0 => self.at_end(held, channel),
+            Ok(count) => {
+                self.account(&held, count);
+                if self.buffers.left() == 0 || !self.wants_all() {
+                    self.try_reopen(&held, channel);
+                    return Step::Return(Outcome::Value(self.buffers.done()));
+                }
+                Step::Again
+            }
+            Err(Errno(libc::EAGAIN)) => {
+                self.try_reopen(&held, channel);
+                if !self.may_block() || self.buffers.done() > 0 && !self.wants_all() {
+                    return Step::Return(self.so_far(AGAIN));
+                }
+                Step::Empty(held)
+            }
+            Err(Errno(libc::EINTR)) => Step::Again,
+            Err(error) => self.failed(held, channel, error),
+        }
+    }
+
+    /// Whether a blocking call should look at the kernel before it decides how to wait: there are bytes, or it
+    /// will spin. If not, it goes to sleep in the kernel with one call, as without us.
+    fn worth_looking(&self, channel: &Channel, kread: u64) -> bool {
+        !channel.incoming().kernel_is_drained(kread) || self.may_open(channel)
+    }
+
+    fn may_open(&self, channel: &Channel) -> bool {
+        spin::is_busy() || channel.peer_cpu() == Some(current_cpu())
+    }
+
+    /// One recvmsg on the kernel socket into the rest of the buffers.
+    fn kernel_receive(&self, extra: c_int) -> sys::Result<usize> {
+        let mut room = [NOTHING; 64];
+        let count = self.buffers.rest(&mut room);
+        let flags = self.flags & !MSG_WAITALL | extra;
+        if let [one] = &room[..count] {
+            // SAFETY: the caller's buffer.
+            return unsafe { sys::recv(self.socket.fd, one.iov_base, one.iov_len, flags) };
+        }
+        let mut message = message_over(&mut room, count);
+        // SAFETY: the message names the caller's buffers.
+        unsafe { sys::recvmsg(self.socket.fd, &raw mut message, flags) }
+    }
+
+    /// Counts bytes that came from the kernel.
+    fn account(&mut self, held: &Held, count: usize) {
+        self.buffers.advance(count);
+        if self.flags & MSG_PEEK == 0 {
+            // SAFETY: the receive lock is held.
+            unsafe { self.socket.receiving(held) }.kread += count as u64;
+            bump(&self.socket.card.counters.kernel_receives, 1);
+        }
+    }
+
+    /// Opens the direction, if the reader is busy enough to find what comes next in the ring.
+    fn try_reopen(&self, held: &Held, channel: &Channel) {
+        // SAFETY: the receive lock is held.
+        let receiving = unsafe { self.socket.receiving(held) };
+        if receiving.ended || self.flags & MSG_PEEK != 0 || !self.may_open(channel) {
+            return;
+        }
+        if self.socket.slot.low_water.load(Relaxed) > 1 || !channel.peer_committed() {
+            return;
+        }
+        if epoll::reopen(self.socket, channel, receiving.kread) {
+            bump(&self.socket.card.counters.opened, 1);
+            channel.publish_cpu(current_cpu());
+        }
+    }
+
+    /// The kernel says that the peer sends no more: drain the ring, then it is the end.
+    fn at_end(&mut self, held: Held, channel: &Channel) -> Step {
+        let incoming = channel.incoming();
+        if incoming.word().position() != incoming.head() && self.flags & MSG_PEEK == 0 {
+            return Step::Again;
+        }
+        // SAFETY: the receive lock is held.
+        let receiving = unsafe { self.socket.receiving(&held) };
+        let first = !receiving.ended;
+        receiving.ended = true;
+        if first {
+            // From now on our sends meet RST and EPIPE where Linux would.
+            let died = !channel.peer_finished() && !channel.outgoing().is_consumed();
+            channel.outgoing().revoke();
+            if died && self.buffers.done() == 0 {
+                // It was killed with our bytes unread: Linux would have sent RST.
+                let _ = sys::shutdown(self.socket.fd, libc::SHUT_WR);
+                return Step::Return(Outcome::Fail(Errno(libc::ECONNRESET)));
+            }
+        }
+        Step::Return(Outcome::Value(self.buffers.done()))
+    }
+
+    /// The kernel reports an error: ring bytes that came before it go first.
+    fn failed(&mut self, held: Held, channel: &Channel, error: Errno) -> Step {
+        let incoming = channel.incoming();
+        let unread = incoming.word().position() != incoming.head();
+        if unread || self.buffers.done() > 0 {
+            // SAFETY: the receive lock is held.
+            unsafe { self.socket.receiving(&held) }.stashed = Some(error.0);
+        }
+        if self.buffers.done() > 0 {
+            return Step::Return(Outcome::Value(self.buffers.done()));
+        }
+        if unread { Step::Again } else { Step::Return(Outcome::Fail(error)) }
+    }
+
+    /// Nothing is there and the call may block: spin, then sleep in the kernel. `None`: look again.
+    fn wait(&mut self, held: Held) -> Option<Outcome> {
+        let channel = *self.socket.channel(&held)?;
+        if self.waiting == 0 {
+            self.waiting = ticks();
+        }
+        let timeout = u64::from(self.socket.slot.receive_timeout_us.load(Relaxed));
+        if channel.incoming().word().is_open() {
+            let pin = self.socket.pin();
+            drop(held);
+            let end = self.spin(&channel, timeout);
+            drop(pin);
+            match end {
+                spin::End::Ready => return None,
+                spin::End::Signal => return self.interrupted(timeout),
+                spin::End::Expired => {}
+            }
+            if timeout != 0 && ticks().wrapping_sub(self.waiting) >= timeout * ticks_per_usec() {
+                return Some(self.so_far(AGAIN));
+            }
+            return self.sleep(self.socket.lock_receive());
+        }
+        self.sleep(held)
+    }
+
+    fn spin(&self, channel: &Channel, timeout_us: u64) -> spin::End {
+        channel.publish_cpu(current_cpu());
+        let mut budget = spin::budget(config().spin_recv);
+        if timeout_us != 0 {
+            budget = budget.min(timeout_us * ticks_per_usec());
+        }
+        let (incoming, fd) = (channel.incoming(), self.socket.fd);
+        let head = incoming.head();
+        let (mut looked, look_every) = (ticks(), LOOK_USEC * ticks_per_usec());
+        let end = spin::until(budget, channel.peer_cpu(), || {
+            let word = incoming.word();
+            if !word.is_open() || word.position() != head {
+                return true;
+            }
+            // A killed peer, or a sender that raced with our opening, shows only in the kernel.
+            if budget > look_every && ticks().wrapping_sub(looked) > look_every {
+                looked = ticks();
+                if kernel_has_something(fd) {
+                    incoming.close();
+                    return true;
+                }
+            }
+            false
+        });
+        let counters = &self.socket.card.counters;
+        if budget != 0 {
+            bump(if end == spin::End::Ready { &counters.spins_won } else { &counters.spins_lost }, 1);
+        }
+        end
+    }
+
+    /// Runs the handlers of signals that came while we spun.
+    fn interrupted(&self, timeout: u64) -> Option<Outcome> {
+        match guard::take_interrupt() {
+            Interrupt::Eintr => Some(self.so_far(Outcome::Fail(Errno(libc::EINTR)))),
+            // A receive timeout makes the call fail with EINTR whatever SA_RESTART says: signal(7).
+            Interrupt::Restart if timeout != 0 => Some(self.so_far(Outcome::Fail(Errno(libc::EINTR)))),
+            Interrupt::Restart | Interrupt::None => None,
+        }
+    }
+
+    /// Closes the direction, and sleeps in the kernel on the real descriptor.
+    fn sleep(&mut self, held: Held) -> Option<Outcome> {
+        let channel = *self.socket.channel(&held)?;
+        let sleeper = Sleeper::enter(self.socket);
+        let before = channel.incoming().close();
+        if before.position() != channel.incoming().head() {
+            return None;
+        }
+        if before.is_open() {
+            bump(&self.socket.card.counters.closed_to_sleep, 1);
+        }
+        channel.publish_cpu(current_cpu());
+        drop(held);
+        let slept = close::help_reader_before_sleep(self.socket, &channel, || self.blocking_receive());
+        let held = self.socket.lock_receive();
+        drop(sleeper);
+        match slept {
+            None => None,
+            Some(Err(error @ Errno(libc::EINTR | libc::EAGAIN))) => Some(self.so_far(Outcome::Fail(error))),
+            Some(result) => self.woken(held, &channel, result),
+        }
+    }
+
+    /// The kernel's own blocking call, as the program made it.
+    fn blocking_receive(&self) -> sys::Result<usize> {
+        let mut room = [NOTHING; 64];
+        let count = self.buffers.rest(&mut room);
+        let (fd, flags) = (self.socket.fd, self.flags);
+        let slept = guard::outside_unless_interrupted(|| {
+            if let [one] = &room[..count] {
+                // SAFETY: the caller's buffer.
+                return unsafe { real::recv(fd, one.iov_base, one.iov_len, flags) };
+            }
+            let mut message = message_over(&mut room, count);
+            // SAFETY: the message names the caller's buffers.
+            unsafe { real::recvmsg(fd, &raw mut message, flags) }
+        });
+        match slept {
+            Err(_) => Err(Errno(libc::EINTR)),
+            Ok(result) => usize::try_from(result).map_err(|_| Errno(crate::errno::get())),
+        }
+    }
+
+    fn woken(&mut self, held: Held, channel: &Channel, result: sys::Result<usize>) -> Option<Outcome> {
+        match result {
+            Ok(0) if self.buffers.left() > 0 => match self.at_end(held, channel) {
+                Step::Return(outcome) => Some(outcome),
+                _ => None,
+            },
+            Ok(count) => {
+                self.account(&held, count);
+                self.try_reopen(&held, channel);
+                Some(Outcome::Value(self.buffers.done()))
+            }
+            Err(error) => match self.failed(held, channel, error) {
+                Step::Return(outcome) => Some(outcome),
+                _ => None,
+            },
+        }
+    }
+}
+
+/// Counts a thread that sleeps in a wait that covers the receiving direction: nobody opens it meanwhile.
+pub(crate) struct Sleeper(Socket);
+
+impl Sleeper {
+    /// The receive lock must be held.
+    pub(crate) fn enter(socket: &Socket) -> Self {
+        socket.card.sleepers.fetch_add(1, SeqCst);
+        Self(*socket)
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        self.0.card.sleepers.fetch_sub(1, SeqCst);
+    }
+}
+
+/// Whether a non-blocking kernel receive would give anything but EAGAIN: bytes, an end, an error.
+pub(crate) fn kernel_has_something(fd: c_int) -> bool {
+    let mut byte = 0u8;
+    // SAFETY: one writable byte.
+    let result = unsafe { sys::recv(fd, (&raw mut byte).cast(), 1, MSG_PEEK | MSG_DONTWAIT) };
+    result != Err(Errno(libc::EAGAIN))
+}
+
+/// A message over the first `count` entries.
+pub(crate) fn message_over(vector: &mut [iovec; 64], count: usize) -> msghdr {
+    // SAFETY: all-zero bytes are a valid `msghdr`.
+    let mut message: msghdr = unsafe { core::mem::zeroed() };
+    message.msg_iov = vector.as_mut_ptr();
+    message.msg_iovlen = count as _;
+    message
+}
+
+/// Bytes that wait in the ring; 0 for a socket without rings.
+pub(crate) fn waiting_in_ring(socket: &Socket) -> usize {
+    let held = socket.lock_receive();
+    let Some(channel) = socket.channel(&held) else { return 0 };
+    let incoming = channel.incoming();
+    available(incoming.word().position(), incoming.head(), channel.capacity() as u64).unwrap_or(0) as usize
+}
+
+/// The receiving direction goes to the kernel, for good or until the next reader opens it; ring bytes stay
+/// readable.
+pub(crate) fn close_incoming(socket: &Socket, for_good: Option<Reason>) {
+    let held = socket.lock_receive();
+    let Some(channel) = socket.channel(&held) else { return };
+    if for_good.is_some() {
+        channel.incoming().revoke();
+    } else {
+        channel.incoming().close();
+    }
+}
+
+/// The error that the kernel reported while ring bytes were unread; asked for once, as SO_ERROR is.
+pub(crate) fn take_stashed(socket: &Socket) -> Option<i32> {
+    let held = socket.lock_receive();
+    socket.channel(&held)?;
+    // SAFETY: the receive lock is held.
+    unsafe { socket.receiving(&held) }.stashed.take()
+}
+
+/// Writes ring bytes to a pipe, for splice; `None` when the ring is empty.
+pub(crate) fn ring_to_pipe(socket: &Socket, pipe: c_int, most: usize) -> Option<Outcome> {
+    family::check_owner(socket);
+    let held = socket.lock_receive();
+    let channel = *socket.channel(&held)?;
+    let incoming = channel.incoming();
+    let head = incoming.head();
+    let Ok(count) = available(incoming.word().position(), head, channel.capacity() as u64) else {
+        return Some(close::violation(socket, &channel));
+    };
+    let (at, length) = channel.incoming_ring().piece(head, (count as usize).min(most));
+    if length == 0 {
+        return None;
+    }
+    // SAFETY: `piece` lies inside the mapped ring; the kernel copies the bytes.
+    match unsafe { sys::write(pipe, at.cast(), length) } {
+        Ok(written) => {
+            incoming.set_head(head + written as u64);
+            Some(Outcome::Value(written))
+        }
+        Err(error) => Some(Outcome::Fail(error)),
+    }
+}
+
+/// Runs a kernel call that takes bytes from the socket, and counts them. The direction is closed.
+pub(crate) fn counted(socket: &Socket, call: impl FnOnce() -> isize) -> isize {
+    let sleeper = {
+        let _held = socket.lock_receive();
+        Sleeper::enter(socket)
+    };
+    close_incoming(socket, None);
+    let result = guard::outside(call);
+    let held = socket.lock_receive();
+    drop(sleeper);
+    if socket.channel(&held).is_some() && result > 0 {
+        // SAFETY: the receive lock is held.
+        unsafe { socket.receiving(&held) }.kread += result as u64;
+    }
+    result
+}

@@ -1,0 +1,163 @@
+//! How long a thread spins before it sleeps.
+//!
+//! Waking a sleeping thread costs tens of microseconds; a spinning one sees a message in a tenth. So a thread
+//! spins where its recent waits were short, as long as nobody else wants its core: a gap between two looks at
+//! the clock means that the scheduler took the core away. On the peer's own core spinning only keeps the peer
+//! from answering: there the thread yields instead.
+
+use core::cell::Cell;
+
+use driver::clock::{current_cpu, ticks, ticks_per_usec};
+use driver::sys;
+
+use crate::config::{Spin, config};
+use crate::guard;
+
+/// A gap of this long between two looks means that another task ran here.
+const GAP_USEC: u64 = 30;
+/// After a gap a thread does not spin for this long.
+const CONTENDED_USEC: u64 = 2_000;
+/// Yields before a thread that shares its peer's core sleeps.
+const YIELDS_MAX: u32 = 8;
+/// Longest recent wait, on average, that still counts as busy when the profile never spins.
+const BUSY_USEC: u64 = 30;
+
+/// How a spin ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// What was waited for is there.
+    Ready,
+    /// Time is up: sleep.
+    Expired,
+    /// A signal's handler wants to run.
+    Signal,
+}
+
+/// What the thread knows of its waits, in its spare per-thread cells.
+struct Memory;
+
+impl Memory {
+    /// Average of the recent waits, in ticks.
+    fn average() -> &'static Cell<u64> {
+        &guard::thread().spare[0]
+    }
+
+    /// Times CONTENDED_USEC that the last contention counted for.
+    fn contention() -> &'static Cell<u64> {
+        &guard::thread().spare[2]
+    }
+
+    /// No spinning before this tick.
+    fn contended_until() -> &'static Cell<u64> {
+        &guard::thread().spare[1]
+    }
+}
+
+fn limit_usec() -> u64 {
+    match config().spin {
+        Spin::Never => BUSY_USEC,
+        Spin::Adapt | Spin::Hard => config().spin_usec,
+    }
+}
+
+/// Whether the thread's recent waits were short: then directions are opened for it.
+#[inline]
+pub(crate) fn is_busy() -> bool {
+    config().spin == Spin::Hard || Memory::average().get() <= limit_usec() * ticks_per_usec()
+}
+
+/// Notes how long a wait took. A long one counts as four times the limit, so a few short ones make up for it.
+pub(crate) fn record(started: u64) {
+    let waited = ticks().saturating_sub(started);
+    let limit = limit_usec() * ticks_per_usec();
+    let average = Memory::average();
+    let old = average.get();
+    average.set(old - old / 4 + waited.min(4 * limit) / 4);
+}
+
+/// Notes that something was ready without waiting.
+#[inline]
+pub(crate) fn record_ready() {
+    let average = Memory::average();
+    let old = average.get();
+    average.set(old - old / 4);
+}
+
+/// Longest time that this thread may spin now, in ticks; 0 is not at all.
+pub(crate) fn budget(allowed: bool) -> u64 {
+    let config = config();
+    let most = config.spin_usec.saturating_mul(ticks_per_usec());
+    match config.spin {
+        _ if !allowed => 0,
+        Spin::Never => 0,
+        Spin::Hard => most,
+        Spin::Adapt if is_busy() && ticks() >= Memory::contended_until().get() => most,
+        Spin::Adapt => 0,
+    }
+}
+
+/// Looks for `ready` until it is, or until `budget` ticks are over. `peer_cpu` is where the peer last was.
+pub(crate) fn until(budget: u64, peer_cpu: Option<u32>, mut ready: impl FnMut() -> bool) -> End {
+    if peer_cpu.is_some_and(|peer| peer == current_cpu()) {
+        return yield_until(ready);
+    }
+    if budget == 0 {
+        return End::Expired;
+    }
+    let (start, gap) = (ticks(), GAP_USEC * ticks_per_usec());
+    let mut last = start;
+    loop {
+        for _ in 0..8 {
+            if ready() {
+                return End::Ready;
+            }
+            core::hint::spin_loop();
+        }
+        if guard::signals_pending() {
+            return End::Signal;
+        }
+        let now = ticks();
+        if now.wrapping_sub(start) >= budget {
+            return End::Expired;
+        }
+        if now.wrapping_sub(last) > gap && config().spin == Spin::Adapt {
+            note_contention(now);
+            return if ready() { End::Ready } else { End::Expired };
+        }
+        last = now;
+    }
+}
+
+/// The peer needs this very core: give it away, a few times; not while others want it as well, who would keep
+/// it for a whole time slice.
+fn yield_until(mut ready: impl FnMut() -> bool) -> End {
+    let mut last = ticks();
+    if !is_busy() || last < Memory::contended_until().get() {
+        return End::Expired;
+    }
+    for _ in 0..YIELDS_MAX {
+        if ready() {
+            return End::Ready;
+        }
+        if guard::signals_pending() {
+            return End::Signal;
+        }
+        sys::sched_yield();
+        let now = ticks();
+        if now.wrapping_sub(last) > GAP_USEC * ticks_per_usec() {
+            note_contention(now);
+            break;
+        }
+        last = now;
+    }
+    if ready() { End::Ready } else { End::Expired }
+}
+
+/// Somebody else ran on this core: no spinning for a while, longer each time it happens again soon.
+fn note_contention(now: u64) {
+    let until = Memory::contended_until();
+    let again = now.wrapping_sub(until.get()) < 10 * CONTENDED_USEC * ticks_per_usec();
+    let factor = Memory::contention();
+    factor.set(if again { (factor.get() * 2).clamp(1, 64) } else { 1 });
+    until.set(now + factor.get() * CONTENDED_USEC * ticks_per_usec());
+}

@@ -1,0 +1,335 @@
+//! Sending on a connection that has rings.
+//!
+//! A closed word, a ring that stays full, or an odd call means the kernel: it blocks, fails and signals as
+//! Linux does. Kernel sends hold no lock; they are announced before and settled after (rule 2 of the
+//! protocol), so threads may send at once as on a plain socket.
+
+use driver::cards::{Held, bump};
+use driver::channel::Channel;
+use driver::clock::{current_cpu, ticks, ticks_per_usec};
+use driver::sys::{self, Errno};
+use libc::{MSG_NOSIGNAL, MSG_OOB, MSG_ZEROCOPY, c_int, iovec};
+use rows::reasons::Reason;
+
+use crate::buffers::{Buffers, NOTHING};
+use crate::config::config;
+use crate::rx::message_over;
+use crate::slot::{Outcome, Socket};
+use crate::{close, family, guard, real, spin};
+
+/// Published bytes that nobody takes for this long: look whether the peer still lives.
+const SUSPICIOUS_USEC: u64 = 1_000;
+/// A full ring is waited for so long while the reader takes nothing.
+const FULL_USEC: u64 = 50;
+
+/// One send call.
+struct Send<'a> {
+    socket: &'a Socket,
+    buffers: Buffers<'a>,
+    flags: c_int,
+}
+
+/// What one try with the ring gave.
+enum Try {
+    Done,
+    Full,
+    Kernel,
+    Fail(Outcome),
+}
+
+/// Sends the caller's buffers.
+///
+/// # Safety
+/// The buffers are the caller's promise, as with sendmsg(2).
+#[inline]
+pub(crate) unsafe fn send(socket: &Socket, vector: &[iovec], flags: c_int) -> Outcome {
+    // SAFETY: the caller's contract.
+    let Some(buffers) = (unsafe { Buffers::new(vector) }) else { return Outcome::Kernel };
+    family::check_owner(socket);
+    let mut call = Send { socket, buffers, flags };
+    if flags & (MSG_OOB | MSG_ZEROCOPY) != 0 || call.buffers.total() == 0 || call.buffers.is_faulty() {
+        return call.oddly();
+    }
+    call.run()
+}
+
+impl Send<'_> {
+    #[inline]
+    fn run(&mut self) -> Outcome {
+        let held = self.socket.lock_send();
+        let Some(channel) = self.socket.channel(&held).copied() else { return Outcome::Kernel };
+        match self.by_ring(&held, &channel) {
+            Try::Done => Outcome::Value(self.buffers.done()),
+            rest => self.slowly(held, &channel, rest),
+        }
+    }
+
+    /// Copies as much as fits and publishes it.
+    #[inline]
+    fn by_ring(&mut self, held: &Held, channel: &Channel) -> Try {
+        let outgoing = channel.outgoing();
+        let Some(word) = outgoing.sendable() else { return Try::Kernel };
+        let Ok(room) = outgoing.room(word, channel.capacity() as u64) else {
+            return Try::Fail(close::violation(self.socket, channel));
+        };
+        let used = channel.capacity() as u64 - room;
+        if used != 0 && self.is_suspicious(held, channel) {
+            return Try::Kernel;
+        }
+        let count = (room as usize).min(self.buffers.left());
+        if count == 0 {
+            return Try::Full;
+        }
+        let before = self.buffers.done();
+        // SAFETY: the buffers are the caller's promise; `room` bounded the count by the ring's free space,
+        // which only the holder of the send lock writes.
+        unsafe { self.buffers.pour(channel.outgoing_ring(), word.position(), count) };
+        if !outgoing.publish(word, count as u64) {
+            self.buffers.retreat(before);
+            return Try::Kernel;
+        }
+        let counters = &self.socket.card.counters;
+        bump(&counters.ring_sends, 1);
+        bump(&counters.ring_sent_bytes, count as u64);
+        if self.buffers.left() == 0 { Try::Done } else { Try::Full }
+    }
+
+    /// Bytes lie unread: has the reader moved at all lately, and if not, does the peer still live?
+    fn is_suspicious(&self, held: &Held, channel: &Channel) -> bool {
+        // SAFETY: the send lock is held.
+        let sending = unsafe { self.socket.sending(held) };
+        let head = channel.outgoing().head();
+        if head != sending.head_seen || sending.head_seen_at == 0 {
+            sending.head_seen = head;
+            sending.head_seen_at = ticks();
+            return false;
+        }
+        if ticks().wrapping_sub(sending.head_seen_at) < SUSPICIOUS_USEC * ticks_per_usec() {
+            return false;
+        }
+        sending.head_seen_at = ticks();
+        let (own, peer) = peer_state(self.socket.fd);
+        if own || peer {
+            channel.outgoing().revoke();
+        }
+        own || peer
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn slowly(&mut self, held: Held, channel: &Channel, mut last: Try) -> Outcome {
+        let pin = self.socket.pin();
+        let mut held = Some(held);
+        loop {
+            match last {
+                Try::Done => return Outcome::Value(self.buffers.done()),
+                Try::Fail(outcome) => return outcome,
+                Try::Full => {
+                    held = None;
+                    if !self.wait_for_room(channel) {
+                        channel.outgoing().close();
+                        bump(&self.socket.card.counters.closed_full, 1);
+                        last = Try::Kernel;
+                        continue;
+                    }
+                }
+                Try::Kernel => {
+                    if held.is_none() {
+                        held = Some(self.socket.lock_send());
+                    }
+                    if let Some(held) = &held {
+                        close::send_again_if_asked(self.socket, held, channel);
+                    }
+                    drop(held);
+                    let outcome = self.by_kernel(channel);
+                    drop(pin);
+                    return outcome;
+                }
+            }
+            let again = self.socket.lock_send();
+            last = self.by_ring(&again, channel);
+            held = Some(again);
+        }
+    }
+
+    /// Waits while the reader makes room; false when it does not, or a signal came.
+    fn wait_for_room(&self, channel: &Channel) -> bool {
+        if !config().spin_send {
+            return false;
+        }
+        let outgoing = channel.outgoing();
+        let mut head = outgoing.head();
+        channel.publish_cpu(current_cpu());
+        // Room for a good part of what is left, so that copies stay long.
+        let wanted = (self.buffers.left() as u64).min(channel.capacity() as u64 / 2);
+        loop {
+            let budget = FULL_USEC * ticks_per_usec();
+            let end = spin::until(budget, channel.peer_cpu(), || {
+                outgoing.head() != head || !outgoing.word().is_open()
+            });
+            if end != spin::End::Ready || !outgoing.word().is_open() {
+                return false;
+            }
+            head = outgoing.head();
+            if outgoing.room(outgoing.word(), channel.capacity() as u64).is_ok_and(|room| room >= wanted) {
+                return true;
+            }
+        }
+    }
+
+    /// The rest goes to the kernel, announced, without a lock.
+    fn by_kernel(&mut self, channel: &Channel) -> Outcome {
+        let mut room = [NOTHING; 64];
+        let mut first = true;
+        loop {
+            let count = self.buffers.rest(&mut room);
+            let announced: u64 = room[..count].iter().map(|buffer| buffer.iov_len as u64).sum();
+            let result = self.kernel_send(channel, &mut room, count, announced);
+            if first {
+                bump(&self.socket.card.counters.kernel_sends, 1);
+                first = false;
+            }
+            match result {
+                Ok(sent) => {
+                    self.buffers.advance(sent);
+                    let more = self.buffers.left() > 0 && sent as u64 == announced && sent > 0;
+                    if !more {
+                        return Outcome::Value(self.buffers.done());
+                    }
+                }
+                Err(_) if self.buffers.done() > 0 => return Outcome::Value(self.buffers.done()),
+                Err(error) => return Outcome::Fail(error),
+            }
+        }
+    }
+
+    fn kernel_send(&self, channel: &Channel, room: &mut [iovec; 64], count: usize, bytes: u64) -> sys::Result<usize> {
+        let mut announced = Announced::new(channel, bytes);
+        // After part of the call went by the ring, a failure is reported by the next call, without a signal.
+        let quiet = if self.buffers.done() > 0 { MSG_NOSIGNAL } else { 0 };
+        let (fd, flags) = (self.socket.fd, self.flags | quiet);
+        let mut send = || {
+            if count == 1 {
+                // SAFETY: the caller's buffer.
+                return unsafe { real::send(fd, room[0].iov_base, room[0].iov_len, flags) };
+            }
+            let message = message_over(room, count);
+            // SAFETY: the message names the caller's buffers.
+            unsafe { real::sendmsg(fd, &raw const message, flags) }
+        };
+        let result = if self.socket.may_block(flags) {
+            guard::outside_unless_interrupted(send)
+        } else {
+            Ok(send())
+        };
+        match result {
+            Err(_) => Err(Errno(libc::EINTR)),
+            Ok(sent) => {
+                let sent = usize::try_from(sent).map_err(|_| Errno(crate::errno::get()))?;
+                announced.sent = sent as u64;
+                Ok(sent)
+            }
+        }
+    }
+
+    /// Urgent and zero-copy data, empty and impossible buffers: the kernel's, in order behind the ring.
+    #[cold]
+    fn oddly(&mut self) -> Outcome {
+        let held = self.socket.lock_send();
+        let Some(channel) = self.socket.channel(&held).copied() else { return Outcome::Kernel };
+        if self.flags & (MSG_OOB | MSG_ZEROCOPY) != 0 {
+            channel.outgoing().revoke();
+            let reason = if self.flags & MSG_OOB != 0 { Reason::Urgent } else { Reason::Option };
+            family::table().count_reason(reason as u8);
+        }
+        close::send_again_if_asked(self.socket, &held, &channel);
+        let _pin = self.socket.pin();
+        drop(held);
+        self.by_kernel(&channel)
+    }
+}
+
+/// An announced kernel send; settled on drop, also when a cancelled thread unwinds.
+struct Announced<'a> {
+    channel: &'a Channel,
+    bytes: u64,
+    sent: u64,
+}
+
+impl<'a> Announced<'a> {
+    fn new(channel: &'a Channel, bytes: u64) -> Self {
+        channel.outgoing().kernel_send_begins(bytes);
+        Self { channel, bytes, sent: 0 }
+    }
+}
+
+impl Drop for Announced<'_> {
+    fn drop(&mut self) {
+        self.channel.outgoing().kernel_send_ends(self.bytes, self.sent);
+    }
+}
+
+/// Whether our own connection has failed, and whether the peer has sent its FIN.
+pub(crate) fn peer_state(fd: c_int) -> (bool, bool) {
+    let mut poll = libc::pollfd { fd, events: libc::POLLRDHUP, revents: 0 };
+    // SAFETY: one entry.
+    let _ = unsafe { sys::poll(&raw mut poll, 1, 0) };
+    (poll.revents & (libc::POLLERR | libc::POLLHUP) != 0, poll.revents & libc::POLLRDHUP != 0)
+}
+
+/// Bytes of ours that the peer has not taken from the ring; 0 for a socket without rings.
+pub(crate) fn unread_by_peer(socket: &Socket) -> usize {
+    let held = socket.lock_send();
+    let Some(channel) = socket.channel(&held) else { return 0 };
+    let word = channel.outgoing().word();
+    channel.outgoing().room(word, channel.capacity() as u64).map_or(0, |room| channel.capacity() - room as usize)
+}
+
+/// Takes the sending direction to the kernel, in order, for a call that only the kernel can do (splice,
+/// a large sendfile): gives the channel, to announce bytes on.
+pub(crate) fn to_kernel(socket: &Socket) -> Option<Channel> {
+    family::check_owner(socket);
+    let held = socket.lock_send();
+    let channel = *socket.channel(&held)?;
+    channel.outgoing().close();
+    close::send_again_if_asked(socket, &held, &channel);
+    Some(channel)
+}
+
+/// Runs a kernel call that may send up to `bytes` on the socket.
+pub(crate) fn announced(channel: &Channel, bytes: u64, call: impl FnOnce() -> isize) -> isize {
+    let mut announced = Announced::new(channel, bytes);
+    let result = guard::outside(call);
+    announced.sent = u64::try_from(result).unwrap_or(0);
+    result
+}
+
+/// Reads up to `count` bytes of a plain file straight into the ring. `None`: not possible now, use the kernel.
+pub(crate) fn file_into_ring(socket: &Socket, source: c_int, offset: i64, count: usize) -> Option<sys::Result<usize>> {
+    family::check_owner(socket);
+    let held = socket.lock_send();
+    let channel = *socket.channel(&held)?;
+    let outgoing = channel.outgoing();
+    let word = outgoing.sendable()?;
+    let room = outgoing.room(word, channel.capacity() as u64).ok()? as usize;
+    if count == 0 || room < count {
+        return None;
+    }
+    let (mut done, ring) = (0, channel.outgoing_ring());
+    while done < count {
+        let (at, length) = ring.piece(word.position() + done as u64, count - done);
+        // SAFETY: `piece` lies in the ring's free space, which only the holder of the send lock writes.
+        match unsafe { sys::pread(source, at.cast(), length, offset + done as i64) } {
+            Ok(0) => break,
+            Ok(read) => done += read,
+            Err(_) if done > 0 => break,
+            Err(error) => return Some(Err(error)),
+        }
+    }
+    if done > 0 && !outgoing.publish(word, done as u64) {
+        return None;
+    }
+    bump(&socket.card.counters.ring_sends, 1);
+    bump(&socket.card.counters.ring_sent_bytes, done as u64);
+    Some(Ok(done))
+}

@@ -1,0 +1,9 @@
+//! TCP, UDP and IP as a sans-I/O library.
+//!
+//! Bytes, time and randomness are arguments; frames, deadlines and events are results. The engine itself is
+//! not here yet: until it is, `accel` has the local and the kernel path. What is here is the arithmetic that
+//! every part of it shares.
+
+#![forbid(unsafe_code)]
+
+pub mod seq;

@@ -1,0 +1,288 @@
+//! Real programs at both ends of a connection: how a test starts them, waits for them and tells what went wrong.
+//!
+//! Every application runs with server and client under libaccel.so, once with `ACCEL_LOCAL_AFTER=0` and once with
+//! the default; when that fails it runs on the plain kernel too, so that the message can say whose fault it is. A
+//! program that is not installed is a SKIP that is printed past the test harness's capture.
+
+mod command;
+mod files;
+pub(crate) mod haproxy;
+pub(crate) mod iperf;
+pub(crate) mod java;
+pub(crate) mod memcached;
+pub(crate) mod nginx;
+pub(crate) mod node;
+pub(crate) mod postgres;
+pub(crate) mod python;
+pub(crate) mod redis;
+pub(crate) mod rsync;
+pub(crate) mod socat;
+pub(crate) mod ssh;
+pub(crate) mod tls;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+pub(crate) use command::{Client, Output, Server};
+pub(crate) use files::{TempDir, free_port, noise, same_file};
+
+/// What a step of a test gives: the error is a sentence for the person who reads the failure.
+pub(crate) type Outcome<T = ()> = Result<T, String>;
+
+/// Longest time that one client command or one wait for a state may take. A hang ends here.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where the two programs' sockets are carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Without the library.
+    Plain,
+    /// Under the library, upgrading at the first call.
+    AtOnce,
+    /// Under the library as users have it.
+    Default,
+}
+
+impl Mode {
+    pub(crate) fn is_accelerated(self) -> bool {
+        self != Self::Plain
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain kernel",
+            Self::AtOnce => "accel, ACCEL_LOCAL_AFTER=0",
+            Self::Default => "accel, default settings",
+        }
+    }
+}
+
+/// One run of one application: its mode and its own directory.
+pub(crate) struct Run {
+    pub(crate) mode: Mode,
+    pub(crate) dir: TempDir,
+}
+
+impl Run {
+    fn new(name: &str, mode: Mode) -> Self {
+        Self { mode, dir: TempDir::new(name) }
+    }
+
+    /// A command in this run's mode, with a small known environment, in this run's directory.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = plain_command(program);
+        command.current_dir(self.dir.path()).env("HOME", self.dir.path()).env("TMPDIR", self.dir.path());
+        if self.mode.is_accelerated() {
+            command.env("LD_PRELOAD", library());
+        }
+        if self.mode == Mode::AtOnce {
+            command.env("ACCEL_LOCAL_AFTER", "0");
+        }
+        command
+    }
+
+    /// Starts `program` as a server and waits until it accepts on `port`.
+    pub(crate) fn server(&self, program: &str, arguments: &[&str], port: u16) -> Outcome<Server> {
+        let mut command = self.command(program);
+        command.args(arguments);
+        self.server_of(command, port)
+    }
+
+    /// As [`Run::server`], with a command that the caller has shaped.
+    pub(crate) fn server_of(&self, command: Command, port: u16) -> Outcome<Server> {
+        let mut server = Server::start(command, self.dir.path())?;
+        server.wait_for_port(port)?;
+        Ok(server)
+    }
+
+    /// Starts `program` as a server; the caller waits for what it prints.
+    pub(crate) fn quiet_server(&self, program: &str, arguments: &[&str]) -> Outcome<Server> {
+        let mut command = self.command(program);
+        command.args(arguments);
+        Server::start(command, self.dir.path())
+    }
+
+    /// Starts a client that talks with the test through its standard input and output.
+    pub(crate) fn client(&self, program: &str, arguments: &[&str]) -> Outcome<Client> {
+        let mut command = self.command(program);
+        command.args(arguments);
+        Client::start(command, self.dir.path())
+    }
+
+    /// Runs a command to its end and returns what it printed; any exit status but 0 is an error.
+    pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> Outcome<String> {
+        let mut command = self.command(program);
+        command.args(arguments);
+        command::run(command, None, self.dir.path())?.checked()
+    }
+
+    /// As [`Run::run`], with `input` as standard input.
+    pub(crate) fn run_with(&self, program: &str, arguments: &[&str], input: &[u8]) -> Outcome<Output> {
+        let mut command = self.command(program);
+        command.args(arguments);
+        command::run(command, Some(input), self.dir.path())
+    }
+
+    /// As [`Run::run`], with a command that the caller has shaped.
+    pub(crate) fn run_of(&self, command: Command) -> Outcome<String> {
+        command::run(command, None, self.dir.path())?.checked()
+    }
+
+    /// The full name of a file in this run's directory.
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    /// Writes a file into this run's directory and returns its full name.
+    pub(crate) fn write(&self, name: &str, contents: impl AsRef<[u8]>) -> String {
+        let path = self.path(name);
+        std::fs::write(&path, contents).unwrap_or_else(|e| panic!("{path}: {e}"));
+        path
+    }
+}
+
+/// A command with a small known environment, not under accel.
+pub(crate) fn plain_command(program: &str) -> Command {
+    let mut command = Command::new(find(program).unwrap_or_else(|| PathBuf::from(program)));
+    command.env_clear().env("PATH", SEARCH).env("LANG", "C.UTF-8").env("TERM", "dumb");
+    command
+}
+
+/// Runs `body` in every mode, or prints a SKIP when one of the programs in `needs` is missing.
+pub(crate) fn check(name: &str, needs: &[&str], body: fn(&Run) -> Outcome) {
+    if let Some(missing) = needs.iter().find(|program| find(program).is_none()) {
+        return skip(&format!("{name}: {missing} is not installed"));
+    }
+    for mode in modes() {
+        let run = Run::new(name, mode);
+        let Err(why) = body(&run) else { continue };
+        let kept = run.dir.keep();
+        let baseline = body(&Run::new(name, Mode::Plain));
+        let verdict = match baseline {
+            _ if mode == Mode::Plain => "accel has no part in this".to_string(),
+            Ok(()) => "it passes on the plain kernel: this is accel's fault".to_string(),
+            Err(why) => format!("it fails on the plain kernel too: {why}"),
+        };
+        panic!("{name} ({}): {why}\n{verdict}\nfiles are kept in {}", mode.name(), kept.display());
+    }
+}
+
+/// `ACCEL_APPS=plain` checks the tests themselves: every application on the plain kernel only.
+fn modes() -> Vec<Mode> {
+    match std::env::var("ACCEL_APPS").as_deref() {
+        Ok("plain") => vec![Mode::Plain],
+        Ok("0") => vec![Mode::AtOnce],
+        _ => vec![Mode::AtOnce, Mode::Default],
+    }
+}
+
+/// Prints a SKIP to the real standard error: the harness captures `eprintln!` of tests that pass.
+pub(crate) fn skip(what: &str) {
+    let _ = writeln!(std::io::stderr(), "\nSKIP apps: {what}");
+}
+
+/// Waits until `ready` is true, looking every few milliseconds, no longer than [`PATIENCE`].
+pub(crate) fn until(what: &str, mut ready: impl FnMut() -> Outcome<bool>) -> Outcome {
+    let deadline = Instant::now() + PATIENCE;
+    while !ready()? {
+        if Instant::now() > deadline {
+            return Err(format!("waited {} s for: {what}", PATIENCE.as_secs()));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// An error unless `found` holds.
+pub(crate) fn expect(found: bool, what: impl FnOnce() -> String) -> Outcome {
+    if found { Ok(()) } else { Err(what()) }
+}
+
+/// Asks the library of the running server `pid`, or of its children, whether a connection that is open now is
+/// carried by rings. Without accel there is nothing to ask.
+pub(crate) fn accelerated(run: &Run, pid: u32) -> Outcome {
+    if !run.mode.is_accelerated() {
+        return Ok(());
+    }
+    let mut seen = String::new();
+    for pid in std::iter::once(pid).chain(children(pid)) {
+        let reader = match driver::cards::Reader::open(pid) {
+            Ok(reader) => reader,
+            Err(why) => {
+                seen += &format!("\n  process {pid}: {why}");
+                continue;
+            }
+        };
+        for socket in reader.sockets() {
+            // The table is the whole family's: what another process of it did proves nothing of this one.
+            let held = socket.holders.iter().any(|holder| u32::try_from(*holder) == Ok(pid));
+            if held && socket.counts.ring_sends + socket.counts.ring_receives > 0 {
+                return Ok(());
+            }
+            seen += &format!("\n  process {pid}: {socket:?}");
+        }
+    }
+    Err(format!("nothing went by shared memory:{seen}"))
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|word| word.parse().ok()).collect()
+}
+
+/// The full name of a file beside these tests.
+pub(crate) fn script(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("apps/scripts").join(name).display().to_string()
+}
+
+/// Debian's Python where there is one: another build may be linked in its own way.
+pub(crate) const PYTHON: &str = "/usr/bin/python3";
+
+const SEARCH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Where a program is, or `None`.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    if program.contains('/') {
+        return Path::new(program).exists().then(|| PathBuf::from(program));
+    }
+    let inherited = std::env::var("PATH").unwrap_or_default();
+    SEARCH
+        .split(':')
+        .chain(inherited.split(':'))
+        .map(|dir| Path::new(dir).join(program))
+        .find(|path| path.exists())
+}
+
+/// A copy of libaccel.so that every user can read, made once per test process after a build that is up to date.
+pub(crate) fn library() -> &'static Path {
+    static COPY: OnceLock<PathBuf> = OnceLock::new();
+    COPY.get_or_init(|| {
+        let built = match std::env::var_os("ACCEL_LIB") {
+            Some(path) => PathBuf::from(path),
+            None => build_library(),
+        };
+        let copy = std::env::temp_dir().join(format!("accel-apps-{}-libaccel.so", std::process::id()));
+        std::fs::copy(&built, &copy).unwrap_or_else(|e| panic!("{}: {e}", built.display()));
+        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&copy, readable).unwrap_or_else(|e| panic!("{}: {e}", copy.display()));
+        copy
+    })
+}
+
+/// `cargo test` does not build another package's cdylib; cargo itself knows whether there is anything to do.
+fn build_library() -> PathBuf {
+    let exe = std::env::current_exe().expect("this test has a file");
+    let profile = exe.parent().and_then(Path::parent).expect("tests lie in TARGET/PROFILE/deps");
+    let target = profile.parent().expect("profiles lie in the target directory");
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--package", "accel-shim", "--target-dir"]).arg(target);
+    if profile.file_name().is_some_and(|name| name == "release") {
+        cargo.arg("--release");
+    }
+    let status = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo runs");
+    assert!(status.success(), "building libaccel.so failed: {status}");
+    profile.join("libaccel.so")
+}
