@@ -5,8 +5,8 @@
 //! there is no other signal. Five rules keep the bytes in order and nobody asleep for ever:
 //!
 //! 1. The sender uses the ring only while the word is open and `ksent == k`; it publishes by compare-and-swap.
-//! 2. The sender adds to `ksent` before it sends by the kernel, reads the word after, and closes it if it was
-//!    opened meanwhile.
+//! 2. The sender adds to `ksent` before it sends by the kernel, then reads the word again, and closes it if it
+//!    was opened meanwhile.
 //! 3. Either side closes alone, by `fetch_or`. Nobody adds to a closed ring, so ring bytes come before kernel
 //!    bytes.
 //! 4. Only the receiver opens: ring empty, all `ksent` bytes read; it stores `k`, opens, reads `ksent` again
@@ -155,18 +155,20 @@ impl Direction {
         self.tail.0.compare_exchange(word.0, next, SeqCst, Relaxed).is_ok()
     }
 
-    /// Rule 2, first half: announces `count` bytes before they are given to the kernel.
+    /// Rule 2: announces `count` bytes before they are given to the kernel, and closes if the receiver opened
+    /// meanwhile. Looking only after the call would be too late: a sender that blocks in a full kernel, or is
+    /// killed there, would leave a spinning reader on an open, empty ring.
     pub fn kernel_send_begins(&self, count: u64) {
         self.ksent.0.fetch_add(count, SeqCst);
+        if Word(self.tail.0.load(SeqCst)).is_open() {
+            self.close();
+        }
     }
 
-    /// Rule 2, second half: `sent` of the announced bytes went; closes if the receiver opened meanwhile.
+    /// Takes back the announcement of bytes that did not go.
     pub fn kernel_send_ends(&self, announced: u64, sent: u64) {
         if sent < announced {
             self.ksent.0.fetch_sub(announced - sent, SeqCst);
-        }
-        if sent > 0 && Word(self.tail.0.load(SeqCst)).is_open() {
-            self.close();
         }
     }
 

@@ -23,7 +23,7 @@ impl<'a> Buffers<'a> {
         let (mut total, mut faulty) = (0usize, false);
         for buffer in vector {
             total = total.checked_add(buffer.iov_len)?;
-            faulty |= buffer.iov_len != 0 && !is_plausible(buffer.iov_base, buffer.iov_len);
+            faulty |= buffer.iov_len != 0 && !can_be_buffer(buffer.iov_base, buffer.iov_len);
         }
         (isize::try_from(total).is_ok() && vector.len() <= 1024).then_some(Self { vector, total, done: 0, faulty })
     }
@@ -135,9 +135,14 @@ impl<'a> Buffers<'a> {
 
 /// Whether a pointer can be a buffer at all: NULL, the first pages and non-canonical addresses get
 /// EFAULT, as from the kernel.
-fn is_plausible(base: *mut c_void, length: usize) -> bool {
+fn can_be_buffer(base: *mut c_void, length: usize) -> bool {
     let start = base as usize;
     start >= 65536 && start.checked_add(length).is_some_and(|end| end <= 1 << 47)
+}
+
+/// Whether a pointer to an argument can be one; otherwise the kernel is asked, and says EFAULT.
+pub(crate) fn is_plausible<T>(pointer: *const T) -> bool {
+    (65536..1 << 47).contains(&(pointer as usize))
 }
 
 /// An empty vector entry.

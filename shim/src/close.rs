@@ -4,13 +4,14 @@ use core::sync::atomic::Ordering::SeqCst;
 
 use driver::cards::{Held, Path, flag};
 use driver::channel::Channel;
+use driver::clock::ticks;
 use driver::switch::available;
 use driver::sys::{self, Errno};
 use libc::c_int;
 use rows::reasons::Reason;
 
 use crate::slot::{Outcome, Socket};
-use crate::{epoll, family, meet};
+use crate::{epoll, family, guard, meet, real};
 
 /// The last descriptor of this process is going. `closing`: the program closes it now; otherwise the number
 /// was reused behind our back and nothing may be done to what it names today.
@@ -129,6 +130,39 @@ pub(crate) fn to_kernel_for_good(socket: &Socket, reason: Reason) {
     socket.settle(reason);
 }
 
+/// Whether the peer's FIN has arrived (and not its RST): the states that only a FIN leads to, linux/tcp.h.
+pub(crate) fn peer_sent_fin(fd: c_int) -> bool {
+    const CLOSE_WAIT: u8 = 8;
+    const LAST_ACK: u8 = 9;
+    const CLOSING: u8 = 11;
+    const TIME_WAIT: u8 = 6;
+    let mut info = [0u8; 8];
+    let _ = sys::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info);
+    matches!(info[0], CLOSE_WAIT | LAST_ACK | CLOSING | TIME_WAIT)
+}
+
+/// The peer was killed with bytes of ours unread in the ring: Linux would have answered with RST. Ending the
+/// connection by connect(AF_UNSPEC) leaves the same behind: ECONNRESET once, then end of stream and EPIPE.
+pub(crate) fn as_if_reset(fd: c_int) {
+    let nobody = [0u8; 16];
+    let _ = sys::connect_raw(fd, &nobody);
+}
+
+/// The program ends the connection by connect(AF_UNSPEC), which throws away what is unread: the rings end
+/// with it, and the socket stays on the kernel whatever it is connected to next.
+pub(crate) fn disconnect(socket: &Socket) {
+    let both = socket.lock_both();
+    meet::abandon(socket, &both);
+    if !socket.is_current() || !socket.is_live() {
+        return;
+    }
+    if let Some(channel) = socket.parts(&both).channel.as_ref() {
+        channel.outgoing().revoke();
+        channel.incoming().revoke();
+    }
+    socket.leave_rings(&both, Reason::Finished);
+}
+
 /// The peer wrote impossible values: the connection ends, for both.
 pub(crate) fn violation(socket: &Socket, channel: &Channel) -> Outcome {
     channel.incoming().revoke();
@@ -178,12 +212,40 @@ fn send_ring_rest(socket: &Socket, channel: &Channel) {
     }
 }
 
-/// Before a thread sleeps on the socket: unread bytes of ours that the peer gave up are sent again, now and
-/// while it sleeps. `None`: something changed, look again.
-pub(crate) fn help_reader_before_sleep<R>(socket: &Socket, channel: &Channel, sleep: impl FnOnce() -> R) -> Option<R> {
-    if channel.outgoing().word().is_revoked() {
-        let held = socket.lock_send();
-        send_again_if_asked(socket, &held, channel);
+/// While bytes of ours lie unread in the ring, a thread that would sleep on the socket sleeps in slices: the
+/// peer may give its end away, and then nobody but us can bring it those bytes. `None`: look again.
+pub(crate) fn sleep_watching(socket: &Socket, channel: &Channel, deadline: Option<u64>) -> Option<sys::Result<()>> {
+    let mut slice_ms = 1;
+    while !channel.outgoing().is_consumed() {
+        if channel.outgoing().word().is_revoked() && channel.peer_gave_up() {
+            let held = socket.lock_send();
+            send_again_if_asked(socket, &held, channel);
+            break;
+        }
+        if deadline.is_some_and(|deadline| ticks() >= deadline) {
+            return Some(Err(Errno(libc::EAGAIN)));
+        }
+        let mut poll = libc::pollfd { fd: socket.fd, events: libc::POLLIN, revents: 0 };
+        // SAFETY: one entry.
+        match guard::outside_unless_interrupted(|| unsafe { real::poll(&raw mut poll, 1, slice_ms) }) {
+            Err(_) => return Some(Err(Errno(libc::EINTR))),
+            Ok(0) => slice_ms = (slice_ms * 2).min(SLICE_MAX_MS),
+            // EINTR by a handler with SA_RESTART would have restarted recv, not poll: look again.
+            Ok(_) => return None,
+        }
     }
-    Some(sleep())
+    Some(Ok(()))
 }
+
+/// Sends again what the peer gave away unread; whether bytes of ours still lie unread in the ring.
+pub(crate) fn still_unread(socket: &Socket) -> bool {
+    let held = socket.lock_send();
+    let Some(channel) = socket.channel(&held).copied() else { return false };
+    send_again_if_asked(socket, &held, &channel);
+    // SAFETY: the send lock is held.
+    let again = unsafe { socket.sending(&held) }.sent_again;
+    !again && !channel.outgoing().is_consumed()
+}
+
+/// Longest slice of such a sleep.
+pub(crate) const SLICE_MAX_MS: c_int = 64;

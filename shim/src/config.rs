@@ -76,9 +76,8 @@ impl Config {
     /// Whether a connection between these two ports may be accelerated.
     #[must_use]
     pub(crate) fn carries(&self, one: u16, other: u16) -> bool {
-        let holds = |set: &Option<PortSet>| {
-            set.as_ref().is_some_and(|set| set.contains(one) || set.contains(other))
-        };
+        let holds =
+            |set: &Option<PortSet>| set.as_ref().is_some_and(|set| set.contains(one) || set.contains(other));
         holds(&self.ports) && !holds(&self.ports_exclude)
     }
 }
@@ -220,7 +219,10 @@ mod tests {
         let (config, complaints) =
             read_from(&[c"ACCEL=0", c"ACCEL_SPIN=hard", c"ACCEL_LOCAL_RING=100K", c"ACCEL_LOG_FILE=/tmp/x"]);
         assert!(!config.accel && complaints.is_empty());
-        assert_eq!((config.spin, config.local_ring, config.log_file), (Spin::Hard, 128 << 10, Some(c"/tmp/x")));
+        assert_eq!(
+            (config.spin, config.local_ring, config.log_file),
+            (Spin::Hard, 128 << 10, Some(c"/tmp/x"))
+        );
     }
 
     #[test]

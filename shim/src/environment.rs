@@ -209,7 +209,8 @@ mod tests {
     #[test]
     fn lists_of_any_length_hold_what_they_were_made_for() {
         for count in [1, SMALL, SMALL + 1, 10_000] {
-            let fits = |list: &mut [*const c_char]| list.len() == count && list.iter().all(|entry| entry.is_null());
+            let fits =
+                |list: &mut [*const c_char]| list.len() == count && list.iter().all(|entry| entry.is_null());
             assert!(with_list(count, |list| list.is_some_and(fits)));
         }
     }

@@ -56,6 +56,10 @@ pub(crate) struct Inner {
     one_shots: bool,
     /// Where the next scan starts.
     next: usize,
+    /// The last scan filled the caller's whole room.
+    was_full: bool,
+    /// Members whose peers had not read everything when a thread last went to sleep.
+    unread: Vec<(c_int, Name)>,
 }
 
 /// A followed socket in a set.
@@ -230,6 +234,11 @@ fn all() -> impl Iterator<Item = &'static Set> {
 impl Set {
     pub(crate) fn lock(&self) -> Held<'_, Inner> {
         self.inner.lock()
+    }
+
+    /// Whether rings filled the caller's room last time, so that the kernel must come first now.
+    fn kernel_is_next(&self) -> bool {
+        core::mem::take(&mut self.lock().was_full)
     }
 
     /// Whether any member's ring is looked at.

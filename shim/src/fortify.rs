@@ -22,7 +22,13 @@ pub(crate) unsafe fn read_chk(fd: c_int, buffer: *mut c_void, length: size_t, ro
 ///
 /// # Safety
 /// That of `recv`.
-pub(crate) unsafe fn recv_chk(fd: c_int, buffer: *mut c_void, length: size_t, room: size_t, flags: c_int) -> ssize_t {
+pub(crate) unsafe fn recv_chk(
+    fd: c_int,
+    buffer: *mut c_void,
+    length: size_t,
+    room: size_t,
+    flags: c_int,
+) -> ssize_t {
     if length > room {
         // SAFETY: the caller's contract; libc ends the program.
         return unsafe { real::__recv_chk(fd, buffer, length, room, flags) };

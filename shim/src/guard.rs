@@ -12,8 +12,8 @@
 use core::arch::{asm, global_asm};
 use core::cell::Cell;
 use core::marker::PhantomData;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, compiler_fence};
 use core::sync::atomic::{AtomicI32, Ordering::SeqCst};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, compiler_fence};
 use driver::sys;
 use libc::{SIG_UNBLOCK, SYS_rt_sigprocmask, c_int};
 

@@ -18,6 +18,7 @@ mod buffers;
 mod calls;
 mod close;
 mod config;
+mod cores;
 mod environment;
 mod epoll;
 mod errno;

@@ -85,7 +85,10 @@ fn say(message: fmt::Arguments<'_>) {
             return write_to(file.raw(), &line_);
         }
         if !REFUSED.swap(true, Relaxed) {
-            let refusal = format_args!("ACCEL_LOG_FILE={}: not a plain file of this user", path.to_bytes().escape_ascii());
+            let refusal = format_args!(
+                "ACCEL_LOG_FILE={}: not a plain file of this user",
+                path.to_bytes().escape_ascii()
+            );
             write_to_stderr(&line(refusal));
         }
     }
@@ -112,11 +115,6 @@ pub(crate) fn warn(message: fmt::Arguments<'_>) {
     at(Level::Warn, message);
 }
 
-/// Something that explains what accel does.
-pub(crate) fn info(message: fmt::Arguments<'_>) {
-    at(Level::Info, message);
-}
-
 /// A message that a process writes once: `static SAID: Once`, at the place that has the reason.
 #[derive(Debug)]
 pub(crate) struct Once(AtomicBool);
@@ -135,7 +133,7 @@ impl Once {
         }
     }
 
-    /// [`info`], once.
+    /// Something that explains what accel does, once.
     pub(crate) fn info(&self, message: fmt::Arguments<'_>) {
         self.at(Level::Info, message);
     }

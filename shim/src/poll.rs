@@ -173,10 +173,10 @@ impl<'a> Poll<'a> {
         if let Some(left) = left_ns {
             budget = budget.min((u128::from(left) * u128::from(ticks_per_usec()) / 1000) as u64);
         }
-        let peer = self.watched.first().and_then(|one| one.channel.peer_cpu());
+        let peer = self.watched.first().map(|one| one.channel);
         let every = ASK_SPINNING_USEC * ticks_per_usec();
         let mut asked = ticks();
-        spin::until(budget, peer, || {
+        spin::until(budget, || peer.and_then(|channel| channel.peer_cpu()), || {
             if self.is_readable() {
                 return true;
             }

@@ -6,12 +6,15 @@
 
 use crate::real::{self, types::*};
 use crate::{environment, errno, family, guard, signals};
-use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
 use driver::sys;
 use rows::reasons::Reason;
 
 /// The process whose memory this is.
 static OWNER: AtomicI32 = AtomicI32::new(0);
+
+/// A seccomp filter may be in force, and any call that the program does not make itself may end it.
+static FORBIDDEN: AtomicBool = AtomicBool::new(false);
 
 /// At start-up: notes the process and asks to be told of forks.
 pub(crate) fn start() {
@@ -21,11 +24,12 @@ pub(crate) fn start() {
 }
 
 /// Whether the caller is a child that runs in its parent's memory (`vfork`, `clone(CLONE_VM)`), or one made
-/// by a raw `clone` that accel was not told of: what it does must leave the tables here as they are.
+/// by a raw `clone` that accel was not told of: what it does must leave the tables here as they are. Costs a
+/// `getpid`, so under a seccomp filter of the program's own the answer is always no.
 #[must_use]
 pub(crate) fn in_vfork_child() -> bool {
     let owner = OWNER.load(Relaxed);
-    owner != 0 && owner != sys::getpid()
+    !FORBIDDEN.load(Relaxed) && owner != 0 && owner != sys::getpid()
 }
 
 extern "C" fn before_fork() {
@@ -107,7 +111,9 @@ pub(crate) unsafe fn clone(
             let mut start = Start { function, argument };
             let start = (&raw mut start).cast();
             // SAFETY: the caller's contract; the record outlives the call, and the child copies it.
-            let call = || unsafe { real::clone(Some(start_of_child), stack, flags, start, parent_id, tls, child_id) };
+            let call = || unsafe {
+                real::clone(Some(start_of_child), stack, flags, start, parent_id, tls, child_id)
+            };
             fork_by(|| c_long::from(call())) as c_int
         }
         // SAFETY: the caller's contract, handed on.
@@ -131,7 +137,11 @@ unsafe fn exec(given: *const *const c_char, call: impl FnOnce(*const *const c_ch
 ///
 /// # Safety
 /// That of `execve`.
-pub(crate) unsafe fn execve(path: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> c_int {
+pub(crate) unsafe fn execve(
+    path: *const c_char,
+    argv: *const *const c_char,
+    envp: *const *const c_char,
+) -> c_int {
     // SAFETY: the caller's contract, handed on.
     unsafe { exec(envp, |envp| real::execve(path, argv, envp)) }
 }
@@ -149,7 +159,11 @@ pub(crate) unsafe fn execv(path: *const c_char, argv: *const *const c_char) -> c
 ///
 /// # Safety
 /// That of `execvpe`.
-pub(crate) unsafe fn execvpe(file: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> c_int {
+pub(crate) unsafe fn execvpe(
+    file: *const c_char,
+    argv: *const *const c_char,
+    envp: *const *const c_char,
+) -> c_int {
     // SAFETY: the caller's contract, handed on.
     unsafe { exec(envp, |envp| real::execvpe(file, argv, envp)) }
 }
@@ -252,8 +266,9 @@ pub(crate) unsafe fn _exit(status: c_int) -> ! {
 /// Before a seccomp filter takes effect: from then on accel makes no call that the program does not make.
 pub(crate) fn forbidden_soon() {
     if !in_vfork_child() {
-        signals::never_defer();
         family::go_inert(Reason::Forbidden);
+        signals::never_defer();
+        FORBIDDEN.store(true, Relaxed);
     }
 }
 
@@ -262,7 +277,8 @@ pub(crate) fn forbidden_soon() {
 /// # Safety
 /// That of `prctl`.
 pub(crate) unsafe fn prctl(option: c_int, a: usize, b: usize, c: usize, d: usize) -> c_int {
-    if option == libc::PR_SET_SECCOMP {
+    // With a null filter libseccomp only asks what the kernel can do.
+    if option == libc::PR_SET_SECCOMP && (a != libc::SECCOMP_MODE_FILTER as usize || b != 0) {
         forbidden_soon();
     }
     // SAFETY: the caller's contract, handed on.

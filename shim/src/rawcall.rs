@@ -183,8 +183,8 @@ unsafe fn by_number(
         libc::SYS_execveat => always!(execveat(a, b, c, d, e)),
         libc::SYS_exit_group => process::exiting(),
         libc::SYS_prctl => always!(prctl(a, b, c, d, e)),
-        // The two operations that install a filter; the others only ask.
-        libc::SYS_seccomp if a <= 1 => process::forbidden_soon(),
+        // Strict mode, or a filter; a null filter only asks, as do the other operations.
+        libc::SYS_seccomp if a == 0 || a == 1 && c != 0 => process::forbidden_soon(),
         libc::SYS_unshare => always!(unshare(a)),
         libc::SYS_setns => always!(setns(a, b)),
         // SAFETY: the arguments of clone3 are flags, then words of which the sixth is the stack.

@@ -292,16 +292,16 @@ impl Receive<'_> {
         }
         // SAFETY: the receive lock is held.
         let receiving = unsafe { self.socket.receiving(&held) };
-        let first = !receiving.ended;
-        receiving.ended = true;
-        if first {
-            // From now on our sends meet RST and EPIPE where Linux would.
+        if !receiving.ended && close::peer_sent_fin(self.socket.fd) {
+            receiving.ended = true;
             let died = !channel.peer_finished() && !channel.outgoing().is_consumed();
+            // From now on our sends meet RST and EPIPE where Linux would.
             channel.outgoing().revoke();
-            if died && self.buffers.done() == 0 {
-                // It was killed with our bytes unread: Linux would have sent RST.
-                let _ = sys::shutdown(self.socket.fd, libc::SHUT_WR);
-                return Step::Return(Outcome::Fail(Errno(libc::ECONNRESET)));
+            if died {
+                close::as_if_reset(self.socket.fd);
+                if self.buffers.done() == 0 {
+                    return Step::Again;
+                }
             }
         }
         Step::Return(Outcome::Value(self.buffers.done()))
@@ -355,7 +355,7 @@ impl Receive<'_> {
         let (incoming, fd) = (channel.incoming(), self.socket.fd);
         let head = incoming.head();
         let (mut looked, look_every) = (ticks(), LOOK_USEC * ticks_per_usec());
-        let end = spin::until(budget, channel.peer_cpu(), || {
+        let end = spin::until(budget, || channel.peer_cpu(), || {
             let word = incoming.word();
             if !word.is_open() || word.position() != head {
                 return true;
@@ -400,13 +400,18 @@ impl Receive<'_> {
         }
         channel.publish_cpu(current_cpu());
         drop(held);
-        let slept = close::help_reader_before_sleep(self.socket, &channel, || self.blocking_receive());
+        let timeout = u64::from(self.socket.slot.receive_timeout_us.load(Relaxed));
+        let deadline = (timeout != 0).then(|| self.waiting + timeout * ticks_per_usec());
+        let result = match close::sleep_watching(self.socket, &channel, deadline) {
+            None => return None,
+            Some(Ok(())) => self.blocking_receive(),
+            Some(Err(error)) => Err(error),
+        };
         let held = self.socket.lock_receive();
         drop(sleeper);
-        match slept {
-            None => None,
-            Some(Err(error @ Errno(libc::EINTR | libc::EAGAIN))) => Some(self.so_far(Outcome::Fail(error))),
-            Some(result) => self.woken(held, &channel, result),
+        match result {
+            Err(error @ Errno(libc::EINTR | libc::EAGAIN)) => Some(self.so_far(Outcome::Fail(error))),
+            result => self.woken(held, &channel, result),
         }
     }
 

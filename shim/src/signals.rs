@@ -69,7 +69,8 @@ fn is_wrapped(signal: c_int) -> bool {
     use libc::{SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSTOP, SIGSYS, SIGTRAP};
     // 32 and 33 are libc's own; it refuses them by itself, as it does numbers out of range.
     (1..SIGNALS as c_int).contains(&signal)
-        && ![32, 33, SIGKILL, SIGSTOP, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS].contains(&signal)
+        && ![32, 33, SIGKILL, SIGSTOP, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS]
+            .contains(&signal)
 }
 
 /// All signals blocked and [`CHANGING`] held: no handler can meet the lock on its own thread.
@@ -213,7 +214,8 @@ pub unsafe fn sigaction(signal: c_int, new: *const sigaction_t, old: *mut sigact
         action.sa_sigaction = wrapper as *const () as usize;
         action
     };
-    let pointer = |action: &Option<sigaction_t>| action.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
+    let pointer =
+        |action: &Option<sigaction_t>| action.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
     let installed = &INSTALLED[signal as usize];
     let before;
     let result = if process::in_vfork_child() {

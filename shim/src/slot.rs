@@ -349,6 +349,13 @@ impl Socket {
         self.card.describe(self.fd, Path::Local, Reason::None as u8);
     }
 
+    /// The rings are not used any more; the channel stays mapped until the slot is freed. Both locks are held.
+    pub(crate) fn leave_rings(&self, _both: &Both, reason: Reason) {
+        self.slot.state.store(State::Kernel as u8, SeqCst);
+        self.card.describe(self.fd, Path::Kernel, reason as u8);
+        family::table().count_reason(reason as u8);
+    }
+
     /// The commit failed: on the kernel as before. Both locks are held.
     pub(crate) fn back_to_candidate(&self, _both: &Both) {
         self.slot.state.store(State::Candidate as u8, SeqCst);

@@ -11,10 +11,12 @@ use driver::clock::{current_cpu, ticks, ticks_per_usec};
 use driver::sys;
 
 use crate::config::{Spin, config};
-use crate::guard;
+use crate::{cores, guard};
 
 /// A gap of this long between two looks means that another task ran here.
 const GAP_USEC: u64 = 30;
+/// A spinning thread yields this often.
+const YIELD_USEC: u64 = 20;
 /// After a gap a thread does not spin for this long.
 const CONTENDED_USEC: u64 = 2_000;
 /// Yields before a thread that shares its peer's core sleeps.
@@ -91,21 +93,21 @@ pub(crate) fn budget(allowed: bool) -> u64 {
         _ if !allowed => 0,
         Spin::Never => 0,
         Spin::Hard => most,
-        Spin::Adapt if is_busy() && ticks() >= Memory::contended_until().get() => most,
+        Spin::Adapt if is_busy() && may_keep_core(ticks()) => most,
         Spin::Adapt => 0,
     }
 }
 
-/// Looks for `ready` until it is, or until `budget` ticks are over. `peer_cpu` is where the peer last was.
-pub(crate) fn until(budget: u64, peer_cpu: Option<u32>, mut ready: impl FnMut() -> bool) -> End {
-    if peer_cpu.is_some_and(|peer| peer == current_cpu()) {
+/// Looks for `ready` until it is, or until `budget` ticks are over. `peer_cpu` tells where the peer last was.
+pub(crate) fn until(budget: u64, peer_cpu: impl Fn() -> Option<u32>, mut ready: impl FnMut() -> bool) -> End {
+    if peer_cpu() == Some(current_cpu()) {
         return yield_until(ready);
     }
     if budget == 0 {
         return End::Expired;
     }
     let (start, gap) = (ticks(), GAP_USEC * ticks_per_usec());
-    let mut last = start;
+    let (mut last, mut yielded) = (start, start);
     loop {
         for _ in 0..8 {
             if ready() {
@@ -125,6 +127,17 @@ pub(crate) fn until(budget: u64, peer_cpu: Option<u32>, mut ready: impl FnMut() 
             return if ready() { End::Ready } else { End::Expired };
         }
         last = now;
+        // The peer may have been woken on this very core, where it cannot run, and so cannot tell: let it.
+        if now.wrapping_sub(yielded) > YIELD_USEC * ticks_per_usec() {
+            if peer_cpu() == Some(current_cpu()) {
+                return yield_until(ready);
+            }
+            sys::sched_yield();
+            if ready() {
+                return End::Ready;
+            }
+            yielded = ticks();
+        }
     }
 }
 
@@ -132,7 +145,7 @@ pub(crate) fn until(budget: u64, peer_cpu: Option<u32>, mut ready: impl FnMut() 
 /// it for a whole time slice.
 fn yield_until(mut ready: impl FnMut() -> bool) -> End {
     let mut last = ticks();
-    if !is_busy() || last < Memory::contended_until().get() {
+    if !is_busy() || !may_keep_core(last) {
         return End::Expired;
     }
     for _ in 0..YIELDS_MAX {
@@ -151,6 +164,11 @@ fn yield_until(mut ready: impl FnMut() -> bool) -> End {
         last = now;
     }
     if ready() { End::Ready } else { End::Expired }
+}
+
+/// Whether spinning takes the core from nobody, as far as we know.
+fn may_keep_core(now: u64) -> bool {
+    now >= Memory::contended_until().get() && cores::are_free(now)
 }
 
 /// Somebody else ran on this core: no spinning for a while, longer each time it happens again soon.

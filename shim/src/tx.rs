@@ -76,12 +76,14 @@ impl Send<'_> {
         if used != 0 && self.is_suspicious(held, channel) {
             return Try::Kernel;
         }
-        let count = (room as usize).min(self.buffers.left());
-        if count == 0 {
+        let (room, left) = (room as usize, self.buffers.left());
+        // A write that could fit goes whole or not at all: another thread must not get in between.
+        if room == 0 || room < left && left <= channel.capacity() / 4 {
             return Try::Full;
         }
+        let count = room.min(left);
         let before = self.buffers.done();
-        // SAFETY: the buffers are the caller's promise; `room` bounded the count by the ring's free space,
+        // SAFETY: the buffers are the caller's promise; `room` bounded it by the ring's free space,
         // which only the holder of the send lock writes.
         unsafe { self.buffers.pour(channel.outgoing_ring(), word.position(), count) };
         if !outgoing.publish(word, count as u64) {
@@ -164,7 +166,7 @@ impl Send<'_> {
         let wanted = (self.buffers.left() as u64).min(channel.capacity() as u64 / 2);
         loop {
             let budget = FULL_USEC * ticks_per_usec();
-            let end = spin::until(budget, channel.peer_cpu(), || {
+            let end = spin::until(budget, || channel.peer_cpu(), || {
                 outgoing.head() != head || !outgoing.word().is_open()
             });
             if end != spin::End::Ready || !outgoing.word().is_open() {

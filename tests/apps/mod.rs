@@ -216,6 +216,10 @@ pub(crate) fn accelerated(run: &Run, pid: u32) -> Outcome {
                 continue;
             }
         };
+        let totals = reader.header();
+        let reasons: Vec<_> = totals.reasons.iter().enumerate().filter(|(_, count)| **count > 0).collect();
+        seen +=
+            &format!("\n  process {pid}: {}/{} upgraded, {reasons:?}", totals.upgraded, totals.candidates);
         for socket in reader.sockets() {
             // The table is the whole family's: what another process of it did proves nothing of this one.
             let held = socket.holders.iter().any(|holder| u32::try_from(*holder) == Ok(pid));
@@ -264,12 +268,28 @@ pub(crate) fn library() -> &'static Path {
             Some(path) => PathBuf::from(path),
             None => build_library(),
         };
-        let copy = std::env::temp_dir().join(format!("accel-apps-{}-libaccel.so", std::process::id()));
+        remove_copies_of_the_dead();
+        let copy = std::env::temp_dir().join(format!("{COPIES}{}", std::process::id()));
         std::fs::copy(&built, &copy).unwrap_or_else(|e| panic!("{}: {e}", built.display()));
         let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(&copy, readable).unwrap_or_else(|e| panic!("{}: {e}", copy.display()));
         copy
     })
+}
+
+/// Name of the copies, before the process id.
+const COPIES: &str = "accel-apps-libaccel.so-";
+
+/// A test process has no last moment of its own: the next one removes what it left.
+fn remove_copies_of_the_dead() {
+    for entry in std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if let Some(pid) = name.strip_prefix(COPIES)
+            && !Path::new("/proc").join(pid).exists()
+        {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// `cargo test` does not build another package's cdylib; cargo itself knows whether there is anything to do.

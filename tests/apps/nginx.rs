@@ -1,5 +1,7 @@
 //! nginx with one and four workers: a big file with and without sendfile, keep-alive, load, reloads under load.
 
+use std::time::{Duration, Instant};
+
 use super::{Outcome, Run, Server, expect, free_port, noise, same_file, until};
 
 /// The big file's name and size.
@@ -98,8 +100,17 @@ impl<'a> Nginx<'a> {
         expect(connects == expected, || format!("connections made by 20 requests: {connects:?}"))
     }
 
+    /// Keep-alive load, and a look at the workers' counters while its connections are open.
     fn load(&self) -> Outcome {
-        load(self.run, self.port)
+        let wrk = self.run.client("wrk", &["-t", "1", "-c", "10", "-d", "2", &self.url("small.txt")])?;
+        let deadline = Instant::now() + Duration::from_millis(1800);
+        let mut seen = super::accelerated(self.run, self.server.id());
+        while seen.is_err() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+            seen = super::accelerated(self.run, self.server.id());
+        }
+        check_report(&wrk.finish()?)?;
+        seen
     }
 
     fn reload(&self) -> Outcome {
@@ -129,6 +140,10 @@ pub(crate) fn download(run: &Run, port: u16) -> Outcome {
 pub(crate) fn load(run: &Run, port: u16) -> Outcome {
     let url = format!("http://127.0.0.1:{port}/small.txt");
     let report = run.run("wrk", &["-t", "1", "-c", "10", "-d", "1", &url])?;
+    check_report(&report)
+}
+
+fn check_report(report: &str) -> Outcome {
     let requests = report.lines().find_map(|line| line.trim().split_once(" requests in "));
     let count: u64 = requests.and_then(|(count, _)| count.parse().ok()).unwrap_or(0);
     let clean = !report.contains("Socket errors") && !report.contains("Non-2xx");

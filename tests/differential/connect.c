@@ -198,8 +198,8 @@ CASE_ONCE(bind_errors) {
 }
 CASE_RAW(data_before_accept) {
     int l = server ? listen_at(AF_INET, "127.0.0.1", 0, 8) : -1, c;
-    if (server) { tell(port_of(l)); step(); step(); c = Q(accept(l, NULL, NULL)); need(c, 5); state(c); C(recv(c, buf, 100, 0)); SHOW(buf, 5); }
-    else { c = connect_to(AF_INET, "127.0.0.1", hear()); step(); C(send(c, "early", 5, 0)); step(); }
+    if (server) { tell(port_of(l)); step(); step(); c = Q(accept(l, NULL, NULL)); need(c, 5); state(c); C(recv(c, buf, 100, 0)); SHOW(buf, 5); step(); }
+    else { c = connect_to(AF_INET, "127.0.0.1", hear()); step(); C(send(c, "early", 5, 0)); step(); step(); }
     talk_and_end(c);
 }
 CASE_RAW(closed_before_accept) {
@@ -255,8 +255,8 @@ CASE_RAW(accept_blocks_with_timeout) {
 }
 CASE_RAW(deferred_accept) {
     int l = server ? listen_at(AF_INET, "127.0.0.1", 0, 3) : -1, c;
-    if (server) { C(set_int(l, SOL_TCP, TCP_DEFER_ACCEPT, 5)); tell(port_of(l)); c = Q(accept(l, NULL, NULL)); C(recv(c, buf, 100, MSG_DONTWAIT)); SHOW(buf, 5); }
-    else { c = connect_to(AF_INET, "127.0.0.1", hear()); C(send(c, "first", 5, 0)); }
+    if (server) { C(set_int(l, SOL_TCP, TCP_DEFER_ACCEPT, 5)); tell(port_of(l)); c = Q(accept(l, NULL, NULL)); C(recv(c, buf, 100, MSG_DONTWAIT)); SHOW(buf, 5); step(); }
+    else { c = connect_to(AF_INET, "127.0.0.1", hear()); C(send(c, "first", 5, 0)); step(); }
     talk(c);
 }
 CASE_RAW(fast_open) {

@@ -68,7 +68,7 @@ CASE(nonblock_is_shared_by_copies) {
 }
 CASE(options_are_shared_by_copies) {
     int d = dup(fd);
-    C(set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 7)); C(get_int(d, SOL_SOCKET, SO_RCVLOWAT)); C(set_int(d, SOL_SOCKET, SO_RCVLOWAT, 1)); set_timeout(d, SO_RCVTIMEO, 100); long t = now_ms(); C(recv(fd, buf, 1, 0)); took(t, 100); C(shutdown(d, SHUT_WR)); step(); wait_ev(fd, POLLRDHUP); C(recv(fd, buf, 1, 0)); state(d); state(fd); C(send(fd, "x", 1, 0));
+    C(set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 7)); C(get_int(d, SOL_SOCKET, SO_RCVLOWAT)); C(set_int(d, SOL_SOCKET, SO_RCVLOWAT, 1)); set_timeout(d, SO_RCVTIMEO, 100); long t = now_ms(); C(recv(fd, buf, 1, 0)); took(t, 100); step(); C(shutdown(d, SHUT_WR)); step(); wait_ev(fd, POLLRDHUP); C(recv(fd, buf, 1, 0)); state(d); state(fd); C(send(fd, "x", 1, 0));
 }
 CASE(close_range_takes_the_socket) {
     int d = C(dup2(fd, 50));

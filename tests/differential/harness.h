@@ -476,7 +476,11 @@ static void case_add(const char *name, void (*run)(int), int raw, int once) {
 #define CASE_RAW(n) CASE_(n, 1, 0)  /* makes its own connections, warms them itself */
 #define CASE_ONCE(n) CASE_(n, 1, 1) /* makes its own; warming means nothing */
 
+/* A program may be executed again by one of its cases: prog helper ... */
+int helper(int argc, char **argv) __attribute__((weak));
+
 int main(int argc, char **argv) {
+    if (argc > 1 && !strcmp(argv[1], "helper")) return helper(argc - 2, argv + 2);
     if (argc == 2 && !strcmp(argv[1], "list")) {
         for (int i = 0; i < case_count; i++) printf("%s%s\n", cases[i].name, cases[i].once ? " once" : "");
         return 0;

@@ -1,7 +1,9 @@
 // fork, vfork, _Fork, posix_spawn and what libc starts by itself.
 #include "check.h"
 #include <pthread.h>
+#include <sched.h>
 #include <spawn.h>
+#include <sys/syscall.h>
 
 static volatile bool stop;
 static volatile bool broken;
@@ -104,12 +106,39 @@ static void forked(int fds[2]) {
     check("and its end is the end of the stream", recv(fds[0], buffer, 1, 0) == 0);
 }
 
+static int touched;
+static int touch(void *argument) {
+    touched = *(int *)argument;
+    return touched;
+}
+
+static void cloned(int fds[2]) {
+    static char stack[65536] __attribute__((aligned(16)));
+    int value = 21;
+    pid_t pid = clone(touch, stack + sizeof stack, SIGCHLD, &value);
+    check("clone with memory of its own", WEXITSTATUS(status_of(pid)) == 21 && touched == 0);
+    pid = clone(touch, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD, &value);
+    check("clone that shares memory", WEXITSTATUS(status_of(pid)) == 21 && touched == 21);
+    pid_t told = 0;
+    pid = clone(touch, stack + sizeof stack, SIGCHLD | CLONE_PARENT_SETTID, &value, &told);
+    check("clone with more arguments", WEXITSTATUS(status_of(pid)) == 21 && told == pid);
+    errno = 0;
+    check("clone of nothing", clone(NULL, stack + sizeof stack, SIGCHLD, NULL) == -1 && errno == EINVAL);
+    unsigned long arguments[8] = {[4] = SIGCHLD};
+    pid = (pid_t)syscall(SYS_clone3, arguments, sizeof arguments);
+    if (pid == 0)
+        _exit(ping_pong(fds, 3) ? 22 : 23);
+    check("clone3", WEXITSTATUS(status_of(pid)) == 22);
+    check("and the pair goes on", ping_pong(fds, 50));
+}
+
 int main(void) {
     int fds[2];
     tcp_pair(fds);
     check("a pair", ping_pong(fds, 100));
     spawned();
     check("nothing happened to it", ping_pong(fds, 100));
+    cloned(fds);
     forked(fds);
     return finish();
 }

@@ -303,12 +303,12 @@ def judge(unit, after, plain, run):
 
 def share(sockets):
     candidates, upgraded = sockets
-    return upgraded / candidates if candidates else 1.0
+    return upgraded / candidates if candidates else 0.0
 
 
 def show(unit, after, run, note):
     sockets = run.get("sockets")
-    accelerated = f"{sockets[1]}/{sockets[0]} {share(sockets):.2f}" if sockets else "-"
+    accelerated = f"{sockets[1]}/{sockets[0]} {share(sockets):.2f}" if sockets and sockets[0] else "-" if sockets is None else "0/0"
     mode = "plain" if after is None else f"after={after}"
     if run.get("cached"):
         mode += " (kept)"

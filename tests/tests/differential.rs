@@ -79,6 +79,12 @@ programs! {
     options: "options.c",
     connect: "connect.c",
     descriptors: "descriptors.c",
+    process: "process.c",
+    signals: "signals.c",
+    threads: "threads.c",
+    files: "files.c",
+    bulk: "bulk.c",
+    python: "python.py",
 }
 
 #[test]

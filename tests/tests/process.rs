@@ -63,7 +63,13 @@ fn same_with_and_without(name: &str) {
     let program = compile(name);
     let library = library();
     let plain = run(&program, &[]);
-    assert!(plain.status.success(), "without accel: {}\n{}{}", plain.status, text(&plain.stdout), text(&plain.stderr));
+    assert!(
+        plain.status.success(),
+        "without accel: {}\n{}{}",
+        plain.status,
+        text(&plain.stdout),
+        text(&plain.stderr)
+    );
     for options in OPTIONS {
         let mut variables = options.to_vec();
         variables.push(("LD_PRELOAD", library.to_str().expect("a path in UTF-8")));
@@ -84,4 +90,4 @@ macro_rules! programs {
     };
 }
 
-programs! { signals exec_env spawn chk rawcall stdio execl }
+programs! { signals exec_env spawn chk rawcall stdio execl seccomp }

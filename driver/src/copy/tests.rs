@@ -6,7 +6,7 @@ use std::vec::Vec;
 
 /// Bytes around the ring that nothing may touch.
 const FENCE: usize = 64;
-const CAPACITY: usize = 4 * STREAMING_FROM;
+const CAPACITY: usize = 4 * 4096;
 
 /// A ring in the middle of a fenced buffer. The offset shifts it against the alignment of stores.
 struct Fenced {
@@ -37,7 +37,7 @@ fn pattern(length: usize, seed: u8) -> Vec<u8> {
 fn lengths() -> impl Strategy<Value = usize> {
     prop_oneof![
         0..130usize,
-        STREAMING_FROM - 70..STREAMING_FROM + 70,
+        4096 - 70..4096 + 70,
         0..=CAPACITY,
         Just(CAPACITY),
     ]

@@ -7,6 +7,7 @@ use rows::reasons::Reason;
 
 use crate::errno;
 use crate::fdtable::{self, Entry};
+use crate::buffers::is_plausible;
 use crate::guard::Guard;
 use crate::process::in_vfork_child;
 use crate::real::{self, types::*};
@@ -114,7 +115,7 @@ pub unsafe fn ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_int {
     }
     // SAFETY: the caller's contract.
     let result = unsafe { real::ioctl(fd, request, argument) };
-    let Some(socket) = slot::find(fd).filter(|_| result == 0 && argument >= 65536) else { return result };
+    let Some(socket) = slot::find(fd).filter(|_| result == 0 && is_plausible(argument as *const c_int)) else { return result };
     let value = argument as *mut c_int;
     match request as u64 {
         FIONBIO => {

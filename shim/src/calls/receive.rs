@@ -1,5 +1,6 @@
 //! read, recv and their kin on a followed socket.
 
+use crate::buffers::is_plausible;
 use crate::guard::Guard;
 use crate::real::{self, types::*};
 use crate::slot::{self, Outcome};
@@ -47,7 +48,7 @@ pub(super) unsafe fn vector<'a>(vector: *const iovec, count: usize) -> Option<&'
     if count == 0 {
         return Some(&[]);
     }
-    if count > 1024 || (vector as usize) < 65536 || !vector.is_aligned() {
+    if count > 1024 || !is_plausible(vector) || !vector.is_aligned() {
         return None;
     }
     // SAFETY: the caller's promise.
@@ -113,7 +114,7 @@ pub unsafe fn recvfrom(fd: c_int, buffer: *mut c_void, length: size_t, flags: c_
 /// # Safety
 /// recvmsg(2).
 pub unsafe fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
-    if (message as usize) < 65536 {
+    if !is_plausible(message) {
         // SAFETY: the kernel answers EFAULT.
         return unsafe { real::recvmsg(fd, message, flags) };
     }
@@ -147,7 +148,7 @@ pub unsafe fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t 
 /// recvmmsg(2).
 pub unsafe fn recvmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int, timeout: *mut timespec) -> c_int {
     let live = slot::find(fd).is_some_and(|socket| socket.is_live());
-    if !live || (messages as usize) < 65536 {
+    if !live || !is_plausible(messages) {
         // SAFETY: the caller's contract.
         return unsafe { real::recvmmsg(fd, messages, count, flags, timeout) };
     }

@@ -4,6 +4,7 @@ use driver::sys;
 use rows::reasons::Reason;
 
 use super::receive::vector;
+use crate::buffers::is_plausible;
 use crate::guard::Guard;
 use crate::real::{self, types::*};
 use crate::slot::{self, Outcome};
@@ -105,7 +106,7 @@ pub unsafe fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_
         // SAFETY: the caller's contract.
         unsafe { real::sendmsg(fd, message, flags) }
     };
-    if (message as usize) < 65536 {
+    if !is_plausible(message) {
         return call();
     }
     if !fdtable::is_active(fd) {
@@ -134,9 +135,9 @@ pub unsafe fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_
 /// sendmmsg(2).
 pub unsafe fn sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int {
     let mut done = 0;
-    if !fdtable::is_active(fd) || (messages as usize) < 65536 {
+    if !fdtable::is_active(fd) || !is_plausible(messages) {
         for index in 0..count.min(1024) as usize {
-            if (messages as usize) >= 65536 {
+            if is_plausible(messages) {
                 // SAFETY: the caller's contract: `count` entries.
                 unsafe { give_away_passed(&raw const (*messages.add(index)).msg_hdr) };
             }

@@ -6,6 +6,7 @@ use driver::cards::{Path, flag};
 use driver::sys::{self, Errno};
 use rows::reasons::Reason;
 
+use crate::buffers::is_plausible;
 use crate::errno;
 use crate::fdtable::{self, Entry};
 use crate::guard::Guard;
@@ -36,6 +37,12 @@ pub unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
 /// # Safety
 /// connect(2).
 pub unsafe fn connect(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int {
+    // SAFETY: the caller's contract.
+    let unspecific = length >= 2 && is_plausible(address) && unsafe { (*address).sa_family } == libc::AF_UNSPEC as u16;
+    if let Some(socket) = slot::find(fd).filter(|socket| unspecific && socket.is_live()) {
+        let _guard = Guard::enter();
+        close::disconnect(&socket);
+    }
     // SAFETY: the caller's contract.
     unsafe { real::connect(fd, address, length) }
 }

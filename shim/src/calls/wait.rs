@@ -7,6 +7,7 @@ use crate::epoll::{self, Waiting};
 use crate::errno;
 use crate::fdtable;
 use crate::family;
+use crate::buffers::is_plausible;
 use crate::guard::Guard;
 use crate::poll::{Poll, concerns_us};
 use crate::process::in_vfork_child;
@@ -58,7 +59,7 @@ pub(super) unsafe fn nanoseconds(timeout: *const timespec) -> Result<Option<u64>
 /// # Safety
 /// `fds` is the caller's promise for `count` entries.
 unsafe fn entries<'a>(fds: *mut pollfd, count: nfds_t) -> Option<&'a mut [pollfd]> {
-    if count == 0 || count > 1 << 20 || (fds as usize) < 65536 || !fds.is_aligned() {
+    if count == 0 || count > 1 << 20 || !is_plausible(fds) || !fds.is_aligned() {
         return None;
     }
     // SAFETY: the caller's promise.
@@ -171,14 +172,14 @@ fn created(fd: c_int) -> c_int {
 /// # Safety
 /// epoll_ctl(2).
 pub unsafe fn epoll_ctl(fd: c_int, operation: c_int, target: c_int, event: *mut epoll_event) -> c_int {
-    let legal = (event as usize) >= 65536 || operation == libc::EPOLL_CTL_DEL;
+    let legal = is_plausible(event) || operation == libc::EPOLL_CTL_DEL;
     let Some(set) = epoll::find(fd).filter(|_| legal) else {
         // SAFETY: the caller's contract.
         return unsafe { real::epoll_ctl(fd, operation, target, event) };
     };
     let _guard = Guard::enter();
     // SAFETY: the caller's contract.
-    let event = ((event as usize) >= 65536).then(|| unsafe { event.read_unaligned() });
+    let event = (is_plausible(event)).then(|| unsafe { event.read_unaligned() });
     match epoll::control(fd, set, operation, target, event) {
         Ok(()) => 0,
         Err(error) => errno::fail(error.0),
@@ -190,7 +191,7 @@ pub unsafe fn epoll_ctl(fd: c_int, operation: c_int, target: c_int, event: *mut 
 /// # Safety
 /// `events` is the caller's promise for `count` entries.
 unsafe fn room<'a>(events: *mut epoll_event, count: c_int) -> Option<&'a mut [epoll_event]> {
-    if count <= 0 || (events as usize) < 65536 || !events.is_aligned() {
+    if count <= 0 || !is_plausible(events) || !events.is_aligned() {
         return None;
     }
     // SAFETY: the caller's promise; more than a few thousand are never filled at once.

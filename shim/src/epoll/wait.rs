@@ -57,7 +57,8 @@ pub(crate) fn wait(set: &'static Set, mut call: Waiting<'_>, sleep: impl Fn(&mut
             drop(sleeper);
             continue;
         }
-        let slept = guard::outside_unless_interrupted(|| sleep(call.events, left));
+        let slice = if resend_to_strangers(set) { Some(left.unwrap_or(u64::MAX).min(SLICE_NS)) } else { left };
+        let slept = guard::outside_unless_interrupted(|| sleep(call.events, slice));
         drop(sleeper);
         let count = slept.map_err(|_| Errno(libc::EINTR))??;
         spin::record(started);
@@ -67,6 +68,9 @@ pub(crate) fn wait(set: &'static Set, mut call: Waiting<'_>, sleep: impl Fn(&mut
         return Ok(call.filtered(set, count));
     }
 }
+
+/// Longest sleep while bytes of ours lie unread in a member's ring (see [`crate::close::sleep_watching`]).
+const SLICE_NS: u64 = 16_000_000;
 
 /// Counts a thread that sleeps on the set. Also on unwinding.
 pub(crate) struct Sleeping(&'static Set);
@@ -98,12 +102,32 @@ impl Drop for Sleeping {
     }
 }
 
+/// Sends again what peers gave away unread; true if bytes of ours lie unread in some member's ring.
+fn resend_to_strangers(set: &Set) -> bool {
+    let mut unread = false;
+    let waiting: Vec<_> = {
+        let mut inner = set.lock();
+        core::mem::take(&mut inner.unread)
+    };
+    for (fd, name) in waiting {
+        let socket = crate::slot::by_name(fd, name);
+        if crate::close::still_unread(&socket) {
+            unread = true;
+            set.lock().unread.push((fd, name));
+        }
+    }
+    unread
+}
+
 /// Closes every open member of the set; true if one holds bytes that may be reported.
 pub(crate) fn close_for_sleep(set: &Set) -> bool {
     let mut inner = set.lock();
     let mut something = false;
-    let Inner { members, open, .. } = &mut *inner;
+    let Inner { members, open, unread: waiting, .. } = &mut *inner;
     open.retain(|member| {
+        if !member.channel.outgoing().is_consumed() && !waiting.contains(&(member.fd, member.name)) {
+            waiting.push((member.fd, member.name));
+        }
         let incoming = member.channel.incoming();
         let word = incoming.close();
         member.channel.publish_cpu(current_cpu());
@@ -142,6 +166,15 @@ impl Waiting<'_> {
     /// Rings, and the kernel where it is due. `None`: nothing anywhere.
     fn look(&mut self, set: &Set, started: u64) -> sys::Result<Option<usize>> {
         let fd = self.fd;
+        if set.kernel_is_next() {
+            // The rings filled the whole room last time: it is the kernel's turn.
+            // SAFETY: the events are a live slice of this length.
+            let found = unsafe { sys::epoll_wait(fd, self.events.as_mut_ptr(), self.events.len() as c_int, 0) }?;
+            if found > 0 {
+                set.lock().disarm_reported(&self.events[..found]);
+                return Ok(Some(found));
+            }
+        }
         let count = scan(fd, &mut set.lock(), self.events);
         if count > 0 {
             spin::record_ready();
@@ -196,7 +229,7 @@ impl Waiting<'_> {
             let inner = set.lock();
             let Some(first) = inner.open.iter().min_by_key(|open| open.quiet) else { return spin::End::Expired };
             first.channel.publish_cpu(current_cpu());
-            first.channel.peer_cpu()
+            first.channel
         };
         let mut budget = spin::budget(self.may_spin);
         if let Some(left) = left_ns {
@@ -205,7 +238,7 @@ impl Waiting<'_> {
         let mut asked = ticks();
         let every = ASK_SPINNING_USEC * ticks_per_usec();
         let fd = self.fd;
-        spin::until(budget, peer, || {
+        spin::until(budget, || peer.peer_cpu(), || {
             if moved(&set.lock()) {
                 return true;
             }
@@ -266,7 +299,7 @@ fn moved(inner: &Inner) -> bool {
 /// Reports members whose rings hold bytes; drops from the list those that are closed and empty.
 fn scan(set_fd: c_int, inner: &mut Inner, events: &mut [epoll_event]) -> usize {
     let (mut count, mut index) = (0, 0);
-    let Inner { members, open, next, .. } = inner;
+    let Inner { members, open, next, was_full, .. } = inner;
     let length = open.len();
     if length == 0 || events.is_empty() {
         return 0;
@@ -308,6 +341,7 @@ fn scan(set_fd: c_int, inner: &mut Inner, events: &mut [epoll_event]) -> usize {
     }
     if count == events.len() {
         *next = index;
+        *was_full = true;
     }
     count
 }

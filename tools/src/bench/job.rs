@@ -90,18 +90,20 @@ pub(crate) fn run(arm: &Arm, metric: Metric, context: &Context) -> Result<Sample
             let size = format!("size={size}");
             let server = Worker::new("echo-server", &[size.clone(), format!("mode={server}")]);
             let client = Worker::new("pingpong-client", &[size, format!("mode={client}")]);
-            two_ends(arm, context, server, client)?.sample(metric)?
+            two_ends(arm, context, server, client, Teller::Client)?.sample(metric)?
         }
         Job::Stream { size } => {
             let size = [format!("size={size}")];
             let (server, client) = (Worker::new("sink-server", &size), Worker::new("stream-client", &size));
-            two_ends(arm, context, server, client)?.sample(metric)?
+            two_ends(arm, context, server, client, Teller::Server)?.sample(metric)?
         }
-        Job::Crr => two_ends(arm, context, Worker::new("crr-server", &[]), Worker::new("crr-client", &[]))?
-            .sample(metric)?,
+        Job::Crr => {
+            let (server, client) = (Worker::new("crr-server", &[]), Worker::new("crr-client", &[]));
+            two_ends(arm, context, server, client, Teller::Client)?.sample(metric)?
+        }
         Job::Many { connections, active } => {
             let (server, client) = crowd(*connections, *active, false)?;
-            two_ends(arm, context, server, client)?.sample(metric)?
+            two_ends(arm, context, server, client, Teller::Client)?.sample(metric)?
         }
         Job::Idle { connections } => idle(arm, context, *connections)?,
         Job::Redis { .. } | Job::Memcached { .. } | Job::Nginx { .. } | Job::Sockperf => {
@@ -205,21 +207,38 @@ fn alone(arm: &Arm, context: &Context, role: &'static str, words: &[String]) -> 
     process.json(limit(context)).map(Report)
 }
 
-/// Server, then client; the client's report.
-fn two_ends(arm: &Arm, context: &Context, server: Worker, client: Worker) -> Result<Report, String> {
+/// The end that measures.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Teller {
+    Client,
+    Server,
+}
+
+/// Server, then client; the report of one of them.
+fn two_ends(
+    arm: &Arm,
+    context: &Context,
+    server: Worker,
+    client: Worker,
+    teller: Teller,
+) -> Result<Report, String> {
     let (client_cpus, server_cpus) = cpus(arm.place);
-    let mut server = server.start(context, arm.server, &server_cpus)?;
+    let mut server = server.with(milliseconds(context)).start(context, arm.server, &server_cpus)?;
     let port = port(&mut server)?;
     let client = client.with(format!("port={port}")).with(milliseconds(context));
     let mut client = client.start(context, arm.client, &client_cpus)?;
-    client.json(limit(context)).map(Report).map_err(|message| with_other_end(message, &mut server))
+    let (teller, other) = match teller {
+        Teller::Client => (&mut client, &mut server),
+        Teller::Server => (&mut server, &mut client),
+    };
+    teller.json(limit(context)).map(Report).map_err(|message| with_other_end(message, other))
 }
 
-/// Of two ends that fail together, the server may know why.
-fn with_other_end(message: String, server: &mut Process) -> String {
-    match server.check_alive() {
+/// Of two ends that fail together, the other may know why.
+fn with_other_end(message: String, other: &mut Process) -> String {
+    match other.check_alive() {
         Ok(()) => message,
-        Err(other) => format!("{message}; {other}"),
+        Err(why) => format!("{message}; {why}"),
     }
 }
 

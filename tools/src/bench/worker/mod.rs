@@ -1,8 +1,8 @@
 //! The programs that are measured: hidden subcommands of `accel`, each a process of its own.
 //!
 //! `accel bench worker ROLE KEY=VALUE …` does one thing with plain libc calls and reports lines of JSON on
-//! standard output. A server's first line is `{"port": N}`: it is listening. The last line of a client is
-//! its result. The same code runs with and without libaccel.so; it does not know which.
+//! standard output. A server's first line is `{"port": N}`: it is listening. The end that measures
+//! tells its result in its last line. The same code runs with and without libaccel.so; it does not know which.
 
 mod crr;
 mod echo;
@@ -127,7 +127,12 @@ impl Channel {
     }
 
     /// Sends all of `bytes`; tries again at once where the descriptor is non-blocking and full.
-    fn send_all(self, mut bytes: &[u8]) -> Outcome<()> {
+    fn send_all(self, bytes: &[u8]) -> Outcome<()> {
+        called("send", self.send_whole(bytes))
+    }
+
+    /// As [`Channel::send_all`], with the error as it came.
+    fn send_whole(self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let sent = match self.is_socket {
                 true => sock::send(self.output, bytes),
@@ -136,7 +141,7 @@ impl Channel {
             match sent {
                 Ok(count) => bytes = &bytes[count..],
                 Err(error) if again(&error) => {}
-                Err(error) => return Err(format!("send: {error}")),
+                Err(error) => return Err(error),
             }
         }
         Ok(())

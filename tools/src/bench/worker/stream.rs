@@ -1,9 +1,10 @@
 //! One direction, as fast as it goes.
 //!
-//! A batch is an 8-byte count, that many messages, and the receiver's 8-byte answer when it has read and
-//! checked them all. The sender's clock runs from the first message to the answer, so bytes that only sit
-//! in a buffer do not count as carried.
+//! The sender never stops. The receiver checks what it reads and measures a piece out of the middle: from
+//! the first bytes after the warm-up until the time is over, by its own clock. So only bytes that were
+//! delivered count, and neither Nagle's algorithm nor a delayed acknowledgement can hold up an end.
 
+use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -12,94 +13,75 @@ use serde_json::json;
 use super::{Channel, Outcome, Params, WARM_UP, again, called, pattern, report, report_port, ring_share};
 use crate::bench::sock;
 
-/// `size=BYTES`: receives batches until the other end closes.
+/// Bytes after which the warm-up ends even if messages are missing: large ones need fewer.
+const WARM_UP_BYTES: u64 = 64 << 20;
+
+/// `size=BYTES ms=N`: receives from one connection and reports the rate.
 pub(super) fn server(params: &Params) -> Outcome<()> {
     let size: usize = params.get("size")?;
+    let duration = params.duration()?;
     let (listener, port) = called("listen", sock::listen_tcp())?;
     report_port(port)?;
     let connection = called("accept", sock::accept(&listener))?;
-    let channel = Channel::socket(&connection);
-    let mut buffer = vec![0; size.max(64 << 10)];
-    let mut count = [0; 8];
-    while channel.recv_full(&mut count)? {
-        let total = u64::from_le_bytes(count) * size as u64;
-        let mut position = 0;
-        while position < total {
-            let room = buffer.len().min((total - position) as usize);
-            match sock::recv(connection.as_raw_fd(), &mut buffer[..room]) {
-                Ok(0) => return Err("recv: end of the stream inside a batch".to_owned()),
-                Ok(received) => {
-                    pattern::verify_piece(&buffer[..received], position, size)?;
-                    position += received as u64;
-                }
-                Err(error) if again(&error) => {}
-                Err(error) => return Err(format!("recv: {error}")),
-            }
-        }
-        channel.send_all(&count)?;
+    let mut receiver =
+        Receiver { fd: connection.as_raw_fd(), buffer: vec![0; size.max(64 << 10)], size, position: 0 };
+    let warm = WARM_UP_BYTES.min(WARM_UP * size as u64);
+    while receiver.position < warm {
+        receiver.take()?;
     }
-    Ok(())
-}
-
-/// `port=N size=BYTES ms=N`.
-pub(super) fn client(params: &Params) -> Outcome<()> {
-    let size: usize = params.get("size")?;
-    let duration = params.duration()?;
-    let connection = called("connect", sock::connect_tcp(params.get("port")?))?;
-    let message = vec![0; size];
-    let mut sender = Sender { channel: Channel::socket(&connection), message, bytes: 0, answers: 0 };
-    let (count, elapsed) = sender.run(duration)?;
-    let seconds = elapsed.as_secs_f64();
+    let (begin, before) = (Instant::now(), receiver.position);
+    let mut elapsed = Duration::ZERO;
+    while elapsed < duration {
+        receiver.take()?;
+        elapsed = begin.elapsed();
+    }
+    let bytes = (receiver.position - before) as f64;
+    let messages = bytes / size as f64;
     report(&json!({
-        "bytes_per_s": (count * size as u64) as f64 / seconds,
-        "messages_per_s": count as f64 / seconds,
-        "messages": count,
-        "ring": ring_share(&connection, sender.bytes, sender.answers),
+        "bytes_per_s": bytes / elapsed.as_secs_f64(),
+        "messages_per_s": messages / elapsed.as_secs_f64(),
+        "messages": messages,
+        "ring": ring_share(&connection, 0, receiver.position),
     }))
 }
 
-struct Sender {
-    channel: Channel,
-    message: Vec<u8>,
-    bytes: u64,
-    answers: u64,
+struct Receiver {
+    fd: i32,
+    buffer: Vec<u8>,
+    size: usize,
+    position: u64,
 }
 
-impl Sender {
-    /// Batches for `duration`, after a first one that does not count: the messages, and their time.
-    ///
-    /// A batch is to last about a tenth of the whole, so that the answers to the batches weigh nothing and
-    /// a rate that changes (small writes have two gaits in the kernel) changes the time by little.
-    fn run(&mut self, duration: Duration) -> Outcome<(u64, Duration)> {
-        let least = ((64 << 20) / self.message.len() as u64).clamp(16, WARM_UP);
-        let wanted = duration.as_secs_f64() / 10.0;
-        let mut count = least;
-        let mut last = self.batch(count)?;
-        let (mut messages, mut elapsed) = (0, Duration::ZERO);
-        while elapsed < duration {
-            let scale = (wanted / last.as_secs_f64()).clamp(0.25, 4.0);
-            count = ((count as f64 * scale) as u64).max(16);
-            last = self.batch(count)?;
-            messages += count;
-            elapsed += last;
+impl Receiver {
+    /// One `recv`, checked.
+    fn take(&mut self) -> Outcome<()> {
+        match sock::recv(self.fd, &mut self.buffer) {
+            Ok(0) => Err("recv: the sender closed the connection".to_owned()),
+            Ok(count) => {
+                pattern::verify_piece(&self.buffer[..count], self.position, self.size)?;
+                self.position += count as u64;
+                Ok(())
+            }
+            Err(error) if again(&error) => Ok(()),
+            Err(error) => Err(format!("recv: {error}")),
         }
-        Ok((messages, elapsed))
     }
+}
 
-    fn batch(&mut self, count: u64) -> Outcome<Duration> {
-        let header = count.to_le_bytes();
-        let start = Instant::now();
-        self.channel.send_all(&header)?;
-        for number in 0..count {
-            pattern::stamp(&mut self.message, number);
-            self.channel.send_all(&self.message)?;
+/// `port=N size=BYTES`: sends until the receiver has had enough and closes.
+pub(super) fn client(params: &Params) -> Outcome<()> {
+    let connection = called("connect", sock::connect_tcp(params.get("port")?))?;
+    let channel = Channel::socket(&connection);
+    let mut message = vec![0; params.get("size")?];
+    let mut number = 0;
+    loop {
+        pattern::stamp(&mut message, number);
+        match channel.send_whole(&message) {
+            Ok(()) => number += 1,
+            Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                return Ok(());
+            }
+            Err(error) => return Err(format!("send: {error}")),
         }
-        let mut answer = [0; 8];
-        if !self.channel.recv_full(&mut answer)? || answer != header {
-            return Err("the receiver did not confirm the batch".to_owned());
-        }
-        self.bytes += 8 + count * self.message.len() as u64;
-        self.answers += 8;
-        Ok(start.elapsed())
     }
 }

@@ -1,0 +1,63 @@
+//! Whether a core is free: no more threads want to run than there are cores.
+//!
+//! The fourth field of `/proc/loadavg` counts the runnable threads of the machine. It is read at most every
+//! two milliseconds (about 5 µs each time), by whoever thinks of spinning.
+
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use driver::clock::ticks_per_usec;
+use driver::sys;
+
+const SAMPLE_USEC: u64 = 2_000;
+
+static SAMPLED_AT: AtomicU64 = AtomicU64::new(0);
+static FREE: AtomicBool = AtomicBool::new(true);
+static CORES: AtomicU32 = AtomicU32::new(0);
+
+/// Whether the last sample, taken now if it is old, found as many cores as runnable threads.
+pub(crate) fn are_free(now: u64) -> bool {
+    let sampled = SAMPLED_AT.load(Relaxed);
+    let old = now.wrapping_sub(sampled) > SAMPLE_USEC * ticks_per_usec();
+    if old && SAMPLED_AT.compare_exchange(sampled, now, Relaxed, Relaxed).is_ok() {
+        // Without /proc there is only the gap detection of the spinning loop.
+        FREE.store(runnable().is_none_or(|threads| threads <= cores()), Relaxed);
+    }
+    FREE.load(Relaxed)
+}
+
+/// Cores that this process may run on.
+fn cores() -> u32 {
+    let known = CORES.load(Relaxed);
+    if known != 0 {
+        return known;
+    }
+    let count = sys::affinity_count().max(1);
+    CORES.store(count, Relaxed);
+    count
+}
+
+/// Runnable threads of the machine.
+fn runnable() -> Option<u32> {
+    let file = sys::open(c"/proc/loadavg", libc::O_RDONLY, 0).ok()?;
+    let mut text = [0u8; 64];
+    // SAFETY: the buffer is writable for its length.
+    let count = unsafe { sys::read(file.raw(), text.as_mut_ptr().cast(), text.len()).ok()? };
+    running_in(core::str::from_utf8(&text[..count]).ok()?)
+}
+
+/// `0.20 0.18 0.12 1/80 11206` has one.
+fn running_in(text: &str) -> Option<u32> {
+    text.split(' ').nth(3)?.split_once('/')?.0.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runnable_threads_are_the_fourth_field() {
+        assert_eq!(running_in("0.20 0.18 0.12 3/80 11206\n"), Some(3));
+        assert_eq!(running_in("nonsense"), None);
+        assert!(runnable().is_some_and(|threads| threads >= 1));
+    }
+}
