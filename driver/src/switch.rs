@@ -47,6 +47,9 @@ pub struct Direction {
     k: Line,
     /// Bytes that the sender has given, or is just giving, to the kernel. Written by the sender.
     ksent: Line,
+    /// Bytes that the receiver has read from the kernel: only tells a sender whether waiting for the ring to be
+    /// opened is worth while. Written by the receiver.
+    kread: Line,
 }
 
 /// One word on a pair of cache lines of its own (adjacent lines are fetched together).
@@ -104,7 +107,7 @@ impl Direction {
     #[must_use]
     #[cfg_attr(loom, allow(clippy::missing_const_for_fn))]
     pub fn new() -> Self {
-        Self { tail: Line::new(CLOSED), head: Line::new(0), k: Line::new(0), ksent: Line::new(0) }
+        Self { tail: Line::new(CLOSED), head: Line::new(0), k: Line::new(0), ksent: Line::new(0), kread: Line::new(0) }
     }
 
     /// Reads the word; what it covers is readable after this.
@@ -177,6 +180,18 @@ impl Direction {
         self.ksent.0.store(bytes, SeqCst);
     }
 
+    /// Bytes given to the kernel, with those being given.
+    #[must_use]
+    pub fn kernel_sent(&self) -> u64 {
+        self.ksent.0.load(Relaxed)
+    }
+
+    /// What the receiver last said it has read from the kernel.
+    #[must_use]
+    pub fn kernel_read(&self) -> u64 {
+        self.kread.0.load(Relaxed)
+    }
+
     /// Whether the receiver has taken every published byte.
     #[must_use]
     pub fn is_consumed(&self) -> bool {
@@ -218,6 +233,11 @@ impl Direction {
             return false;
         }
         true
+    }
+
+    /// Tells the sender how far the kernel's bytes have been read.
+    pub fn publish_kernel_read(&self, bytes: u64) {
+        self.kread.0.store(bytes, Relaxed);
     }
 
     /// Whether every byte that the sender gave to the kernel has been read.

@@ -3,26 +3,30 @@
 //! The fourth field of `/proc/loadavg` counts the runnable threads of the machine. It is read at most every
 //! two milliseconds (about 5 µs each time), by whoever thinks of spinning.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use driver::clock::ticks_per_usec;
 use driver::sys;
 
 const SAMPLE_USEC: u64 = 2_000;
+/// A thread that runs for a moment is no reason to stop: so many samples in a row are.
+const CROWDED_SAMPLES: u32 = 4;
 
 static SAMPLED_AT: AtomicU64 = AtomicU64::new(0);
-static FREE: AtomicBool = AtomicBool::new(true);
+/// Samples in a row that found more threads than cores.
+static CROWDED: AtomicU32 = AtomicU32::new(0);
 static CORES: AtomicU32 = AtomicU32::new(0);
 
-/// Whether the last sample, taken now if it is old, found as many cores as runnable threads.
+/// Whether the last samples (one is taken now if they are old) found enough cores.
 pub(crate) fn are_free(now: u64) -> bool {
     let sampled = SAMPLED_AT.load(Relaxed);
     let old = now.wrapping_sub(sampled) > SAMPLE_USEC * ticks_per_usec();
     if old && SAMPLED_AT.compare_exchange(sampled, now, Relaxed, Relaxed).is_ok() {
         // Without /proc there is only the gap detection of the spinning loop.
-        FREE.store(runnable().is_none_or(|threads| threads <= cores()), Relaxed);
+        let crowded = runnable().is_some_and(|threads| threads > cores());
+        CROWDED.store(if crowded { CROWDED.load(Relaxed).saturating_add(1) } else { 0 }, Relaxed);
     }
-    FREE.load(Relaxed)
+    CROWDED.load(Relaxed) < CROWDED_SAMPLES
 }
 
 /// Cores that this process may run on.

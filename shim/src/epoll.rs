@@ -206,7 +206,11 @@ pub(crate) fn leave_all(socket: &Socket) {
         // SAFETY: sets are never freed.
         let Some(set) = (unsafe { set.as_ref() }) else { continue };
         let mut inner = set.lock();
-        inner.members.retain(|_, member| member.name != socket.name);
+        if socket.slot.is_duplicated() {
+            inner.members.retain(|_, member| member.name != socket.name);
+        } else {
+            inner.members.remove(&socket.fd);
+        }
         inner.open.retain(|open| open.name != socket.name);
     }
 }

@@ -172,6 +172,25 @@ pub fn fork_parent() {
     }
 }
 
+/// After fork, in the parent: the child holds every description, even if it has not begun to run.
+pub fn fork_parent_of(child: u32) {
+    if STARTED.load(Acquire) == YES {
+        let _guard = guard::Guard::enter();
+        join_all(child);
+    }
+}
+
+fn join_all(pid: u32) {
+    fdtable::for_each(|fd, entry| {
+        if let Entry::Socket(name) = entry {
+            let socket = slot::by_name(fd, name);
+            if !socket.card.holds(pid) {
+                socket.card.join(pid);
+            }
+        }
+    });
+}
+
 /// After fork, in the child: it holds every description that its descriptors name.
 pub fn fork_child() {
     if STARTED.load(Acquire) != YES {
@@ -181,14 +200,7 @@ pub fn fork_child() {
     let pid = sys::getpid() as u32;
     PID.store(pid, SeqCst);
     statistics::after_fork();
-    fdtable::for_each(|fd, entry| {
-        if let Entry::Socket(name) = entry {
-            let socket = slot::by_name(fd, name);
-            if !socket.card.holds(pid) {
-                socket.card.join(pid);
-            }
-        }
-    });
+    join_all(pid);
 }
 
 /// Before exec: what survives into the new program is given to the kernel. 0 to 2, systemd's descriptors, and

@@ -56,18 +56,27 @@ pub(crate) fn fork_by(call: impl FnOnce() -> c_long) -> c_long {
     let pid = call();
     match pid {
         0 => after_fork_in_child(),
-        _ => errno::kept(family::fork_parent),
+        _ => errno::kept(|| {
+            family::fork_parent();
+            if pid > 0 {
+                family::fork_parent_of(pid as u32);
+            }
+        }),
     }
     pid
 }
 
-/// `fork`: the handlers that [`start`] registered do the work.
+/// `fork`: the handlers that [`start`] registered do most of the work.
 ///
 /// # Safety
 /// That of `fork`.
 pub(crate) unsafe fn fork() -> pid_t {
     // SAFETY: the caller's contract, handed on.
-    unsafe { real::fork() }
+    let pid = unsafe { real::fork() };
+    if pid > 0 {
+        errno::kept(|| family::fork_parent_of(pid as u32));
+    }
+    pid
 }
 
 /// `_Fork`: as `fork` without handlers, so accel's part is called here.

@@ -127,12 +127,16 @@ impl Receive<'_> {
     /// Takes what is in the ring, and then, if the direction is closed, what the kernel has.
     fn look(&mut self, held: Held) -> Step {
         let Some(channel) = self.socket.channel(&held).copied() else { return Step::Return(Outcome::Kernel) };
-        match self.take_from_ring(&channel) {
-            Ok(()) => {}
+        let seen = match self.take_from_ring(&channel) {
+            Ok(position) => position,
             Err(outcome) => return Step::Return(outcome),
-        }
+        };
         let complete = self.buffers.left() == 0 && self.buffers.total() > 0;
         let word = channel.incoming().word();
+        if word.position() != seen && !complete {
+            // More came, and then perhaps a close with kernel bytes behind it: the ring goes first.
+            return Step::Again;
+        }
         if complete || self.buffers.done() > 0 && word.is_open() && !self.wants_all() {
             return Step::Return(Outcome::Value(self.buffers.done()));
         }
@@ -145,11 +149,11 @@ impl Receive<'_> {
         self.take_from_kernel(held, &channel)
     }
 
-    /// Moves ring bytes into the buffers. With MSG_PEEK they stay in the ring.
-    fn take_from_ring(&mut self, channel: &Channel) -> Result<(), Outcome> {
+    /// Moves ring bytes into the buffers, and tells up to which position. With MSG_PEEK they stay in the ring.
+    fn take_from_ring(&mut self, channel: &Channel) -> Result<u64, Outcome> {
         let incoming = channel.incoming();
-        let head = incoming.head();
-        let Ok(count) = available(incoming.word().position(), head, channel.capacity() as u64) else {
+        let (tail, head) = (incoming.word().position(), incoming.head());
+        let Ok(count) = available(tail, head, channel.capacity() as u64) else {
             return Err(close::violation(self.socket, channel));
         };
         let peek = self.flags & MSG_PEEK != 0;
@@ -159,7 +163,7 @@ impl Receive<'_> {
         }
         let count = (count as usize).min(self.buffers.left());
         if count == 0 {
-            return Ok(());
+            return Ok(tail);
         }
         if self.buffers.is_faulty() && self.flags & MSG_TRUNC == 0 {
             return Err(Outcome::Fail(Errno(libc::EFAULT)));
@@ -176,7 +180,7 @@ impl Receive<'_> {
             bump(&counters.ring_receives, 1);
             bump(&counters.ring_received_bytes, count as u64);
         }
-        Ok(())
+        Ok(tail)
     }
 
     /// The word is open and the ring is empty: a non-blocking call fails, but looks at the kernel now and then.
@@ -263,7 +267,11 @@ impl Receive<'_> {
         self.buffers.advance(count);
         if self.flags & MSG_PEEK == 0 {
             // SAFETY: the receive lock is held.
-            unsafe { self.socket.receiving(held) }.kread += count as u64;
+            let receiving = unsafe { self.socket.receiving(held) };
+            receiving.kread += count as u64;
+            if let Some(channel) = self.socket.channel(held) {
+                channel.incoming().publish_kernel_read(receiving.kread);
+            }
             bump(&self.socket.card.counters.kernel_receives, 1);
         }
     }
@@ -390,6 +398,8 @@ impl Receive<'_> {
     /// Closes the direction, and sleeps in the kernel on the real descriptor.
     fn sleep(&mut self, held: Held) -> Option<Outcome> {
         let channel = *self.socket.channel(&held)?;
+        // Another thread may close the descriptor meanwhile: the channel must stay.
+        let _pin = self.socket.pin();
         let sleeper = Sleeper::enter(self.socket);
         let before = channel.incoming().close();
         if before.position() != channel.incoming().head() {

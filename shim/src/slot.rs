@@ -61,6 +61,8 @@ pub(crate) struct Sending {
     /// The receiver's position when we last looked, and when that was: to notice a dead peer.
     pub(crate) head_seen: u64,
     pub(crate) head_seen_at: u64,
+    /// Send calls in a row that found the direction closed.
+    pub(crate) kernel_streak: u32,
     /// What the peer left unread in the ring was sent again through the kernel.
     pub(crate) sent_again: bool,
 }
@@ -72,6 +74,8 @@ pub(crate) struct Slot {
     state: AtomicU8,
     /// Descriptors of this process that name it.
     descriptors: AtomicU32,
+    /// A second descriptor named it at some time.
+    duplicated: AtomicU8,
     /// Threads that wait on it without a lock.
     pins: AtomicU32,
     /// The process that may use the rings.
@@ -171,6 +175,7 @@ pub(crate) fn duplicate(from: c_int, to: c_int) {
     let entry = fdtable::get(from);
     match entry {
         Entry::Socket(name) => {
+            at(name.index).duplicated.store(1, SeqCst);
             at(name.index).descriptors.fetch_add(1, SeqCst);
         }
         Entry::Set(name) => epoll::duplicate(name),
@@ -219,6 +224,7 @@ pub(crate) struct Both {
 impl Slot {
     fn reset(&self, pid: u32) {
         self.descriptors.store(1, Relaxed);
+        self.duplicated.store(0, Relaxed);
         self.pins.store(0, Relaxed);
         self.owner.store(pid, Relaxed);
         self.messages.store(0, Relaxed);
@@ -247,6 +253,11 @@ impl Slot {
             2 => State::Kernel,
             _ => State::Free,
         }
+    }
+
+    /// Whether more than one descriptor of this process names it (or did: a number may have moved).
+    pub(crate) fn is_duplicated(&self) -> bool {
+        self.duplicated.load(Relaxed) != 0
     }
 
     /// The process that may use the rings.

@@ -14,7 +14,7 @@ use crate::config::{Spin, config};
 use crate::{cores, guard};
 
 /// A gap of this long between two looks means that another task ran here.
-const GAP_USEC: u64 = 30;
+const GAP_USEC: u64 = 500;
 /// A spinning thread yields this often.
 const YIELD_USEC: u64 = 20;
 /// After a gap a thread does not spin for this long.

@@ -12,13 +12,17 @@ use libc::{MSG_NOSIGNAL, MSG_OOB, MSG_ZEROCOPY, c_int, iovec};
 use rows::reasons::Reason;
 
 use crate::buffers::{Buffers, NOTHING};
-use crate::config::config;
+use crate::config::{Spin, config};
 use crate::rx::message_over;
 use crate::slot::{Outcome, Socket};
 use crate::{close, family, guard, real, spin};
 
 /// Published bytes that nobody takes for this long: look whether the peer still lives.
 const SUSPICIOUS_USEC: u64 = 1_000;
+/// After so many sends in a row on the kernel the sender waits for the reader to catch up and open the ring,
+const STREAM_SENDS: u32 = 8;
+/// as long as it reads something every so many microseconds.
+const READING_USEC: u64 = 20;
 /// A full ring is waited for so long while the reader takes nothing.
 const FULL_USEC: u64 = 50;
 
@@ -60,6 +64,10 @@ impl Send<'_> {
         let Some(channel) = self.socket.channel(&held).copied() else { return Outcome::Kernel };
         match self.by_ring(&held, &channel) {
             Try::Done => Outcome::Value(self.buffers.done()),
+            Try::Kernel if self.waits_for_reader(&held, &channel) => {
+                drop(held);
+                self.run()
+            }
             rest => self.slowly(held, &channel, rest),
         }
     }
@@ -82,6 +90,8 @@ impl Send<'_> {
             return Try::Full;
         }
         let count = room.min(left);
+        // SAFETY: the send lock is held.
+        unsafe { self.socket.sending(held) }.kernel_streak = 0;
         let before = self.buffers.done();
         // SAFETY: the buffers are the caller's promise; `room` bounded it by the ring's free space,
         // which only the holder of the send lock writes.
@@ -94,6 +104,37 @@ impl Send<'_> {
         bump(&counters.ring_sends, 1);
         bump(&counters.ring_sent_bytes, count as u64);
         if self.buffers.left() == 0 { Try::Done } else { Try::Full }
+    }
+
+    /// A stream of sends on the kernel would stay there for ever: the reader can open the ring only when it has
+    /// read everything, and is never given the time. So now and then the sender waits, while it reads.
+    #[cold]
+    fn waits_for_reader(&self, held: &Held, channel: &Channel) -> bool {
+        // SAFETY: the send lock is held.
+        let sending = unsafe { self.socket.sending(held) };
+        sending.kernel_streak += 1;
+        let outgoing = channel.outgoing();
+        if sending.kernel_streak < STREAM_SENDS || outgoing.word().is_revoked() || !config().spin_send {
+            return false;
+        }
+        sending.kernel_streak = 0;
+        // A reader that has read everything and did not open will not: it means to sleep.
+        if outgoing.kernel_read() == outgoing.kernel_sent() || config().spin == Spin::Never {
+            return false;
+        }
+        let mut read = outgoing.kernel_read();
+        loop {
+            let end = spin::until(READING_USEC * ticks_per_usec(), || channel.peer_cpu(), || {
+                outgoing.word().is_open() || outgoing.kernel_read() != read
+            });
+            if outgoing.word().is_open() {
+                return true;
+            }
+            if end != spin::End::Ready {
+                return false;
+            }
+            read = outgoing.kernel_read();
+        }
     }
 
     /// Bytes lie unread: has the reader moved at all lately, and if not, does the peer still live?

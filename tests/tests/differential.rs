@@ -7,7 +7,7 @@
 //! cargo test -p accel-tests --test differential -- --nocapture
 //! ACCEL_LIB=path       the library (target/release/libaccel.so)
 //! DIFF_ONLY=text       only cases whose "program.case" contains the text
-//! DIFF_CONFIG=text     only configurations whose name contains the text
+//! DIFF_CONFIG=text     only the configuration of that name, or else those whose name contains it
 //! DIFF_WARM=0|40       only this many messages before the case
 //! DIFF_STABLE=5        no library: run plain/plain so often and compare those; with one side late in two runs of three
 //! DIFF_VERBOSE=1       print each reference transcript
@@ -118,13 +118,17 @@ fn run_program(file: &str) {
     }
     let library = library();
     let config_only = env::var("DIFF_CONFIG").unwrap_or_default();
+    let mut chosen: Vec<&Configuration> = CONFIGURATIONS.iter().filter(|configuration| configuration.name == config_only).collect();
+    if chosen.is_empty() {
+        chosen = CONFIGURATIONS.iter().filter(|configuration| configuration.name.contains(&config_only)).collect();
+    }
     let (mut runs, mut hangs, mut failures) = (0, 0, Vec::new());
     'all: for (case, warm) in rounds {
         let reference = program.run(case, warm, &PLAIN, &library);
         if env::var_os("DIFF_VERBOSE").is_some() {
             eprintln!("=== {}.{} warm={warm}\n{}", program.name, case.name, reference.text);
         }
-        for configuration in CONFIGURATIONS.iter().filter(|configuration| configuration.name.contains(&config_only)) {
+        for configuration in &chosen {
             runs += 1;
             let got = program.run(case, warm, configuration, &library);
             if got.text == reference.text {

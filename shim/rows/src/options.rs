@@ -53,7 +53,7 @@ options! {
     Ports "ACCEL_PORTS" Ports, "1-65535", "EF_TCP_PORT", "Only connections with one end on these ports are accelerated.";
     PortsExclude "ACCEL_PORTS_EXCLUDE" Ports, "", "EF_DONT_ACCELERATE", "Connections with either end on these ports stay on the kernel.";
     Spin "ACCEL_SPIN" Choice(&["adapt", "hard", "never"]), "adapt", "EF_POLL_USEC", "adapt: spin before sleeping where recent waits were short and a core is free. hard: always spin for the whole time. never: sleep at once.";
-    SpinUsec "ACCEL_SPIN_USEC" Number { min: 0, max: 1_000_000_000, unit: "microseconds" }, "100", "EF_SPIN_USEC", "Longest time that one wait spins.";
+    SpinUsec "ACCEL_SPIN_USEC" Number { min: 0, max: 1_000_000_000, unit: "microseconds" }, "200", "EF_SPIN_USEC", "Longest time that one wait spins.";
     SpinRecv "ACCEL_SPIN_RECV" Bool, "on", "EF_TCP_RECV_SPIN", "Blocking receive calls may spin.";
     SpinSend "ACCEL_SPIN_SEND" Bool, "on", "EF_TCP_SEND_SPIN", "Send calls may spin while the ring is full and being read.";
     SpinEpoll "ACCEL_SPIN_EPOLL" Bool, "on", "EF_EPOLL_SPIN", "epoll_wait and its kin may spin.";

@@ -194,8 +194,8 @@ unsafe fn room<'a>(events: *mut epoll_event, count: c_int) -> Option<&'a mut [ep
     if count <= 0 || !is_plausible(events) || !events.is_aligned() {
         return None;
     }
-    // SAFETY: the caller's promise; more than a few thousand are never filled at once.
-    Some(unsafe { core::slice::from_raw_parts_mut(events, (count as usize).min(4096)) })
+    // SAFETY: the caller's promise; the kernel checks what it writes.
+    Some(unsafe { core::slice::from_raw_parts_mut(events, (count as usize).min(1 << 20)) })
 }
 
 /// # Safety

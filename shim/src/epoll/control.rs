@@ -36,7 +36,8 @@ fn note_socket(set_fd: c_int, set: &'static Set, operation: c_int, socket: &Sock
     if operation == EPOLL_CTL_DEL {
         inner.members.remove(&socket.fd);
         inner.open.retain(|open| open.fd != socket.fd);
-        let elsewhere = inner.members.values().any(|member| member.name == socket.name);
+        let elsewhere =
+            socket.slot.is_duplicated() && inner.members.values().any(|member| member.name == socket.name);
         drop(inner);
         if !elsewhere {
             super::leave(socket, number(set));
@@ -119,10 +120,18 @@ fn join(socket: &Socket, number: u32) {
 impl Inner {
     /// Puts a member on the list of those whose rings are looked at; the longest quiet one may have to go.
     pub(super) fn list(&mut self, socket: &Socket, channel: Channel) {
-        for fd in self.members.iter().filter(|(_, member)| member.name == socket.name).map(|(fd, _)| *fd) {
-            if self.open.iter().any(|open| open.fd == fd) {
-                continue;
-            }
+        let is_it = |member: &Member| member.name == socket.name;
+        if !socket.slot.is_duplicated() && self.members.get(&socket.fd).is_some_and(is_it) {
+            return self.list_one(socket, socket.fd, channel);
+        }
+        let all: Vec<c_int> = self.members.iter().filter(|(_, member)| is_it(member)).map(|(fd, _)| *fd).collect();
+        for fd in all {
+            self.list_one(socket, fd, channel);
+        }
+    }
+
+    fn list_one(&mut self, socket: &Socket, fd: c_int, channel: Channel) {
+        if !self.open.iter().any(|open| open.fd == fd) {
             self.open.push(Open { fd, name: socket.name, channel, quiet: 0 });
         }
     }
