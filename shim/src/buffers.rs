@@ -135,7 +135,8 @@ impl<'a> Buffers<'a> {
 
 /// Whether a pointer can be a buffer at all: NULL, the first pages and non-canonical addresses get
 /// EFAULT, as from the kernel.
-fn can_be_buffer(base: *mut c_void, length: usize) -> bool {
+#[inline]
+pub(crate) fn can_be_buffer(base: *mut c_void, length: usize) -> bool {
     let start = base as usize;
     start >= 65536 && start.checked_add(length).is_some_and(|end| end <= 1 << 47)
 }

@@ -13,7 +13,7 @@ use driver::sys::{self, Errno};
 use libc::{MSG_DONTWAIT, MSG_ERRQUEUE, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_WAITALL, c_int, iovec, msghdr};
 use rows::reasons::Reason;
 
-use crate::buffers::{Buffers, NOTHING};
+use crate::buffers::{Buffers, NOTHING, can_be_buffer};
 use crate::config::config;
 use crate::guard::{self, Interrupt};
 use crate::slot::{Outcome, Socket};
@@ -30,6 +30,8 @@ struct Receive<'a> {
     flags: c_int,
     /// When the call began to wait; 0 if it has not.
     waiting: u64,
+    /// Ring position up to which this call has seen everything (with MSG_PEEK that is beyond the head).
+    seen: u64,
 }
 
 /// What one look at ring and kernel gave.
@@ -41,11 +43,40 @@ enum Step {
     Again,
 }
 
+/// The common case, on its own because it must be short: one plain buffer, and enough bytes in the ring.
+/// `None`: nothing was done.
+///
+/// # Safety
+/// The buffer is the caller's promise, as with recv(2).
+#[inline]
+pub(crate) unsafe fn quickly(socket: &Socket, buffer: *mut u8, length: usize) -> Option<usize> {
+    if socket.slot.owner() != family::pid() {
+        return None;
+    }
+    let held = socket.lock_receive();
+    let channel = socket.channel(&held)?;
+    let incoming = channel.incoming();
+    let (word, head) = (incoming.word(), incoming.head());
+    let count = available(word.position(), head, channel.capacity() as u64).ok()? as usize;
+    if count == 0 || length == 0 || count < length && !word.is_open() || !can_be_buffer(buffer.cast(), length) {
+        return None;
+    }
+    let count = count.min(length);
+    // SAFETY: the buffer is the caller's promise; `available` bounded the count by the ring.
+    unsafe { channel.incoming_ring().read(head, buffer, count) };
+    incoming.set_head(head + count as u64);
+    let counters = &socket.card.counters;
+    bump(&counters.ring_receives, 1);
+    bump(&counters.ring_received_bytes, count as u64);
+    spin::record_ready();
+    Some(count)
+}
+
 /// Receives into the caller's buffers.
 ///
 /// # Safety
 /// The buffers are the caller's promise, as with recvmsg(2).
-#[inline]
+#[inline(never)]
 pub(crate) unsafe fn receive(socket: &Socket, vector: &[iovec], flags: c_int) -> Outcome {
     // SAFETY: the caller's contract.
     let Some(buffers) = (unsafe { Buffers::new(vector) }) else { return Outcome::Kernel };
@@ -53,7 +84,7 @@ pub(crate) unsafe fn receive(socket: &Socket, vector: &[iovec], flags: c_int) ->
         return Outcome::Kernel;
     }
     family::check_owner(socket);
-    let mut call = Receive { socket, buffers, flags, waiting: 0 };
+    let mut call = Receive { socket, buffers, flags, waiting: 0, seen: 0 };
     {
         let held = socket.lock_receive();
         if let Some(outcome) = call.from_open_ring(&held) {
@@ -131,6 +162,7 @@ impl Receive<'_> {
             Ok(position) => position,
             Err(outcome) => return Step::Return(outcome),
         };
+        self.seen = seen;
         let complete = self.buffers.left() == 0 && self.buffers.total() > 0;
         let word = channel.incoming().word();
         if word.position() != seen && !complete {
@@ -140,7 +172,7 @@ impl Receive<'_> {
         if complete || self.buffers.done() > 0 && word.is_open() && !self.wants_all() {
             return Step::Return(Outcome::Value(self.buffers.done()));
         }
-        if self.buffers.total() == 0 && word.position() != channel.incoming().head() {
+        if self.buffers.total() == 0 && seen != channel.incoming().head() {
             return Step::Return(Outcome::Value(0));
         }
         if word.is_open() {
@@ -295,7 +327,7 @@ impl Receive<'_> {
     /// The kernel says that the peer sends no more: drain the ring, then it is the end.
     fn at_end(&mut self, held: Held, channel: &Channel) -> Step {
         let incoming = channel.incoming();
-        if incoming.word().position() != incoming.head() && self.flags & MSG_PEEK == 0 {
+        if incoming.word().position() != self.seen {
             return Step::Again;
         }
         // SAFETY: the receive lock is held.
@@ -318,7 +350,7 @@ impl Receive<'_> {
     /// The kernel reports an error: ring bytes that came before it go first.
     fn failed(&mut self, held: Held, channel: &Channel, error: Errno) -> Step {
         let incoming = channel.incoming();
-        let unread = incoming.word().position() != incoming.head();
+        let unread = incoming.word().position() != self.seen;
         if unread || self.buffers.done() > 0 {
             // SAFETY: the receive lock is held.
             unsafe { self.socket.receiving(&held) }.stashed = Some(error.0);
@@ -361,11 +393,11 @@ impl Receive<'_> {
             budget = budget.min(timeout_us * ticks_per_usec());
         }
         let (incoming, fd) = (channel.incoming(), self.socket.fd);
-        let head = incoming.head();
+        let seen = self.seen;
         let (mut looked, look_every) = (ticks(), LOOK_USEC * ticks_per_usec());
         let end = spin::until(budget, || channel.peer_cpu(), || {
             let word = incoming.word();
-            if !word.is_open() || word.position() != head {
+            if !word.is_open() || word.position() != seen {
                 return true;
             }
             // A killed peer, or a sender that raced with our opening, shows only in the kernel.
@@ -402,7 +434,7 @@ impl Receive<'_> {
         let _pin = self.socket.pin();
         let sleeper = Sleeper::enter(self.socket);
         let before = channel.incoming().close();
-        if before.position() != channel.incoming().head() {
+        if before.position() != self.seen {
             return None;
         }
         if before.is_open() {

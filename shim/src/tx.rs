@@ -11,7 +11,7 @@ use driver::sys::{self, Errno};
 use libc::{MSG_NOSIGNAL, MSG_OOB, MSG_ZEROCOPY, c_int, iovec};
 use rows::reasons::Reason;
 
-use crate::buffers::{Buffers, NOTHING};
+use crate::buffers::{Buffers, NOTHING, can_be_buffer};
 use crate::config::{Spin, config};
 use crate::rx::message_over;
 use crate::slot::{Outcome, Socket};
@@ -41,11 +41,44 @@ enum Try {
     Fail(Outcome),
 }
 
+/// The common case, on its own because it must be short: one plain buffer that fits into the open ring of a
+/// reader that keeps up. `None`: nothing was done.
+///
+/// # Safety
+/// The buffer is the caller's promise, as with send(2).
+#[inline]
+pub(crate) unsafe fn quickly(socket: &Socket, buffer: *const u8, length: usize) -> Option<usize> {
+    if socket.slot.owner() != family::pid() {
+        return None;
+    }
+    let held = socket.lock_send();
+    let channel = socket.channel(&held)?;
+    let outgoing = channel.outgoing();
+    let word = outgoing.sendable()?;
+    let capacity = channel.capacity();
+    if outgoing.room(word, capacity as u64) != Ok(capacity as u64) {
+        // Something lies unread: whether its reader still lives is asked on the longer way.
+        return None;
+    }
+    if length == 0 || length > capacity || !can_be_buffer(buffer.cast_mut().cast(), length) {
+        return None;
+    }
+    // SAFETY: the buffer is the caller's promise; the ring is empty and only the lock's holder writes it.
+    unsafe { channel.outgoing_ring().write(word.position(), buffer, length) };
+    if !outgoing.publish(word, length as u64) {
+        return None;
+    }
+    let counters = &socket.card.counters;
+    bump(&counters.ring_sends, 1);
+    bump(&counters.ring_sent_bytes, length as u64);
+    Some(length)
+}
+
 /// Sends the caller's buffers.
 ///
 /// # Safety
 /// The buffers are the caller's promise, as with sendmsg(2).
-#[inline]
+#[inline(never)]
 pub(crate) unsafe fn send(socket: &Socket, vector: &[iovec], flags: c_int) -> Outcome {
     // SAFETY: the caller's contract.
     let Some(buffers) = (unsafe { Buffers::new(vector) }) else { return Outcome::Kernel };

@@ -26,7 +26,7 @@ CASE(dup2_over_a_live_socket) {
     int c = another();
     warm(c);
     SENDS("to the first");
-    if (!server) { C(dup2(c, fd) == fd); }
+    if (!server) { need(fd, 12); C(dup2(c, fd) == fd); }
     step();
     if (server) { wait_ev(fd, 0); state(fd); C(recv(fd, buf, 10, 0)); /* the client's end went away with unread bytes */ Q(send(c, "to the second", 13, 0)); }
     step();

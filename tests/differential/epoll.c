@@ -188,7 +188,7 @@ CASE(control_errors) {
     ADD(ep, fd, EPOLLIN, 1); ADD(ep, fd, EPOLLIN, 2); DEL(ep, fd); DEL(ep, fd); MOD(ep, fd, EPOLLIN, 3); ADD(ep, file, EPOLLIN, 4); ADD(ep, ep, EPOLLIN, 5); ADD(ep, gone, EPOLLIN, 6); ADD(ep, -1, EPOLLIN, 7); ADD(fd, ep, EPOLLIN, 8); ADD(fd, fd, EPOLLIN, 8); ADD(gone, fd, EPOLLIN, 9); ADD(file, fd, EPOLLIN, 9);
     C(epoll_ctl(ep, EPOLL_CTL_ADD, fd, NULL)); C(epoll_ctl(ep, EPOLL_CTL_ADD, fd, (void *)-1)); C(epoll_ctl(ep, 99, fd, g)); C(epoll_ctl(ep, 0, fd, NULL));
     ADD(ep, fd, EPOLLIN, 1); C(epoll_ctl(ep, EPOLL_CTL_DEL, fd, NULL));
-    C(epoll_wait(ep, g, 0, 0)); C(epoll_wait(ep, g, -1, 0)); C(epoll_wait(ep, g, INT_MAX, 0)); C(epoll_wait(fd, g, 4, 0)); C(epoll_wait(gone, g, 4, 0)); C(epoll_wait(-1, g, 4, 0)); C(epoll_wait(file, g, 4, 0)); C(epoll_wait(ep, (void *)-1, 4, 0));
+    C(epoll_wait(ep, g, 0, 0)); C(epoll_wait(ep, g, -1, 0)); C(epoll_wait(fd, g, 4, 0)); C(epoll_wait(gone, g, 4, 0)); C(epoll_wait(-1, g, 4, 0)); C(epoll_wait(file, g, 4, 0)); C(epoll_wait(ep, (void *)-1, 4, 0));
     ADD(ep, fd, EPOLLOUT, 1); C(epoll_wait(ep, (void *)-1, 4, 0)); C(epoll_wait(ep, NULL, 4, 0)); look(ep, 4, 0);
     C(epoll_create(0)); C(epoll_create1(0x123)); T(epoll_create(1) > 2); C(fcntl(epoll_create1(EPOLL_CLOEXEC), F_GETFD)); C(fcntl(epoll_create1(0), F_GETFD));
     ADD(ep, ep2, EPOLLIN, 5); ADD(ep2, ep, EPOLLIN, 5);
@@ -323,7 +323,7 @@ CASE(pwait_signal_mask) {
     Q(sigprocmask(SIG_BLOCK, &block, NULL));
     C(epoll_pwait(ep, &g, 1, -1, &none)); C(usr1s); step();
     kill(getpid(), SIGUSR1); C(epoll_pwait(ep, &g, 1, 0, NULL)); C(epoll_pwait(ep, &g, 1, 0, &block)); C(usr1s); C(epoll_pwait(ep, &g, 1, 0, &none)); C(usr1s);
-    C(epoll_pwait(ep, &g, 0, 0, &none)); C(epoll_pwait(ep, &g, 1, 0, (void *)-1));
+    C(epoll_pwait(ep, &g, 0, 0, &none));
 }
 CASE(pwait_nanoseconds) {
     int ep = make();
@@ -332,12 +332,18 @@ CASE(pwait_nanoseconds) {
         ADD(ep, fd, EPOLLIN, 1);
         struct timespec ts = {0, 90000000};
         long t = now_ms(); C(epoll_pwait2(ep, &g, 1, &ts, NULL)); took(t, 90); out("%ld", ts.tv_nsec);
-        ts.tv_nsec = 1; C(epoll_pwait2(ep, &g, 1, &ts, NULL)); ts.tv_nsec = 0; C(epoll_pwait2(ep, &g, 1, &ts, NULL)); ts.tv_nsec = -1; C(epoll_pwait2(ep, &g, 1, &ts, NULL)); ts.tv_nsec = 1000000000; C(epoll_pwait2(ep, &g, 1, &ts, NULL)); ts.tv_sec = -1; C(epoll_pwait2(ep, &g, 1, &ts, NULL)); C(epoll_pwait2(ep, &g, 1, (void *)-1, NULL));
+        ts.tv_nsec = 1; C(epoll_pwait2(ep, &g, 1, &ts, NULL)); ts.tv_nsec = 0; C(epoll_pwait2(ep, &g, 1, &ts, NULL)); ts.tv_nsec = -1; C(epoll_pwait2(ep, &g, 1, &ts, NULL)); ts.tv_nsec = 1000000000; C(epoll_pwait2(ep, &g, 1, &ts, NULL)); ts.tv_sec = -1; C(epoll_pwait2(ep, &g, 1, &ts, NULL));
         t = now_ms(); C(epoll_wait(ep, &g, 1, 70)); took(t, 70);
     }
     step();
     if (server) { wait_peer_asleep(); Q(send(fd, "x", 1, 0)); } else { C(epoll_pwait2(ep, &g, 1, NULL, NULL)); out("%s", mask(g.events)); }
     step();
+}
+CASE(wild_arguments) {
+    int ep = make();
+    struct epoll_event g;
+    ADD(ep, fd, EPOLLOUT, 1);
+    C(epoll_wait(ep, &g, INT_MAX, 0)); C(epoll_wait(ep, (void *)-1, 4, 0)); C(epoll_pwait(ep, &g, 1, 0, (void *)-1)); C(epoll_pwait2(ep, &g, 1, (void *)-1, NULL));
 }
 CASE(inherited_over_fork) {
     int ep = make();

@@ -208,6 +208,12 @@ static void need(int fd, int n) {
     }
     out("HARNESS: waited 10 s in vain for %d bytes, there are %d", n, have);
 }
+/* Until the peer's kernel has acknowledged what we sent: Nagle's algorithm may hold a small send back for as long as a delayed
+ * acknowledgement takes (40 ms), and under load the loopback is not synchronous. By system call: it is about the kernel. */
+static void delivered(int fd) {
+    int n = 0;
+    for (int i = 0; i < 2000 && syscall(SYS_ioctl, fd, SIOCOUTQ, &n) == 0 && n; i++) nap_ms(1);
+}
 /* Until that thread sleeps in the kernel (for a peer that is about to block). It is no error if it does not: it only makes
  * the state under test likelier. */
 static void wait_asleep(pid_t pid, pid_t tid) {

@@ -10,6 +10,7 @@ use crate::{meet, rx};
 ///
 /// # Safety
 /// The caller's contract for the buffers and for `call`.
+#[inline(never)]
 unsafe fn by_path(fd: c_int, vector: &[iovec], flags: c_int, call: impl Fn() -> isize) -> isize {
     loop {
         let Some(socket) = slot::find(fd) else { return call() };
@@ -36,6 +37,25 @@ unsafe fn by_path(fd: c_int, vector: &[iovec], flags: c_int, call: impl Fn() -> 
     }
 }
 
+/// One plain buffer: the short way first.
+///
+/// # Safety
+/// As [`by_path`].
+#[inline]
+unsafe fn plain(fd: c_int, buffer: *mut c_void, length: size_t, flags: c_int, call: impl Fn() -> isize) -> isize {
+    if flags & !(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) == 0
+        && let Some(socket) = slot::find(fd)
+    {
+        let _guard = Guard::enter();
+        // SAFETY: the caller's contract.
+        if let Some(count) = unsafe { rx::quickly(&socket, buffer.cast(), length) } {
+            return count as isize;
+        }
+    }
+    // SAFETY: the caller's contract.
+    unsafe { by_path(fd, &one(buffer, length), flags, call) }
+}
+
 fn one(buffer: *mut c_void, length: size_t) -> [iovec; 1] {
     [iovec { iov_base: buffer, iov_len: length }]
 }
@@ -59,7 +79,7 @@ pub(super) unsafe fn vector<'a>(vector: *const iovec, count: usize) -> Option<&'
 /// read(2).
 pub unsafe fn read(fd: c_int, buffer: *mut c_void, length: size_t) -> ssize_t {
     // SAFETY: the caller's contract.
-    unsafe { by_path(fd, &one(buffer, length), 0, || real::read(fd, buffer, length)) }
+    unsafe { plain(fd, buffer, length, 0, || real::read(fd, buffer, length)) }
 }
 
 /// # Safety
@@ -93,7 +113,7 @@ pub unsafe fn preadv2(fd: c_int, list: *const iovec, count: c_int, offset: off_t
 /// recv(2).
 pub unsafe fn recv(fd: c_int, buffer: *mut c_void, length: size_t, flags: c_int) -> ssize_t {
     // SAFETY: the caller's contract.
-    unsafe { by_path(fd, &one(buffer, length), flags, || real::recv(fd, buffer, length, flags)) }
+    unsafe { plain(fd, buffer, length, flags, || real::recv(fd, buffer, length, flags)) }
 }
 
 /// # Safety
@@ -101,7 +121,7 @@ pub unsafe fn recv(fd: c_int, buffer: *mut c_void, length: size_t, flags: c_int)
 pub unsafe fn recvfrom(fd: c_int, buffer: *mut c_void, length: size_t, flags: c_int, address: *mut sockaddr, address_length: *mut socklen_t) -> ssize_t {
     // SAFETY: the caller's contract.
     let result = unsafe {
-        by_path(fd, &one(buffer, length), flags, || real::recvfrom(fd, buffer, length, flags, address, address_length))
+        plain(fd, buffer, length, flags, || real::recvfrom(fd, buffer, length, flags, address, address_length))
     };
     // TCP gives no address: inet_recvmsg in net/ipv4/af_inet.c.
     if result >= 0 && !address.is_null() && !address_length.is_null() && slot::find(fd).is_some() {

@@ -17,6 +17,7 @@ const FILE_MAX: usize = 64 << 10;
 ///
 /// # Safety
 /// The caller's contract for the buffers and for `call`.
+#[inline(never)]
 unsafe fn by_path(fd: c_int, vector: &[iovec], flags: c_int, call: impl Fn() -> isize) -> isize {
     loop {
         let Some(socket) = slot::find(fd) else { return call() };
@@ -43,6 +44,25 @@ unsafe fn by_path(fd: c_int, vector: &[iovec], flags: c_int, call: impl Fn() -> 
     }
 }
 
+/// One plain buffer: the short way first.
+///
+/// # Safety
+/// As [`by_path`].
+#[inline]
+unsafe fn plain(fd: c_int, buffer: *const c_void, length: size_t, flags: c_int, call: impl Fn() -> isize) -> isize {
+    if flags & !(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) == 0
+        && let Some(socket) = slot::find(fd)
+    {
+        let _guard = Guard::enter();
+        // SAFETY: the caller's contract.
+        if let Some(count) = unsafe { tx::quickly(&socket, buffer.cast(), length) } {
+            return count as isize;
+        }
+    }
+    // SAFETY: the caller's contract.
+    unsafe { by_path(fd, &one(buffer, length), flags, call) }
+}
+
 fn one(buffer: *const c_void, length: size_t) -> [iovec; 1] {
     [iovec { iov_base: buffer.cast_mut(), iov_len: length }]
 }
@@ -51,7 +71,7 @@ fn one(buffer: *const c_void, length: size_t) -> [iovec; 1] {
 /// write(2).
 pub unsafe fn write(fd: c_int, buffer: *const c_void, length: size_t) -> ssize_t {
     // SAFETY: the caller's contract.
-    unsafe { by_path(fd, &one(buffer, length), 0, || real::write(fd, buffer, length)) }
+    unsafe { plain(fd, buffer, length, 0, || real::write(fd, buffer, length)) }
 }
 
 /// # Safety
@@ -85,7 +105,7 @@ pub unsafe fn pwritev2(fd: c_int, list: *const iovec, count: c_int, offset: off_
 /// send(2).
 pub unsafe fn send(fd: c_int, buffer: *const c_void, length: size_t, flags: c_int) -> ssize_t {
     // SAFETY: the caller's contract.
-    unsafe { by_path(fd, &one(buffer, length), flags, || real::send(fd, buffer, length, flags)) }
+    unsafe { plain(fd, buffer, length, flags, || real::send(fd, buffer, length, flags)) }
 }
 
 /// # Safety
@@ -96,7 +116,7 @@ pub unsafe fn sendto(fd: c_int, buffer: *const c_void, length: size_t, flags: c_
         unsafe { real::sendto(fd, buffer, length, flags, address, address_length) }
     };
     // SAFETY: the caller's contract.
-    unsafe { by_path(fd, &one(buffer, length), flags, call) }
+    unsafe { plain(fd, buffer, length, flags, call) }
 }
 
 /// # Safety
