@@ -11,7 +11,10 @@ use std::hint::{black_box, spin_loop};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicU64, Ordering::{Acquire, Release}};
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Release},
+};
 use std::time::Instant;
 
 use driver::channel::Channel;
@@ -59,7 +62,8 @@ impl Ends {
 }
 
 fn main() {
-    let arguments: Vec<usize> = std::env::args().skip(1).map(|text| text.parse().expect("a number")).collect();
+    let arguments: Vec<usize> =
+        std::env::args().skip(1).map(|text| text.parse().expect("a number")).collect();
     let cores = match arguments[..] {
         [a, b, ..] => [a, b],
         _ => [0, 1],
@@ -190,7 +194,10 @@ fn bulk(cores: [usize; 2], rounds: usize) {
             let mut cells = Vec::new();
             for ends in &ends {
                 for copying in COPYINGS {
-                    cells.push(((write, ends.connector.capacity(), copying), ring_bulk(ends, write, total, copying, cores)));
+                    cells.push((
+                        (write, ends.connector.capacity(), copying),
+                        ring_bulk(ends, write, total, copying, cores),
+                    ));
                 }
             }
             // The first round touches the memory.
@@ -210,7 +217,9 @@ fn bulk(cores: [usize; 2], rounds: usize) {
     for (write, _) in WRITES {
         for copying in COPYINGS {
             print!("{write:<10} {:<14}", format!("{copying:?}"));
-            for values in RINGS.iter().map(|&capacity| &rings[&(write, capacity, copying)]).chain([&kernel[&write]]) {
+            for values in
+                RINGS.iter().map(|&capacity| &rings[&(write, capacity, copying)]).chain([&kernel[&write]])
+            {
                 let best = values.iter().copied().fold(0.0, f64::max);
                 print!(" {:>13}", format!("{:.2}/{best:.2}", median(values.iter().copied())));
             }
@@ -222,7 +231,8 @@ fn bulk(cores: [usize; 2], rounds: usize) {
         print!("{write:<10} {:<14}", "");
         for capacity in RINGS {
             let ratios = [Copying::Streaming, Copying::PlainLazyHead].map(|copying| {
-                let pairs = rings[&(write, capacity, copying)].iter().zip(&rings[&(write, capacity, Copying::Plain)]);
+                let pairs =
+                    rings[&(write, capacity, copying)].iter().zip(&rings[&(write, capacity, Copying::Plain)]);
                 median(pairs.map(|(rate, plain)| rate / plain))
             });
             print!(" {:>13}", format!("{:.2}, {:.2}", ratios[0], ratios[1]));
@@ -287,7 +297,8 @@ fn kernel_bulk(write: usize, total: usize, cores: [usize; 2]) -> f64 {
 /// Sends all of `bytes`; `room` is what was free when `head` was last read.
 #[inline]
 fn send(channel: &Channel, bytes: &[u8], copying: Copying, room: &mut u64) {
-    let (direction, ring, capacity) = (channel.outgoing(), channel.outgoing_ring(), channel.capacity() as u64);
+    let (direction, ring, capacity) =
+        (channel.outgoing(), channel.outgoing_ring(), channel.capacity() as u64);
     let mut rest = bytes;
     while !rest.is_empty() {
         let word = direction.sendable().expect("nobody closes here");
@@ -329,7 +340,8 @@ fn receive_some(channel: &Channel, buffer: &mut [u8]) -> usize {
     let (direction, ring) = (channel.incoming(), channel.incoming_ring());
     let head = direction.head();
     loop {
-        let there = available(direction.word().position(), head, channel.capacity() as u64).expect("an honest peer");
+        let there =
+            available(direction.word().position(), head, channel.capacity() as u64).expect("an honest peer");
         if there > 0 {
             let count = buffer.len().min(there as usize);
             // SAFETY: the buffer has room, and `count` is at most what the ring holds.

@@ -8,7 +8,10 @@
 //! rights can harm only the sockets that it shares.
 
 use core::ffi::CStr;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::{Acquire, Relaxed, Release, SeqCst}};
+use core::sync::atomic::{
+    AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
+};
 
 use crate::sys::{self, Errno, Fd};
 
@@ -199,7 +202,8 @@ impl Table {
         let bytes = HEADER_BYTES + CARDS_MAX * size_of::<Card>();
         let file = sys::memfd_create(MEMFD_NAME, libc::MFD_CLOEXEC).ok();
         let file = file.filter(|file| sys::ftruncate(file, bytes).is_ok());
-        let kind = libc::MAP_SHARED | libc::MAP_NORESERVE | if file.is_none() { libc::MAP_ANONYMOUS } else { 0 };
+        let kind =
+            libc::MAP_SHARED | libc::MAP_NORESERVE | if file.is_none() { libc::MAP_ANONYMOUS } else { 0 };
         let base = sys::mmap(file.as_ref(), bytes, libc::PROT_READ | libc::PROT_WRITE, kind)?;
         let table = Self { base };
         let header = table.header();
@@ -474,7 +478,8 @@ impl Reader {
         let mut error = std::io::Error::from(std::io::ErrorKind::NotFound);
         for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
             let path = entry?.path();
-            let is_table = std::fs::read_link(&path).is_ok_and(|to| to.to_string_lossy().starts_with("/memfd:accel-cards"));
+            let is_table = std::fs::read_link(&path)
+                .is_ok_and(|to| to.to_string_lossy().starts_with("/memfd:accel-cards"));
             if is_table {
                 match Self::map(&path) {
                     Ok(reader) => return Ok(reader),

@@ -110,7 +110,9 @@ pub fn owner_of(family: u8, local: &Endpoint, remote: &Endpoint) -> sys::Result<
     unsafe { sys::send(socket.raw(), (&raw const request).cast(), size_of::<Request>(), 0)? };
     let mut buffer = [0u64; 128];
     // SAFETY: the buffer is writable for its size.
-    let count = unsafe { sys::recv(socket.raw(), buffer.as_mut_ptr().cast(), size_of_val(&buffer), libc::MSG_DONTWAIT)? };
+    let count = unsafe {
+        sys::recv(socket.raw(), buffer.as_mut_ptr().cast(), size_of_val(&buffer), libc::MSG_DONTWAIT)?
+    };
     read_answer(&buffer, count)
 }
 

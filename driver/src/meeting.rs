@@ -72,7 +72,11 @@ impl Tuple {
         };
         let mapped = |end: &Endpoint| end.address[..12] == PREFIX;
         if self.family == libc::AF_INET6 as u8 && mapped(&self.local) && mapped(&self.remote) {
-            return Self { family: libc::AF_INET as u8, local: strip(self.local), remote: strip(self.remote) };
+            return Self {
+                family: libc::AF_INET as u8,
+                local: strip(self.local),
+                remote: strip(self.remote),
+            };
         }
         self
     }
@@ -149,7 +153,7 @@ impl Door {
     }
 
     /// Looks whether the connector came, without blocking; on success its memory, mapped and accepted.
-    pub fn answer(&mut self, tuple: &Tuple, peers: Peers) -> core::result::Result<Channel, Refusal> {
+    pub fn answer(&mut self, tuple: &Tuple, peers: Peers) -> Result<Channel, Refusal> {
         if self.visitor.is_none() {
             self.visitor = Some(match sys::accept(&self.listener) {
                 Ok(visitor) => visitor,
@@ -175,8 +179,9 @@ impl Door {
 }
 
 /// The connector's half: if the acceptor listens, checks who it is and sends it new memory.
-pub fn offer(fd: i32, tuple: &Tuple, peers: Peers, ring_bytes: usize) -> core::result::Result<Channel, Refusal> {
-    let visit = sys::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_NONBLOCK, 0).map_err(Refusal::Forbidden)?;
+pub fn offer(fd: i32, tuple: &Tuple, peers: Peers, ring_bytes: usize) -> Result<Channel, Refusal> {
+    let visit = sys::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_NONBLOCK, 0)
+        .map_err(Refusal::Forbidden)?;
     match sys::connect(&visit, &Tuple::door_name(&tuple.local, &tuple.remote, tuple.family)) {
         Ok(()) => {}
         Err(Errno(libc::ECONNREFUSED | libc::EAGAIN | libc::EINTR)) => return Err(Refusal::NotYet),
@@ -197,7 +202,7 @@ pub fn offer(fd: i32, tuple: &Tuple, peers: Peers, ring_bytes: usize) -> core::r
 
 /// Checks the process at the other end of the AF_UNIX connection against the TCP socket at the other end of
 /// the TCP connection, and both against the policy.
-fn check_peer(visit: &Fd, tuple: &Tuple, peers: Peers) -> core::result::Result<diag::Owner, Refusal> {
+fn check_peer(visit: &Fd, tuple: &Tuple, peers: Peers) -> Result<diag::Owner, Refusal> {
     let mirror = tuple.mirrored();
     let owner = match find(&mirror) {
         Ok(owner) => owner,
@@ -205,7 +210,8 @@ fn check_peer(visit: &Fd, tuple: &Tuple, peers: Peers) -> core::result::Result<d
         Err(error) => return Err(Refusal::Forbidden(error)),
     };
     let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
-    sys::getsockopt(visit.raw(), libc::SOL_SOCKET, libc::SO_PEERCRED, &mut peer).map_err(Refusal::Forbidden)?;
+    sys::getsockopt(visit.raw(), libc::SOL_SOCKET, libc::SO_PEERCRED, &mut peer)
+        .map_err(Refusal::Forbidden)?;
     if peer.uid != owner.uid {
         return Err(Refusal::Stranger);
     }
@@ -229,7 +235,9 @@ fn find(end: &Tuple) -> sys::Result<diag::Owner> {
 /// `/proc/sys/kernel/overflowuid`: the uid shown for users that a user namespace does not map.
 fn overflow_uid() -> u32 {
     let mut text = [0u8; 16];
-    read_file(c"/proc/sys/kernel/overflowuid", &mut text).and_then(|text| text.trim().parse().ok()).unwrap_or(65534)
+    read_file(c"/proc/sys/kernel/overflowuid", &mut text)
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(65534)
 }
 
 /// Whether a process lives in a PID namespace below ours: its status then lists more than one id.
@@ -267,15 +275,17 @@ struct Control {
 
 fn send(visit: &Fd, letter: &Letter, memory: &Fd) -> sys::Result<()> {
     let length = size_of::<libc::cmsghdr>() + size_of::<i32>();
-    let header = libc::cmsghdr { cmsg_len: length as _, cmsg_level: libc::SOL_SOCKET, cmsg_type: libc::SCM_RIGHTS };
+    let header =
+        libc::cmsghdr { cmsg_len: length as _, cmsg_level: libc::SOL_SOCKET, cmsg_type: libc::SCM_RIGHTS };
     let mut control = Control { header, fd: memory.raw(), pad: 0 };
-    let mut vector = libc::iovec { iov_base: (&raw const *letter).cast_mut().cast(), iov_len: size_of::<Letter>() };
+    let mut vector =
+        libc::iovec { iov_base: (&raw const *letter).cast_mut().cast(), iov_len: size_of::<Letter>() };
     let message = message(&mut vector, &mut control);
     // SAFETY: the message points to the locals above.
     unsafe { sys::sendmsg(visit.raw(), &raw const message, libc::MSG_NOSIGNAL) }.map(drop)
 }
 
-fn receive(visitor: &Fd) -> core::result::Result<(Letter, Fd), Refusal> {
+fn receive(visitor: &Fd) -> Result<(Letter, Fd), Refusal> {
     let header = libc::cmsghdr { cmsg_len: 0, cmsg_level: 0, cmsg_type: 0 };
     let mut control = Control { header, fd: -1, pad: -1 };
     let mut letter = Letter { version: 0, zero: 0, cookie: 0 };
@@ -290,7 +300,7 @@ fn receive(visitor: &Fd) -> core::result::Result<(Letter, Fd), Refusal> {
     }
     let memory = Fd::own(control.fd);
     // A second descriptor would fit into the padding: it is not ours to keep.
-    if control.header.cmsg_len as usize > expected {
+    if control.header.cmsg_len > expected {
         drop(Fd::own(control.pad));
         return Err(Refusal::Stranger);
     }

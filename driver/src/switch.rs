@@ -21,12 +21,15 @@
 //! The peer may write anything here at any time. Nothing that is read from these words is used as an index
 //! before [`available`] or [`Sending::room`] has bounded it.
 
+#[cfg(not(loom))]
+use core::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
+};
 #[cfg(loom)]
 use loom::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 #[cfg(loom)]
 use word::AtomicU64;
-#[cfg(not(loom))]
-use core::sync::atomic::{AtomicU64, Ordering::{Acquire, Relaxed, Release, SeqCst}};
 
 /// The direction is on the kernel.
 pub const CLOSED: u64 = 1 << 63;
@@ -107,7 +110,13 @@ impl Direction {
     #[must_use]
     #[cfg_attr(loom, allow(clippy::missing_const_for_fn))]
     pub fn new() -> Self {
-        Self { tail: Line::new(CLOSED), head: Line::new(0), k: Line::new(0), ksent: Line::new(0), kread: Line::new(0) }
+        Self {
+            tail: Line::new(CLOSED),
+            head: Line::new(0),
+            k: Line::new(0),
+            ksent: Line::new(0),
+            kread: Line::new(0),
+        }
     }
 
     /// Reads the word; what it covers is readable after this.

@@ -322,7 +322,12 @@ pub unsafe fn poll(fds: *mut libc::pollfd, count: usize, timeout_ms: c_int) -> R
 ///
 /// # Safety
 /// `events` must be valid for `count` entries.
-pub unsafe fn epoll_wait(fd: c_int, events: *mut libc::epoll_event, count: c_int, timeout_ms: c_int) -> Result<usize> {
+pub unsafe fn epoll_wait(
+    fd: c_int,
+    events: *mut libc::epoll_event,
+    count: c_int,
+    timeout_ms: c_int,
+) -> Result<usize> {
     call!(libc::SYS_epoll_pwait, fd, events, count, timeout_ms as isize, 0usize, 8usize)
 }
 
@@ -330,7 +335,12 @@ pub unsafe fn epoll_wait(fd: c_int, events: *mut libc::epoll_event, count: c_int
 ///
 /// # Safety
 /// `event` must be readable unless the operation ignores it.
-pub unsafe fn epoll_ctl(set: c_int, operation: c_int, fd: c_int, event: *mut libc::epoll_event) -> Result<()> {
+pub unsafe fn epoll_ctl(
+    set: c_int,
+    operation: c_int,
+    fd: c_int,
+    event: *mut libc::epoll_event,
+) -> Result<()> {
     call!(libc::SYS_epoll_ctl, set, operation, fd, event).map(drop)
 }
 

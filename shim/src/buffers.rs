@@ -25,7 +25,12 @@ impl<'a> Buffers<'a> {
             total = total.checked_add(buffer.iov_len)?;
             faulty |= buffer.iov_len != 0 && !can_be_buffer(buffer.iov_base, buffer.iov_len);
         }
-        (isize::try_from(total).is_ok() && vector.len() <= 1024).then_some(Self { vector, total, done: 0, faulty })
+        (isize::try_from(total).is_ok() && vector.len() <= 1024).then_some(Self {
+            vector,
+            total,
+            done: 0,
+            faulty,
+        })
     }
 
     /// Whether a copy would fault.

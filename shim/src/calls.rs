@@ -6,17 +6,21 @@ mod send;
 mod socket;
 mod wait;
 
-pub use descriptor::*;
-pub use receive::*;
-pub use send::*;
-pub use socket::*;
-pub use wait::*;
+pub(crate) use descriptor::*;
+pub(crate) use receive::*;
+pub(crate) use send::*;
+pub(crate) use socket::*;
+pub(crate) use wait::*;
 
-pub use crate::fortify::*;
-pub use crate::process::*;
-pub use crate::rawcall::syscall;
-pub use crate::signals::{sigaction, siginterrupt, signal, sigset, sysv_signal};
-pub use crate::stdio::*;
+// Used by the generated exports, which unit tests do not have.
+#[cfg_attr(test, allow(unused_imports))]
+pub(crate) use crate::{
+    fortify::*,
+    process::*,
+    rawcall::syscall,
+    signals::{sigaction, siginterrupt, signal, sigset, sysv_signal},
+    stdio::*,
+};
 
 use crate::errno;
 use crate::slot::Outcome;

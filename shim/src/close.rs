@@ -214,7 +214,11 @@ fn send_ring_rest(socket: &Socket, channel: &Channel) {
 
 /// While bytes of ours lie unread in the ring, a thread that would sleep on the socket sleeps in slices: the
 /// peer may give its end away, and then nobody but us can bring it those bytes. `None`: look again.
-pub(crate) fn sleep_watching(socket: &Socket, channel: &Channel, deadline: Option<u64>) -> Option<sys::Result<()>> {
+pub(crate) fn sleep_watching(
+    socket: &Socket,
+    channel: &Channel,
+    deadline: Option<u64>,
+) -> Option<sys::Result<()>> {
     let mut slice_ms = 1;
     while !channel.outgoing().is_consumed() {
         if channel.outgoing().word().is_revoked() && channel.peer_gave_up() {

@@ -6,16 +6,19 @@
 //! next message of each comes by the kernel. A direction is not opened while a thread sleeps on a set that
 //! watches it. Cost grows with the open members, not with the watched ones.
 
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::{Acquire, Relaxed, SeqCst}};
+use core::sync::atomic::{
+    AtomicPtr, AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed, SeqCst},
+};
 use std::collections::BTreeMap;
 
 use driver::channel::Channel;
 use libc::c_int;
 
-use crate::fdtable::{self, Entry, Name};
-use crate::slot::{self, Socket};
-use crate::lock::{Held, Lock};
 use crate::family;
+use crate::fdtable::{self, Entry, Name};
+use crate::lock::{Held, Lock};
+use crate::slot::{self, Socket};
 
 mod control;
 mod wait;
@@ -153,7 +156,8 @@ pub(crate) fn find(fd: c_int) -> Option<&'static Set> {
 /// A set that was inherited over fork is used here: from now on it and its members are the kernel's.
 #[cold]
 fn used_by_child(fd: c_int, set: &Set) {
-    let members: Vec<(c_int, Name)> = set.lock().members.iter().map(|(fd, member)| (*fd, member.name)).collect();
+    let members: Vec<(c_int, Name)> =
+        set.lock().members.iter().map(|(fd, member)| (*fd, member.name)).collect();
     for (fd, name) in members {
         let socket = slot::by_name(fd, name);
         if socket.is_current() {

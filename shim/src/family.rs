@@ -6,7 +6,10 @@
 
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::{Acquire, Relaxed, Release, SeqCst}};
+use core::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
+};
 
 use driver::cards::{Path, Table, flag};
 use driver::channel::Channel;
@@ -98,7 +101,7 @@ pub(crate) fn is_inert() -> bool {
 
 /// No upgrade from now on: the system forbids what it needs, or is about to. What has rings keeps them: they
 /// need no system call that the program itself does not make.
-pub fn go_inert(reason: Reason) {
+pub(crate) fn go_inert(reason: Reason) {
     if !INERT.swap(true, SeqCst) && STARTED.load(Acquire) == YES {
         table().count_reason(reason as u8);
         meet::drop_all_pending();
@@ -106,7 +109,7 @@ pub fn go_inert(reason: Reason) {
 }
 
 /// The process entered another network namespace: pending names lie in the old one.
-pub fn namespace_changed() {
+pub(crate) fn namespace_changed() {
     if STARTED.load(Acquire) == YES {
         let _guard = guard::Guard::enter();
         meet::drop_all_pending();
@@ -157,7 +160,7 @@ fn first_use(socket: &Socket) {
 }
 
 /// Before fork, in the parent: nothing may be pending, and no table half changed.
-pub fn fork_prepare() {
+pub(crate) fn fork_prepare() {
     if STARTED.load(Acquire) == YES {
         let _guard = guard::Guard::enter();
         meet::drop_all_pending();
@@ -166,14 +169,14 @@ pub fn fork_prepare() {
 }
 
 /// After fork, in the parent.
-pub fn fork_parent() {
+pub(crate) fn fork_parent() {
     if STARTED.load(Acquire) == YES {
         epoll::unlock_all();
     }
 }
 
 /// After fork, in the parent: the child holds every description, even if it has not begun to run.
-pub fn fork_parent_of(child: u32) {
+pub(crate) fn fork_parent_of(child: u32) {
     if STARTED.load(Acquire) == YES {
         let _guard = guard::Guard::enter();
         join_all(child);
@@ -192,7 +195,7 @@ fn join_all(pid: u32) {
 }
 
 /// After fork, in the child: it holds every description that its descriptors name.
-pub fn fork_child() {
+pub(crate) fn fork_child() {
     if STARTED.load(Acquire) != YES {
         return;
     }
@@ -205,14 +208,15 @@ pub fn fork_child() {
 
 /// Before exec: what survives into the new program is given to the kernel. 0 to 2, systemd's descriptors, and
 /// what nobody else holds count as handed over; the rest are leaks and are left alone.
-pub fn exec_prepare() {
+pub(crate) fn exec_prepare() {
     if STARTED.load(Acquire) != YES || crate::process::in_vfork_child() {
         return;
     }
     let _guard = guard::Guard::enter();
     fdtable::for_each(|fd, entry| {
         let Entry::Socket(name) = entry else { return };
-        let closes = sys::fcntl(fd, libc::F_GETFD, 0).is_ok_and(|flags| flags as c_int & libc::FD_CLOEXEC != 0);
+        let closes =
+            sys::fcntl(fd, libc::F_GETFD, 0).is_ok_and(|flags| flags as c_int & libc::FD_CLOEXEC != 0);
         let socket = slot::by_name(fd, name);
         if !closes && (fd <= 2 || socket.card.is_sole_holder(pid()) || socket.slot.owner() == pid()) {
             close::give_away(&socket, Reason::GivenAway);
@@ -222,10 +226,10 @@ pub fn exec_prepare() {
 }
 
 /// The exec failed: what was given away stays on the kernel, the rest goes on.
-pub fn exec_failed() {}
+pub(crate) fn exec_failed() {}
 
 /// The socket behind a descriptor goes where accel cannot follow.
-pub fn give_away(fd: c_int, reason: Reason) {
+pub(crate) fn give_away(fd: c_int, reason: Reason) {
     if let Some(socket) = slot::find(fd) {
         let _guard = guard::Guard::enter();
         close::give_away(&socket, reason);
@@ -233,7 +237,7 @@ pub fn give_away(fd: c_int, reason: Reason) {
 }
 
 /// The process ends: nobody will read what is put into its rings from here on.
-pub fn exiting() {
+pub(crate) fn exiting() {
     if STARTED.load(Acquire) != YES || crate::process::in_vfork_child() {
         return;
     }

@@ -4,7 +4,10 @@
 //! The ACTIVE bit says that data calls must come to us; a socket that stays on the kernel for good keeps its
 //! entry, for `close` and `dup`, without that bit.
 
-use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering::{Acquire, Relaxed, Release, SeqCst}};
+use core::sync::atomic::{
+    AtomicI32, AtomicPtr, AtomicU64, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
+};
 
 use driver::sys;
 use libc::c_int;
@@ -47,7 +50,9 @@ static END: AtomicI32 = AtomicI32::new(0);
 pub(crate) fn start() -> bool {
     let length = (sys::descriptor_limits().1 as usize).clamp(1024, ENTRIES_MAX);
     let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    let Ok(base) = sys::mmap(None, length * 8, libc::PROT_READ | libc::PROT_WRITE, kind) else { return false };
+    let Ok(base) = sys::mmap(None, length * 8, libc::PROT_READ | libc::PROT_WRITE, kind) else {
+        return false;
+    };
     TABLE.store(base.cast(), Release);
     LENGTH.store(length, SeqCst);
     true
@@ -98,7 +103,8 @@ pub(crate) fn set(fd: c_int, entry: Entry) -> bool {
     let Some(slot) = slot(fd) else { return false };
     END.fetch_max(fd + 1, Relaxed);
     let pack = |kind: u64, name: Name| {
-        kind | u64::from(name.generation) << GENERATION_SHIFT & (GENERATION << GENERATION_SHIFT) | u64::from(name.index)
+        kind | u64::from(name.generation) << GENERATION_SHIFT & (GENERATION << GENERATION_SHIFT)
+            | u64::from(name.index)
     };
     slot.store(
         match entry {

@@ -13,6 +13,7 @@
 //! **Life of a process.** [`family`]: fork, exec, exit. [`epoll`], [`poll`] and [`select`] wait over any mix.
 
 #![deny(clippy::undocumented_unsafe_blocks)]
+#![cfg_attr(test, allow(dead_code))] // without the exports much is unused
 
 mod buffers;
 mod calls;

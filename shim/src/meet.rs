@@ -5,7 +5,10 @@
 //! [`driver::meeting`]. Both then *commit*: under both locks, with no call of this process inside the kernel,
 //! the byte counts become the kernel's own, and from there on each byte is counted.
 
-use core::sync::atomic::{AtomicU32, Ordering::{Relaxed, SeqCst}};
+use core::sync::atomic::{
+    AtomicU32,
+    Ordering::{Relaxed, SeqCst},
+};
 
 use driver::cards::Path;
 use driver::channel::{Channel, Side};
@@ -257,7 +260,9 @@ fn begin(socket: &Socket, meeting: &mut Meeting, messages: u32) -> Result<(), Re
             meeting.next = 0;
             socket.card.describe(socket.fd, Path::Meeting, Reason::None as u8);
         }
-        false if messages > config().local_after.saturating_add(TRIES_UNTIL) => return Err(Reason::PeerPlain),
+        false if messages > config().local_after.saturating_add(TRIES_UNTIL) => {
+            return Err(Reason::PeerPlain);
+        }
         false => back_off(meeting, messages),
     }
     Ok(())
@@ -369,8 +374,8 @@ fn commit(socket: &Socket, both: &Both, channel: Channel) -> bool {
 
 /// Bytes that the program has read from, and given to, the kernel since the connection began.
 fn kernel_counts(socket: &Socket) -> Option<(u64, u64)> {
-    const SIOCINQ: u64 = libc::FIONREAD as u64;
-    const SIOCOUTQ: u64 = libc::TIOCOUTQ as u64;
+    const SIOCINQ: u64 = libc::FIONREAD;
+    const SIOCOUTQ: u64 = libc::TIOCOUTQ;
     for _ in 0..16 {
         let before = TcpCounts::of(socket.fd)?;
         let queued_in = sys::ioctl_int(socket.fd, SIOCINQ).ok()? as u64;

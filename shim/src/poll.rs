@@ -43,7 +43,10 @@ pub(crate) struct Poll<'a> {
 
 /// Whether any of the descriptors has rings, or is a set that may hold such: otherwise libc alone answers.
 pub(crate) fn concerns_us(mut fds: impl Iterator<Item = c_int>) -> bool {
-    fds.any(|fd| fdtable::is_active(fd) && (epoll::find(fd).is_some() || slot::find(fd).is_some_and(|socket| socket.is_live())))
+    fds.any(|fd| {
+        fdtable::is_active(fd)
+            && (epoll::find(fd).is_some() || slot::find(fd).is_some_and(|socket| socket.is_live()))
+    })
 }
 
 impl<'a> Poll<'a> {
@@ -58,7 +61,9 @@ impl<'a> Poll<'a> {
                 let held = socket.lock_receive();
                 if let Some(channel) = socket.channel(&held).copied() {
                     let pin = socket.pin();
-                    if watched.len() < WATCHED_MAX || channel.incoming().close().position() != channel.incoming().head() {
+                    if watched.len() < WATCHED_MAX
+                        || channel.incoming().close().position() != channel.incoming().head()
+                    {
                         watched.push(Watched { index, socket, channel, _pin: pin });
                     }
                 }
@@ -69,7 +74,10 @@ impl<'a> Poll<'a> {
 
     /// Waits. `sleep` is the program's own blocking call with the nanoseconds that are left; it fills the
     /// array. The result is what poll(2) returns.
-    pub(crate) fn wait(&mut self, sleep: impl Fn(&mut [pollfd], Option<u64>) -> sys::Result<usize>) -> sys::Result<usize> {
+    pub(crate) fn wait(
+        &mut self,
+        sleep: impl Fn(&mut [pollfd], Option<u64>) -> sys::Result<usize>,
+    ) -> sys::Result<usize> {
         loop {
             if self.is_readable() {
                 spin::record_ready();
@@ -104,10 +112,14 @@ impl<'a> Poll<'a> {
         }
     }
 
-    fn sleep(&mut self, sleep: &impl Fn(&mut [pollfd], Option<u64>) -> sys::Result<usize>) -> Option<sys::Result<usize>> {
+    fn sleep(
+        &mut self,
+        sleep: &impl Fn(&mut [pollfd], Option<u64>) -> sys::Result<usize>,
+    ) -> Option<sys::Result<usize>> {
         let left = self.left();
         let sleepers: Vec<Sleeper> = self.watched.iter().map(Watched::close_for_sleep).collect();
-        let in_sets: Vec<epoll::Sleeping> = self.sets.iter().map(|(_, set)| epoll::Sleeping::enter(set)).collect();
+        let in_sets: Vec<epoll::Sleeping> =
+            self.sets.iter().map(|(_, set)| epoll::Sleeping::enter(set)).collect();
         let sets_have = self.sets.iter().fold(false, |has, (_, set)| has | epoll::close_for_sleep(set));
         if sets_have || self.is_readable() {
             return None;
@@ -133,12 +145,17 @@ impl<'a> Poll<'a> {
     /// Whether some ring makes a descriptor readable that was asked about.
     fn is_readable(&self) -> bool {
         self.watched.iter().any(|one| self.fds[one.index].events & READ != 0 && one.has_bytes())
-            || self.sets.iter().any(|(index, set)| self.fds[*index].events & READ != 0 && epoll::has_something(set))
+            || self
+                .sets
+                .iter()
+                .any(|(index, set)| self.fds[*index].events & READ != 0 && epoll::has_something(set))
     }
 
     /// Fills the array without waiting, as poll with a timeout of 0 would.
     fn answer(&mut self) -> sys::Result<usize> {
-        if self.fds.len() != self.watched.len() || !self.watched.iter().all(|one| one.says_all(self.fds[one.index].events)) {
+        if self.fds.len() != self.watched.len()
+            || !self.watched.iter().all(|one| one.says_all(self.fds[one.index].events))
+        {
             // SAFETY: a live slice.
             unsafe { sys::poll(self.fds.as_mut_ptr(), self.fds.len(), 0) }?;
         } else {
@@ -176,18 +193,22 @@ impl<'a> Poll<'a> {
         let peer = self.watched.first().map(|one| one.channel);
         let every = ASK_SPINNING_USEC * ticks_per_usec();
         let mut asked = ticks();
-        spin::until(budget, || peer.and_then(|channel| channel.peer_cpu()), || {
-            if self.is_readable() {
-                return true;
-            }
-            let now = ticks();
-            if now.wrapping_sub(asked) < every {
-                return false;
-            }
-            asked = now;
-            // SAFETY: a live slice.
-            unsafe { sys::poll(self.fds.as_mut_ptr(), self.fds.len(), 0) }.is_ok_and(|count| count > 0)
-        })
+        spin::until(
+            budget,
+            || peer.and_then(|channel| channel.peer_cpu()),
+            || {
+                if self.is_readable() {
+                    return true;
+                }
+                let now = ticks();
+                if now.wrapping_sub(asked) < every {
+                    return false;
+                }
+                asked = now;
+                // SAFETY: a live slice.
+                unsafe { sys::poll(self.fds.as_mut_ptr(), self.fds.len(), 0) }.is_ok_and(|count| count > 0)
+            },
+        )
     }
 }
 

@@ -65,7 +65,15 @@ fn given_out(result: c_long) -> c_long {
 ///
 /// # Safety
 /// That of the system call.
-pub unsafe fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long {
+pub(crate) unsafe fn syscall(
+    number: c_long,
+    a: usize,
+    b: usize,
+    c: usize,
+    d: usize,
+    e: usize,
+    f: usize,
+) -> c_long {
     // SAFETY: the caller's contract, handed on unchanged. The last call is a jump: a child that begins there on
     // a stack of its own finds what it would find without accel.
     unsafe {

@@ -58,7 +58,8 @@ pub(crate) unsafe fn quickly(socket: &Socket, buffer: *mut u8, length: usize) ->
     let incoming = channel.incoming();
     let (word, head) = (incoming.word(), incoming.head());
     let count = available(word.position(), head, channel.capacity() as u64).ok()? as usize;
-    if count == 0 || length == 0 || count < length && !word.is_open() || !can_be_buffer(buffer.cast(), length) {
+    if count == 0 || length == 0 || count < length && !word.is_open() || !can_be_buffer(buffer.cast(), length)
+    {
         return None;
     }
     let count = count.min(length);
@@ -87,7 +88,7 @@ pub(crate) unsafe fn receive(socket: &Socket, vector: &[iovec], flags: c_int) ->
     let mut call = Receive { socket, buffers, flags, waiting: 0, seen: 0 };
     {
         let held = socket.lock_receive();
-        if let Some(outcome) = call.from_open_ring(&held) {
+        if let Some(outcome) = call.by_open_ring(&held) {
             return outcome;
         }
     }
@@ -97,14 +98,19 @@ pub(crate) unsafe fn receive(socket: &Socket, vector: &[iovec], flags: c_int) ->
 impl Receive<'_> {
     /// The common case: enough bytes in the ring for a plain call.
     #[inline]
-    fn from_open_ring(&mut self, held: &Held) -> Option<Outcome> {
+    fn by_open_ring(&mut self, held: &Held) -> Option<Outcome> {
         let channel = self.socket.channel(held)?;
         let incoming = channel.incoming();
         let (word, head) = (incoming.word(), incoming.head());
         let count = available(word.position(), head, channel.capacity() as u64).ok()? as usize;
         let wanted = self.buffers.total();
         let enough = count >= wanted || word.is_open() && self.flags & MSG_WAITALL == 0;
-        if count == 0 || wanted == 0 || !enough || self.buffers.is_faulty() || self.flags & (MSG_PEEK | MSG_TRUNC) != 0 {
+        if count == 0
+            || wanted == 0
+            || !enough
+            || self.buffers.is_faulty()
+            || self.flags & (MSG_PEEK | MSG_TRUNC) != 0
+        {
             return None;
         }
         let count = count.min(wanted);
@@ -395,21 +401,25 @@ impl Receive<'_> {
         let (incoming, fd) = (channel.incoming(), self.socket.fd);
         let seen = self.seen;
         let (mut looked, look_every) = (ticks(), LOOK_USEC * ticks_per_usec());
-        let end = spin::until(budget, || channel.peer_cpu(), || {
-            let word = incoming.word();
-            if !word.is_open() || word.position() != seen {
-                return true;
-            }
-            // A killed peer, or a sender that raced with our opening, shows only in the kernel.
-            if budget > look_every && ticks().wrapping_sub(looked) > look_every {
-                looked = ticks();
-                if kernel_has_something(fd) {
-                    incoming.close();
+        let end = spin::until(
+            budget,
+            || channel.peer_cpu(),
+            || {
+                let word = incoming.word();
+                if !word.is_open() || word.position() != seen {
                     return true;
                 }
-            }
-            false
-        });
+                // A killed peer, or a sender that raced with our opening, shows only in the kernel.
+                if budget > look_every && ticks().wrapping_sub(looked) > look_every {
+                    looked = ticks();
+                    if kernel_has_something(fd) {
+                        incoming.close();
+                        return true;
+                    }
+                }
+                false
+            },
+        );
         let counters = &self.socket.card.counters;
         if budget != 0 {
             bump(if end == spin::End::Ready { &counters.spins_won } else { &counters.spins_lost }, 1);

@@ -1,15 +1,21 @@
 //! select and pselect, as a poll over the same descriptors.
 
 use driver::sys::{self, Errno};
-use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, POLLRDBAND, POLLRDNORM, POLLWRBAND, POLLWRNORM, c_int, fd_set, pollfd, sigset_t};
+use libc::{
+    POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, POLLRDBAND, POLLRDNORM, POLLWRBAND, POLLWRNORM,
+    c_int, fd_set, pollfd, sigset_t,
+};
 
 use crate::poll::{Poll, concerns_us};
 use crate::real;
 
 /// What each of the three sets asks for, and which results count for it (fs/select.c: POLLIN_SET and so on).
 const ASKED: [i16; 3] = [POLLIN | POLLRDNORM, POLLOUT | POLLWRNORM, POLLPRI];
-const GIVEN: [i16; 3] =
-    [POLLIN | POLLRDNORM | POLLRDBAND | POLLHUP | POLLERR, POLLOUT | POLLWRNORM | POLLWRBAND | POLLERR, POLLPRI];
+const GIVEN: [i16; 3] = [
+    POLLIN | POLLRDNORM | POLLRDBAND | POLLHUP | POLLERR,
+    POLLOUT | POLLWRNORM | POLLWRBAND | POLLERR,
+    POLLPRI,
+];
 
 /// One call: its descriptors as a poll array, and the sets to write the answer to.
 pub(crate) struct Select {
@@ -21,12 +27,19 @@ pub(crate) struct Select {
 ///
 /// # Safety
 /// Each set is null or readable for `count` bits.
-pub(crate) unsafe fn sets_of(count: c_int, read: *mut fd_set, write: *mut fd_set, except: *mut fd_set) -> Option<Vec<pollfd>> {
+pub(crate) unsafe fn sets_of(
+    count: c_int,
+    read: *mut fd_set,
+    write: *mut fd_set,
+    except: *mut fd_set,
+) -> Option<Vec<pollfd>> {
     let sets = [read, write, except];
-    let in_any = |fd: c_int| sets.iter().any(|set| {
-        // SAFETY: the caller's contract, for fd < count.
-        unsafe { has(*set, fd) }
-    });
+    let in_any = |fd: c_int| {
+        sets.iter().any(|set| {
+            // SAFETY: the caller's contract, for fd < count.
+            unsafe { has(*set, fd) }
+        })
+    };
     if count <= 0 || !concerns_us((0..count).filter(|fd| in_any(*fd))) {
         return None;
     }
@@ -76,11 +89,19 @@ impl Select {
     }
 
     /// Waits, and writes the answer into the sets. Also gives the nanoseconds that are left.
-    pub(crate) fn wait(&mut self, timeout_ns: Option<u64>, may_spin: bool, mask: Option<&sigset_t>) -> (sys::Result<usize>, Option<u64>) {
+    pub(crate) fn wait(
+        &mut self,
+        timeout_ns: Option<u64>,
+        may_spin: bool,
+        mask: Option<&sigset_t>,
+    ) -> (sys::Result<usize>, Option<u64>) {
         let mut fds = core::mem::take(&mut self.fds);
         let mut call = Poll::new(&mut fds, timeout_ns, may_spin);
         let outcome = call.wait(|list, left| {
-            let left = left.map(|ns| libc::timespec { tv_sec: (ns / 1_000_000_000) as i64, tv_nsec: (ns % 1_000_000_000) as i64 });
+            let left = left.map(|ns| libc::timespec {
+                tv_sec: (ns / 1_000_000_000) as i64,
+                tv_nsec: (ns % 1_000_000_000) as i64,
+            });
             let pointer = left.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
             let mask = mask.map_or(core::ptr::null(), core::ptr::from_ref);
             // SAFETY: the array is a live slice; the mask is the caller's.

@@ -200,7 +200,7 @@ pub(crate) fn after_fork_in_child() {
 ///
 /// # Safety
 /// That of `sigaction`.
-pub unsafe fn sigaction(signal: c_int, new: *const sigaction_t, old: *mut sigaction_t) -> c_int {
+pub(crate) unsafe fn sigaction(signal: c_int, new: *const sigaction_t, old: *mut sigaction_t) -> c_int {
     if !is_wrapped(signal) {
         // SAFETY: the caller's contract, handed on.
         return unsafe { real::sigaction(signal, new, old) };
@@ -288,7 +288,7 @@ fn is_refused(signal: c_int, handler: sighandler_t) -> bool {
 ///
 /// # Safety
 /// That of `signal`.
-pub unsafe fn signal(signal: c_int, handler: sighandler_t) -> sighandler_t {
+pub(crate) unsafe fn signal(signal: c_int, handler: sighandler_t) -> sighandler_t {
     if is_refused(signal, handler) {
         return errno::fail(libc::EINVAL);
     }
@@ -301,7 +301,7 @@ pub unsafe fn signal(signal: c_int, handler: sighandler_t) -> sighandler_t {
 ///
 /// # Safety
 /// That of `sysv_signal`.
-pub unsafe fn sysv_signal(signal: c_int, handler: sighandler_t) -> sighandler_t {
+pub(crate) unsafe fn sysv_signal(signal: c_int, handler: sighandler_t) -> sighandler_t {
     /// Historic, and set by libc here too.
     const SA_INTERRUPT: c_int = 0x2000_0000;
     if is_refused(signal, handler) {
@@ -315,7 +315,7 @@ pub unsafe fn sysv_signal(signal: c_int, handler: sighandler_t) -> sighandler_t 
 ///
 /// # Safety
 /// That of `sigset`.
-pub unsafe fn sigset(signal: c_int, disposition: sighandler_t) -> sighandler_t {
+pub(crate) unsafe fn sigset(signal: c_int, disposition: sighandler_t) -> sighandler_t {
     const SIG_HOLD: sighandler_t = 2;
     if is_refused(signal, disposition) {
         return errno::fail(libc::EINVAL);
@@ -346,7 +346,7 @@ pub unsafe fn sigset(signal: c_int, disposition: sighandler_t) -> sighandler_t {
 ///
 /// # Safety
 /// That of `siginterrupt`.
-pub unsafe fn siginterrupt(signal: c_int, flag: c_int) -> c_int {
+pub(crate) unsafe fn siginterrupt(signal: c_int, flag: c_int) -> c_int {
     // SAFETY: an all-zero sigaction is legal; asked for and put back with one flag changed.
     unsafe {
         let mut action: sigaction_t = core::mem::zeroed();

@@ -12,7 +12,10 @@
 //! No lock is held across a call that can block; a thread that waits keeps the slot alive by a pin.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering::{Acquire, Relaxed, Release, SeqCst}};
+use core::sync::atomic::{
+    AtomicPtr, AtomicU8, AtomicU32,
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
+};
 
 use driver::cards::{CARDS_MAX, Card, Held, Path, flag};
 use driver::channel::{Channel, Side};

@@ -3,7 +3,10 @@
 //! Written at the end of the process to the file named by `ACCEL_STATS_FILE`, one `write` per line:
 //! `pid program candidates upgraded`.
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::{Relaxed, SeqCst}};
+use core::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::io::Write;
 
 use driver::sys;

@@ -157,9 +157,11 @@ impl Send<'_> {
         }
         let mut read = outgoing.kernel_read();
         loop {
-            let end = spin::until(READING_USEC * ticks_per_usec(), || channel.peer_cpu(), || {
-                outgoing.word().is_open() || outgoing.kernel_read() != read
-            });
+            let end = spin::until(
+                READING_USEC * ticks_per_usec(),
+                || channel.peer_cpu(),
+                || outgoing.word().is_open() || outgoing.kernel_read() != read,
+            );
             if outgoing.word().is_open() {
                 return true;
             }
@@ -240,9 +242,11 @@ impl Send<'_> {
         let wanted = (self.buffers.left() as u64).min(channel.capacity() as u64 / 2);
         loop {
             let budget = FULL_USEC * ticks_per_usec();
-            let end = spin::until(budget, || channel.peer_cpu(), || {
-                outgoing.head() != head || !outgoing.word().is_open()
-            });
+            let end = spin::until(
+                budget,
+                || channel.peer_cpu(),
+                || outgoing.head() != head || !outgoing.word().is_open(),
+            );
             if end != spin::End::Ready || !outgoing.word().is_open() {
                 return false;
             }
@@ -279,7 +283,13 @@ impl Send<'_> {
         }
     }
 
-    fn kernel_send(&self, channel: &Channel, room: &mut [iovec; 64], count: usize, bytes: u64) -> sys::Result<usize> {
+    fn kernel_send(
+        &self,
+        channel: &Channel,
+        room: &mut [iovec; 64],
+        count: usize,
+        bytes: u64,
+    ) -> sys::Result<usize> {
         let mut announced = Announced::new(channel, bytes);
         // After part of the call went by the ring, a failure is reported by the next call, without a signal.
         let quiet = if self.buffers.done() > 0 { MSG_NOSIGNAL } else { 0 };
@@ -293,11 +303,8 @@ impl Send<'_> {
             // SAFETY: the message names the caller's buffers.
             unsafe { real::sendmsg(fd, &raw const message, flags) }
         };
-        let result = if self.socket.may_block(flags) {
-            guard::outside_unless_interrupted(send)
-        } else {
-            Ok(send())
-        };
+        let result =
+            if self.socket.may_block(flags) { guard::outside_unless_interrupted(send) } else { Ok(send()) };
         match result {
             Err(_) => Err(Errno(libc::EINTR)),
             Ok(sent) => {
@@ -358,7 +365,10 @@ pub(crate) fn unread_by_peer(socket: &Socket) -> usize {
     let held = socket.lock_send();
     let Some(channel) = socket.channel(&held) else { return 0 };
     let word = channel.outgoing().word();
-    channel.outgoing().room(word, channel.capacity() as u64).map_or(0, |room| channel.capacity() - room as usize)
+    channel
+        .outgoing()
+        .room(word, channel.capacity() as u64)
+        .map_or(0, |room| channel.capacity() - room as usize)
 }
 
 /// Takes the sending direction to the kernel, in order, for a call that only the kernel can do (splice,
@@ -381,7 +391,12 @@ pub(crate) fn announced(channel: &Channel, bytes: u64, call: impl FnOnce() -> is
 }
 
 /// Reads up to `count` bytes of a plain file straight into the ring. `None`: not possible now, use the kernel.
-pub(crate) fn file_into_ring(socket: &Socket, source: c_int, offset: i64, count: usize) -> Option<sys::Result<usize>> {
+pub(crate) fn file_into_ring(
+    socket: &Socket,
+    source: c_int,
+    offset: i64,
+    count: usize,
+) -> Option<sys::Result<usize>> {
     family::check_owner(socket);
     let held = socket.lock_send();
     let channel = *socket.channel(&held)?;

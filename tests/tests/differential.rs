@@ -31,7 +31,12 @@ struct Configuration {
     env: &'static [(&'static str, &'static str)],
 }
 
-const fn configuration(name: &'static str, server: bool, client: bool, env: &'static [(&'static str, &'static str)]) -> Configuration {
+const fn configuration(
+    name: &'static str,
+    server: bool,
+    client: bool,
+    env: &'static [(&'static str, &'static str)],
+) -> Configuration {
     Configuration { name, server, client, env }
 }
 
@@ -49,8 +54,18 @@ const CONFIGURATIONS: &[Configuration] = &[
     configuration("accel/plain", true, false, &[("ACCEL_LOCAL_AFTER", "0")]),
     configuration("plain/accel", false, true, &[("ACCEL_LOCAL_AFTER", "0")]),
     configuration("accel/accel-after4", true, true, &[("ACCEL_LOCAL_AFTER", "4")]),
-    configuration("accel/accel-spin-hard", true, true, &[("ACCEL_LOCAL_AFTER", "0"), ("ACCEL_SPIN", "hard"), ("ACCEL_SPIN_USEC", "200")]),
-    configuration("accel/accel-spin-never", true, true, &[("ACCEL_LOCAL_AFTER", "0"), ("ACCEL_SPIN", "never")]),
+    configuration(
+        "accel/accel-spin-hard",
+        true,
+        true,
+        &[("ACCEL_LOCAL_AFTER", "0"), ("ACCEL_SPIN", "hard"), ("ACCEL_SPIN_USEC", "200")],
+    ),
+    configuration(
+        "accel/accel-spin-never",
+        true,
+        true,
+        &[("ACCEL_LOCAL_AFTER", "0"), ("ACCEL_SPIN", "never")],
+    ),
     // The control channel by system calls: the library is not entered while a side waits for the other.
     configuration("accel/accel-quiet", true, true, &[("ACCEL_LOCAL_AFTER", "0"), ("DIFF_CTL", "raw")]),
 ];
@@ -102,25 +117,33 @@ fn every_program_has_a_test() {
 fn run_program(file: &str) {
     let program = Program::build(file);
     let only = env::var("DIFF_ONLY").unwrap_or_default();
-    let cases: Vec<Case> = program.cases().into_iter().filter(|case| format!("{}.{}", program.name, case.name).contains(&only)).collect();
+    let cases: Vec<Case> = program
+        .cases()
+        .into_iter()
+        .filter(|case| format!("{}.{}", program.name, case.name).contains(&only))
+        .collect();
     let count = cases.len();
-    let warm_only = env::var("DIFF_WARM").ok().map(|text| text.parse::<u32>().expect("DIFF_WARM is a number"));
+    let warm_only =
+        env::var("DIFF_WARM").ok().map(|text| text.parse::<u32>().expect("DIFF_WARM is a number"));
     let rounds = cases.iter().flat_map(|case| {
         let warm = if case.once { &WARM[..1] } else { WARM };
         warm.iter().filter(|&&warm| warm_only.is_none_or(|only| only == warm)).map(move |&warm| (case, warm))
     });
     if let Ok(times) = env::var("DIFF_STABLE") {
         let times = times.parse().expect("DIFF_STABLE is a number");
-        let unstable: Vec<String> = rounds.filter_map(|(case, warm)| program.unstable(case, warm, times)).collect();
+        let unstable: Vec<String> =
+            rounds.filter_map(|(case, warm)| program.unstable(case, warm, times)).collect();
         eprintln!("{file}: {count} cases, plain/plain {times} times, {} not stable", unstable.len());
         assert!(unstable.is_empty(), "{}", unstable.join("\n"));
         return;
     }
     let library = library();
     let config_only = env::var("DIFF_CONFIG").unwrap_or_default();
-    let mut chosen: Vec<&Configuration> = CONFIGURATIONS.iter().filter(|configuration| configuration.name == config_only).collect();
+    let mut chosen: Vec<&Configuration> =
+        CONFIGURATIONS.iter().filter(|configuration| configuration.name == config_only).collect();
     if chosen.is_empty() {
-        chosen = CONFIGURATIONS.iter().filter(|configuration| configuration.name.contains(&config_only)).collect();
+        chosen =
+            CONFIGURATIONS.iter().filter(|configuration| configuration.name.contains(&config_only)).collect();
     }
     let (mut runs, mut hangs, mut failures) = (0, 0, Vec::new());
     'all: for (case, warm) in rounds {
@@ -136,7 +159,13 @@ fn run_program(file: &str) {
             }
             let failure = program.explain(case, warm, configuration, &library, &reference, &got);
             eprintln!("{failure}");
-            failures.push(format!("{}.{} warm={warm} {}{}", program.name, case.name, configuration.name, if got.hung { " (hang)" } else { "" }));
+            failures.push(format!(
+                "{}.{} warm={warm} {}{}",
+                program.name,
+                case.name,
+                configuration.name,
+                if got.hung { " (hang)" } else { "" }
+            ));
             hangs += usize::from(got.hung);
             if hangs == HANGS_MAX {
                 failures.push(format!("given up after {HANGS_MAX} hangs"));
@@ -145,7 +174,12 @@ fn run_program(file: &str) {
         }
     }
     eprintln!("{file}: {count} cases, {runs} runs against plain/plain, {} differ", failures.len());
-    assert!(failures.is_empty(), "{} of {runs} runs of {file} differ from plain/plain:\n  {}", failures.len(), failures.join("\n  "));
+    assert!(
+        failures.is_empty(),
+        "{} of {runs} runs of {file} differ from plain/plain:\n  {}",
+        failures.len(),
+        failures.join("\n  ")
+    );
 }
 
 struct Program {
@@ -179,7 +213,12 @@ impl Program {
         } else {
             let binary = scratch.join(name);
             // -w: most of what the compiler would warn of is the point of the case.
-            let status = Command::new("cc").args(["-O1", "-g", "-w", "-pthread", "-o"]).arg(&binary).arg(&source).status().expect("cc is installed");
+            let status = Command::new("cc")
+                .args(["-O1", "-g", "-w", "-pthread", "-o"])
+                .arg(&binary)
+                .arg(&source)
+                .status()
+                .expect("cc is installed");
             assert!(status.success(), "cc failed on {}", source.display());
             vec![binary]
         };
@@ -214,8 +253,10 @@ impl Program {
     /// Both sides of a case, side by side, each with its own preload.
     fn run(&self, case: &Case, warm: u32, configuration: &Configuration, library: &Path) -> Transcript {
         let (one, other) = socketpair();
-        let mut server = self.start(case, warm, "server", configuration.server.then_some(library), configuration, &one);
-        let mut client = self.start(case, warm, "client", configuration.client.then_some(library), configuration, &other);
+        let mut server =
+            self.start(case, warm, "server", configuration.server.then_some(library), configuration, &one);
+        let mut client =
+            self.start(case, warm, "client", configuration.client.then_some(library), configuration, &other);
         drop((one, other));
         let deadline = Instant::now() + timeout();
         let mut hung = false;
@@ -234,7 +275,8 @@ impl Program {
             for line in self.read(role, "out").lines() {
                 writeln!(text, "{mark}: {line}").expect("a String takes everything");
             }
-            writeln!(text, "{mark} {}", if late { "HANGS".to_string() } else { describe(status) }).expect("a String takes everything");
+            writeln!(text, "{mark} {}", if late { "HANGS".to_string() } else { describe(status) })
+                .expect("a String takes everything");
             for line in self.read(role, "err").lines() {
                 writeln!(errors, "{mark} stderr: {line}").expect("a String takes everything");
             }
@@ -242,20 +284,31 @@ impl Program {
         Transcript { text, errors, hung }
     }
 
-    fn start(&self, case: &Case, warm: u32, role: &str, preload: Option<&Path>, configuration: &Configuration, control: &OwnedFd) -> Child {
+    fn start(
+        &self,
+        case: &Case,
+        warm: u32,
+        role: &str,
+        preload: Option<&Path>,
+        configuration: &Configuration,
+        control: &OwnedFd,
+    ) -> Child {
         let mut command = self.command();
         command.args(["run", &case.name, &warm.to_string(), role]).envs(configuration.env.iter().copied());
         if let Some(library) = preload {
             command.env("LD_PRELOAD", library);
         }
-        let file = |kind| File::create(self.scratch.join(format!("{role}.{kind}"))).expect("a file for the transcript");
+        let file = |kind| {
+            File::create(self.scratch.join(format!("{role}.{kind}"))).expect("a file for the transcript")
+        };
         command.stdin(Stdio::null()).stdout(file("out")).stderr(file("err")).process_group(0);
         let control = control.as_raw_fd();
         // SAFETY: between fork and exec only dup2, fcntl and setrlimit are called, which are async-signal-safe; the control
         // fd stays open in the parent until both children have been started.
         unsafe {
             command.pre_exec(move || {
-                let done = if control == 3 { libc::fcntl(3, libc::F_SETFD, 0) } else { libc::dup2(control, 3) };
+                let done =
+                    if control == 3 { libc::fcntl(3, libc::F_SETFD, 0) } else { libc::dup2(control, 3) };
                 if done < 0 {
                     return Err(io::Error::last_os_error());
                 }
@@ -267,18 +320,36 @@ impl Program {
     }
 
     fn read(&self, role: &str, kind: &str) -> String {
-        String::from_utf8_lossy(&fs::read(self.scratch.join(format!("{role}.{kind}"))).unwrap_or_default()).into_owned()
+        String::from_utf8_lossy(&fs::read(self.scratch.join(format!("{role}.{kind}"))).unwrap_or_default())
+            .into_owned()
     }
 
     /// What differs, and whether it does so each time.
-    fn explain(&self, case: &Case, warm: u32, configuration: &Configuration, library: &Path, reference: &Transcript, got: &Transcript) -> String {
+    fn explain(
+        &self,
+        case: &Case,
+        warm: u32,
+        configuration: &Configuration,
+        library: &Path,
+        reference: &Transcript,
+        got: &Transcript,
+    ) -> String {
         let title = format!("{}.{} warm={warm}", self.name, case.name);
-        let mut text = format!("--- {title} {}\n+++ {title} {}\n{}", PLAIN.name, configuration.name, unified_diff(&reference.text, &got.text));
+        let mut text = format!(
+            "--- {title} {}\n+++ {title} {}\n{}",
+            PLAIN.name,
+            configuration.name,
+            unified_diff(&reference.text, &got.text)
+        );
         text += &got.errors;
         if !got.hung {
-            let again = (0..2).filter(|_| self.run(case, warm, configuration, library).text != reference.text).count();
-            let moved = (0..2).filter(|_| self.run(case, warm, &PLAIN, library).text != reference.text).count();
-            writeln!(text, "(run twice more: {again} of 2 differ; plain/plain itself: {moved} of 2 differ)").expect("a String takes everything");
+            let again = (0..2)
+                .filter(|_| self.run(case, warm, configuration, library).text != reference.text)
+                .count();
+            let moved =
+                (0..2).filter(|_| self.run(case, warm, &PLAIN, library).text != reference.text).count();
+            writeln!(text, "(run twice more: {again} of 2 differ; plain/plain itself: {moved} of 2 differ)")
+                .expect("a String takes everything");
         }
         text
     }
@@ -290,12 +361,17 @@ impl Program {
         if env::var_os("DIFF_VERBOSE").is_some() {
             eprintln!("=== {title}\n{}{}", first.text, first.errors);
         }
-        if first.hung || first.text.contains("HARNESS") || first.text.contains("TOO ") || !first.errors.is_empty() {
+        if first.hung
+            || first.text.contains("HARNESS")
+            || first.text.contains("TOO ")
+            || !first.errors.is_empty()
+        {
             return Some(format!("--- {title}\n{}{}", first.text, first.errors));
         }
-        (1..times).map(|time| self.run(case, warm, &LAGGING[time as usize % 3], Path::new(""))).find(|next| next.text != first.text).map(|next| {
-            format!("--- {title}\n{}{}", unified_diff(&first.text, &next.text), next.errors)
-        })
+        (1..times)
+            .map(|time| self.run(case, warm, &LAGGING[time as usize % 3], Path::new("")))
+            .find(|next| next.text != first.text)
+            .map(|next| format!("--- {title}\n{}{}", unified_diff(&first.text, &next.text), next.errors))
     }
 }
 
@@ -304,7 +380,10 @@ fn corpus() -> PathBuf {
 }
 
 fn library() -> PathBuf {
-    let path = env::var_os("ACCEL_LIB").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/libaccel.so"), PathBuf::from);
+    let path = env::var_os("ACCEL_LIB").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/libaccel.so"),
+        PathBuf::from,
+    );
     match path.canonicalize() {
         Ok(path) => path,
         Err(error) => panic!(
@@ -315,7 +394,9 @@ fn library() -> PathBuf {
 }
 
 fn timeout() -> Duration {
-    Duration::from_secs(env::var("DIFF_TIMEOUT").map_or(20, |text| text.parse().expect("DIFF_TIMEOUT is a number")))
+    Duration::from_secs(
+        env::var("DIFF_TIMEOUT").map_or(20, |text| text.parse().expect("DIFF_TIMEOUT is a number")),
+    )
 }
 
 /// The control channel: messages, so that two barriers never run together.
@@ -323,7 +404,11 @@ fn socketpair() -> (OwnedFd, OwnedFd) {
     let mut fds = [0; 2];
     // SAFETY: `fds` has room for the two descriptors, which nobody else owns yet.
     unsafe {
-        assert_eq!(libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr()), 0, "socketpair");
+        assert_eq!(
+            libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr()),
+            0,
+            "socketpair"
+        );
         (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1]))
     }
 }
@@ -333,7 +418,8 @@ fn exited(child: &Child) -> bool {
     // SAFETY: an all-zero siginfo_t is valid, and the call writes to nothing else.
     unsafe {
         let mut info: libc::siginfo_t = std::mem::zeroed();
-        libc::waitid(libc::P_PID, child.id(), &mut info, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT) == 0 && info.si_pid() != 0
+        libc::waitid(libc::P_PID, child.id(), &mut info, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT) == 0
+            && info.si_pid() != 0
     }
 }
 
@@ -358,7 +444,11 @@ fn unified_diff(old: &str, new: &str) -> String {
     let mut length = vec![vec![0u32; new.len() + 1]; old.len() + 1];
     for i in (0..old.len()).rev() {
         for j in (0..new.len()).rev() {
-            length[i][j] = if old[i] == new[j] { length[i + 1][j + 1] + 1 } else { length[i + 1][j].max(length[i][j + 1]) };
+            length[i][j] = if old[i] == new[j] {
+                length[i + 1][j + 1] + 1
+            } else {
+                length[i + 1][j].max(length[i][j + 1])
+            };
         }
     }
     let (mut i, mut j, mut lines) = (0, 0, Vec::new());

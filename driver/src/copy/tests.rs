@@ -35,12 +35,7 @@ fn pattern(length: usize, seed: u8) -> Vec<u8> {
 
 /// Lengths on both sides of every branch: empty, small, around the streaming threshold, the whole ring.
 fn lengths() -> impl Strategy<Value = usize> {
-    prop_oneof![
-        0..130usize,
-        4096 - 70..4096 + 70,
-        0..=CAPACITY,
-        Just(CAPACITY),
-    ]
+    prop_oneof![0..130usize, 4096usize - 70..4096 + 70, 0..=CAPACITY, Just(CAPACITY),]
 }
 
 /// Positions near the ring's end, and near the end of positions themselves.

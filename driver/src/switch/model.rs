@@ -226,7 +226,10 @@ impl Pipe {
         match self.without {
             Some(Rule::OpenerLooksAgain) => {
                 let word = self.direction.word();
-                if !word.is_closed() || word.position() != self.direction.head() || ksent.0.load(SeqCst) != kread {
+                if !word.is_closed()
+                    || word.position() != self.direction.head()
+                    || ksent.0.load(SeqCst) != kread
+                {
                     return false;
                 }
                 k.0.store(kread, SeqCst);
@@ -234,7 +237,10 @@ impl Pipe {
             }
             Some(Rule::LooksAreSeqCst) => {
                 let word = self.direction.word();
-                if !word.is_closed() || word.position() != self.direction.head() || ksent.0.load(Acquire) != kread {
+                if !word.is_closed()
+                    || word.position() != self.direction.head()
+                    || ksent.0.load(Acquire) != kread
+                {
                     return false;
                 }
                 k.0.store(kread, Release);
@@ -500,7 +506,8 @@ fn close_returns_exactly_what_was_published() {
     explore("close against 3 publications", 4, || {
         let pipe = Pipe::open(4, None);
         let publisher = Arc::clone(&pipe);
-        let publishing = thread::spawn(move || (0..3).filter(|&i| publisher.send_by_ring(unit(0, i))).count() as u64);
+        let publishing =
+            thread::spawn(move || (0..3).filter(|&i| publisher.send_by_ring(unit(0, i))).count() as u64);
         let word = pipe.direction.close();
         assert!(word.is_open());
         let mut received = Received::default();

@@ -340,7 +340,8 @@ impl Setting {
             Sends::ReadHead => {
                 let room = self.capacity.saturating_sub(sender.word.wrapping_sub(state.head));
                 if room == 0 {
-                    let at = if self.skipped != Some(Spare::EarlyClose) { Sends::Close } else { Sends::Announce };
+                    let at =
+                        if self.skipped != Some(Spare::EarlyClose) { Sends::Close } else { Sends::Announce };
                     push(at, &|_, _| ());
                 }
                 for count in 1..=room.min(self.batch).min(left) {
@@ -412,7 +413,8 @@ impl Setting {
                 }
             }
             Sends::Correct => {
-                let at = if sender.taken > 0 && self.looks == Looks::After { Sends::Look } else { Sends::Idle };
+                let at =
+                    if sender.taken > 0 && self.looks == Looks::After { Sends::Look } else { Sends::Idle };
                 push(at, &|s, me| {
                     if !self.has(Rule::AnnounceFirst) {
                         s.ksent += me.taken;
@@ -448,7 +450,8 @@ impl Setting {
             Receives::Look if state.closed || !self.has(Rule::RingFirst) => push(Receives::Kernel, &|_| ()),
             // Open and empty: it spins (no step), goes to sleep, or looks at the kernel's queue.
             Receives::Look => {
-                let at = if self.has(Rule::CloseBeforeSleep) { Receives::CloseToSleep } else { Receives::Asleep };
+                let at =
+                    if self.has(Rule::CloseBeforeSleep) { Receives::CloseToSleep } else { Receives::Asleep };
                 push(at, &|_| ());
                 push(Receives::Peek, &|_| ());
             }
@@ -459,7 +462,8 @@ impl Setting {
             },
             Receives::Copy => {
                 let mut after = *state;
-                let from = if self.has(Rule::HeadAfterCopy) { state.head } else { state.head - receiver.count };
+                let from =
+                    if self.has(Rule::HeadAfterCopy) { state.head } else { state.head - receiver.count };
                 for i in 0..receiver.count {
                     after.take(state.slots[usize::from((from + i) % self.capacity)], wrong);
                 }
@@ -502,7 +506,11 @@ impl Setting {
             }
             Receives::ReopenWord => {
                 let empty = waiting == 0 || self.skipped == Some(Spare::RingEmpty);
-                let at = if state.closed && !state.revoked && empty { Receives::ReopenSent } else { Receives::Look };
+                let at = if state.closed && !state.revoked && empty {
+                    Receives::ReopenSent
+                } else {
+                    Receives::Look
+                };
                 push(at, &|_| ());
             }
             Receives::ReopenSent => {
@@ -533,11 +541,12 @@ impl Setting {
     /// What a program that now pauses for ever would leave the receiver with.
     fn stranded(&self, state: &State) -> Option<&'static str> {
         let full = self.kernel_room > 0 && state.kernel_units() >= self.kernel_room;
-        let quiet = state.sender_dead || state.senders.iter().all(|sender| match sender.at {
-            Sends::Idle | Sends::Done => true,
-            Sends::Kernel => full,
-            _ => false,
-        });
+        let quiet = state.sender_dead
+            || state.senders.iter().all(|sender| match sender.at {
+                Sends::Idle | Sends::Done => true,
+                Sends::Kernel => full,
+                _ => false,
+            });
         let in_kernel = state.wire.has_units() || state.queue.has_units();
         // Looking only after the call is also lost when the sender dies in it; that is known.
         if !quiet || state.receiver_dead || state.sender_dead && self.looks == Looks::After {
@@ -547,7 +556,9 @@ impl Setting {
             Receives::Look if !state.closed && state.tail == state.head && in_kernel => {
                 Some("it spins on an open ring, and units wait in the kernel")
             }
-            Receives::Asleep if state.tail > state.head && !in_kernel => Some("it sleeps, and units wait in the ring"),
+            Receives::Asleep if state.tail > state.head && !in_kernel => {
+                Some("it sleeps, and units wait in the ring")
+            }
             _ => None,
         }
     }
@@ -571,7 +582,9 @@ impl Setting {
             self.steps(&state, &mut next, &mut found);
             found.extend(self.stranded(&state));
             let over = state.receiver.at == Receives::Done || state.receiver_dead;
-            if next.is_empty() && !(over && (state.sender_dead || state.senders.iter().all(|s| s.at == Sends::Done))) {
+            if next.is_empty()
+                && !(over && (state.sender_dead || state.senders.iter().all(|s| s.at == Sends::Done)))
+            {
                 found.push("everybody waits");
             }
             for &kind in &found {
@@ -595,7 +608,9 @@ impl Setting {
             edges.sort_unstable();
             let mut ends = vec![false; states.len()];
             let mut work: Vec<u32> = (0..states.len() as u32)
-                .filter(|&i| states[i as usize].receiver.at == Receives::Done || states[i as usize].receiver_dead)
+                .filter(|&i| {
+                    states[i as usize].receiver.at == Receives::Done || states[i as usize].receiver_dead
+                })
                 .collect();
             for &i in &work {
                 ends[i as usize] = true;
@@ -645,7 +660,8 @@ impl Setting {
     fn breaks(&self) {
         let found = self.search();
         assert!(!found.wrong.is_empty(), "nobody misses the rule: {self:?}");
-        let ways: Vec<_> = found.wrong.iter().map(|(kind, way)| format!("{kind} (after {} steps)", way.len() - 1)).collect();
+        let ways: Vec<_> =
+            found.wrong.iter().map(|(kind, way)| format!("{kind} (after {} steps)", way.len() - 1)).collect();
         println!("{:?} without {:?}: {}", self.looks, self.without, ways.join("; "));
     }
 }

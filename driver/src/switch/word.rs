@@ -47,7 +47,13 @@ impl AtomicU64 {
         self.turn().fetch_sub(count, order)
     }
 
-    pub(super) fn compare_exchange(&self, old: u64, new: u64, yes: Ordering, no: Ordering) -> Result<u64, u64> {
+    pub(super) fn compare_exchange(
+        &self,
+        old: u64,
+        new: u64,
+        yes: Ordering,
+        no: Ordering,
+    ) -> Result<u64, u64> {
         self.turn().compare_exchange(old, new, yes, no)
     }
 }

@@ -75,6 +75,7 @@ impl Id {
 }
 
 /// A value that was read from text.
+#[allow(clippy::large_enum_variant)] // read once at start-up; a box would be one more allocation there
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     Bool(bool),

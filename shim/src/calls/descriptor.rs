@@ -1,13 +1,12 @@
 //! Descriptors: dup and its kin, fcntl, ioctl, close_range, sockatmark.
 
-
 use driver::cards::flag;
 use driver::sys;
 use rows::reasons::Reason;
 
+use crate::buffers::is_plausible;
 use crate::errno;
 use crate::fdtable::{self, Entry};
-use crate::buffers::is_plausible;
 use crate::guard::Guard;
 use crate::process::in_vfork_child;
 use crate::real::{self, types::*};
@@ -16,7 +15,7 @@ use crate::{rx, tx};
 
 /// # Safety
 /// dup(2).
-pub unsafe fn dup(fd: c_int) -> c_int {
+pub(crate) unsafe fn dup(fd: c_int) -> c_int {
     // SAFETY: the caller's contract.
     duplicated(fd, unsafe { real::dup(fd) })
 }
@@ -35,14 +34,14 @@ fn duplicated(fd: c_int, new: c_int) -> c_int {
 
 /// # Safety
 /// dup2(2).
-pub unsafe fn dup2(fd: c_int, target: c_int) -> c_int {
+pub(crate) unsafe fn dup2(fd: c_int, target: c_int) -> c_int {
     // SAFETY: the caller's contract.
     onto(fd, target, || unsafe { real::dup2(fd, target) })
 }
 
 /// # Safety
 /// dup3(2).
-pub unsafe fn dup3(fd: c_int, target: c_int, flags: c_int) -> c_int {
+pub(crate) unsafe fn dup3(fd: c_int, target: c_int, flags: c_int) -> c_int {
     // SAFETY: the caller's contract.
     onto(fd, target, || unsafe { real::dup3(fd, target, flags) })
 }
@@ -76,7 +75,7 @@ fn move_away(fd: c_int) {
 
 /// # Safety
 /// fcntl(2).
-pub unsafe fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int {
+pub(crate) unsafe fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int {
     if !fdtable::is_known(fd) {
         // SAFETY: the caller's contract.
         return unsafe { real::fcntl(fd, command, argument) };
@@ -109,15 +108,18 @@ fn note_blocking(fd: c_int, nonblocking: bool) {
 
 /// # Safety
 /// ioctl(2).
-pub unsafe fn ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_int {
+pub(crate) unsafe fn ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_int {
     if request == libc::FIOASYNC as c_ulong {
         errno::kept(|| super::send::kernel_for_good(fd, Reason::Signals));
     }
     // SAFETY: the caller's contract.
     let result = unsafe { real::ioctl(fd, request, argument) };
-    let Some(socket) = slot::find(fd).filter(|_| result == 0 && is_plausible(argument as *const c_int)) else { return result };
+    let Some(socket) = slot::find(fd).filter(|_| result == 0 && is_plausible(argument as *const c_int))
+    else {
+        return result;
+    };
     let value = argument as *mut c_int;
-    match request as u64 {
+    match request {
         FIONBIO => {
             // SAFETY: the kernel has just read it.
             note_blocking(fd, unsafe { value.read_unaligned() } != 0);
@@ -136,9 +138,9 @@ pub unsafe fn ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_int {
     result
 }
 
-const FIONBIO: u64 = libc::FIONBIO as u64;
-const FIONREAD: u64 = libc::FIONREAD as u64;
-const SIOCOUTQ: u64 = libc::TIOCOUTQ as u64;
+const FIONBIO: u64 = libc::FIONBIO;
+const FIONREAD: u64 = libc::FIONREAD;
+const SIOCOUTQ: u64 = libc::TIOCOUTQ;
 /// linux/sockios.h.
 const SIOCATMARK: u64 = 0x8905;
 
@@ -159,7 +161,7 @@ fn waiting(socket: &Socket) -> bool {
 
 /// # Safety
 /// sockatmark(3).
-pub unsafe fn sockatmark(fd: c_int) -> c_int {
+pub(crate) unsafe fn sockatmark(fd: c_int) -> c_int {
     if slot::find(fd).is_some_and(|socket| socket.is_live() && waiting(&socket)) {
         return 0;
     }
@@ -169,7 +171,7 @@ pub unsafe fn sockatmark(fd: c_int) -> c_int {
 
 /// # Safety
 /// close_range(2).
-pub unsafe fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+pub(crate) unsafe fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
     let closes = flags & libc::CLOSE_RANGE_CLOEXEC as c_int == 0;
     if !closes || first > last || in_vfork_child() {
         // SAFETY: the caller's contract.
@@ -197,7 +199,12 @@ fn drop_range(first: c_uint, last: c_uint) -> Vec<c_uint> {
     kept
 }
 
-fn pieces(first: c_uint, last: c_uint, kept: &[c_uint], mut close: impl FnMut(c_uint, c_uint) -> c_int) -> c_int {
+fn pieces(
+    first: c_uint,
+    last: c_uint,
+    kept: &[c_uint],
+    mut close: impl FnMut(c_uint, c_uint) -> c_int,
+) -> c_int {
     let mut from = first;
     for &own in kept {
         if own > from && close(from, own - 1) < 0 {
@@ -210,7 +217,7 @@ fn pieces(first: c_uint, last: c_uint, kept: &[c_uint], mut close: impl FnMut(c_
 
 /// # Safety
 /// closefrom(3).
-pub unsafe fn closefrom(first: c_int) {
+pub(crate) unsafe fn closefrom(first: c_int) {
     // SAFETY: the caller's contract.
     unsafe { close_range(first.max(0) as c_uint, c_uint::MAX, 0) };
 }

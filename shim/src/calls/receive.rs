@@ -42,7 +42,13 @@ unsafe fn by_path(fd: c_int, vector: &[iovec], flags: c_int, call: impl Fn() -> 
 /// # Safety
 /// As [`by_path`].
 #[inline]
-unsafe fn plain(fd: c_int, buffer: *mut c_void, length: size_t, flags: c_int, call: impl Fn() -> isize) -> isize {
+unsafe fn plain(
+    fd: c_int,
+    buffer: *mut c_void,
+    length: size_t,
+    flags: c_int,
+    call: impl Fn() -> isize,
+) -> isize {
     if flags & !(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) == 0
         && let Some(socket) = slot::find(fd)
     {
@@ -77,14 +83,14 @@ pub(super) unsafe fn vector<'a>(vector: *const iovec, count: usize) -> Option<&'
 
 /// # Safety
 /// read(2).
-pub unsafe fn read(fd: c_int, buffer: *mut c_void, length: size_t) -> ssize_t {
+pub(crate) unsafe fn read(fd: c_int, buffer: *mut c_void, length: size_t) -> ssize_t {
     // SAFETY: the caller's contract.
     unsafe { plain(fd, buffer, length, 0, || real::read(fd, buffer, length)) }
 }
 
 /// # Safety
 /// readv(2).
-pub unsafe fn readv(fd: c_int, list: *const iovec, count: c_int) -> ssize_t {
+pub(crate) unsafe fn readv(fd: c_int, list: *const iovec, count: c_int) -> ssize_t {
     // SAFETY: the caller's contract.
     let Some(buffers) = (unsafe { vector(list, count as usize) }) else {
         // SAFETY: the caller's contract.
@@ -96,7 +102,13 @@ pub unsafe fn readv(fd: c_int, list: *const iovec, count: c_int) -> ssize_t {
 
 /// # Safety
 /// preadv2(2).
-pub unsafe fn preadv2(fd: c_int, list: *const iovec, count: c_int, offset: off_t, flags: c_int) -> ssize_t {
+pub(crate) unsafe fn preadv2(
+    fd: c_int,
+    list: *const iovec,
+    count: c_int,
+    offset: off_t,
+    flags: c_int,
+) -> ssize_t {
     // SAFETY: the caller's contract.
     let buffers = unsafe { vector(list, count as usize) };
     // A socket has no position: any offset but -1 is ESPIPE.
@@ -111,17 +123,26 @@ pub unsafe fn preadv2(fd: c_int, list: *const iovec, count: c_int, offset: off_t
 
 /// # Safety
 /// recv(2).
-pub unsafe fn recv(fd: c_int, buffer: *mut c_void, length: size_t, flags: c_int) -> ssize_t {
+pub(crate) unsafe fn recv(fd: c_int, buffer: *mut c_void, length: size_t, flags: c_int) -> ssize_t {
     // SAFETY: the caller's contract.
     unsafe { plain(fd, buffer, length, flags, || real::recv(fd, buffer, length, flags)) }
 }
 
 /// # Safety
 /// recvfrom(2).
-pub unsafe fn recvfrom(fd: c_int, buffer: *mut c_void, length: size_t, flags: c_int, address: *mut sockaddr, address_length: *mut socklen_t) -> ssize_t {
+pub(crate) unsafe fn recvfrom(
+    fd: c_int,
+    buffer: *mut c_void,
+    length: size_t,
+    flags: c_int,
+    address: *mut sockaddr,
+    address_length: *mut socklen_t,
+) -> ssize_t {
     // SAFETY: the caller's contract.
     let result = unsafe {
-        plain(fd, buffer, length, flags, || real::recvfrom(fd, buffer, length, flags, address, address_length))
+        plain(fd, buffer, length, flags, || {
+            real::recvfrom(fd, buffer, length, flags, address, address_length)
+        })
     };
     // TCP gives no address: inet_recvmsg in net/ipv4/af_inet.c.
     if result >= 0 && !address.is_null() && !address_length.is_null() && slot::find(fd).is_some() {
@@ -133,13 +154,13 @@ pub unsafe fn recvfrom(fd: c_int, buffer: *mut c_void, length: size_t, flags: c_
 
 /// # Safety
 /// recvmsg(2).
-pub unsafe fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
+pub(crate) unsafe fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
     if !is_plausible(message) {
         // SAFETY: the kernel answers EFAULT.
         return unsafe { real::recvmsg(fd, message, flags) };
     }
     // SAFETY: the caller's contract.
-    let (list, count) = unsafe { ((*message).msg_iov, (*message).msg_iovlen as usize) };
+    let (list, count) = unsafe { ((*message).msg_iov, (*message).msg_iovlen) };
     // SAFETY: the caller's contract.
     let Some(buffers) = (unsafe { vector(list, count) }) else {
         // SAFETY: the caller's contract.
@@ -166,7 +187,13 @@ pub unsafe fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t 
 
 /// # Safety
 /// recvmmsg(2).
-pub unsafe fn recvmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int, timeout: *mut timespec) -> c_int {
+pub(crate) unsafe fn recvmmsg(
+    fd: c_int,
+    messages: *mut mmsghdr,
+    count: c_uint,
+    flags: c_int,
+    timeout: *mut timespec,
+) -> c_int {
     let live = slot::find(fd).is_some_and(|socket| socket.is_live());
     if !live || !is_plausible(messages) {
         // SAFETY: the caller's contract.
@@ -180,7 +207,10 @@ pub unsafe fn recvmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: 
         if !(0..1_000_000_000).contains(&limit.tv_nsec) || limit.tv_sec < 0 {
             return crate::errno::fail(libc::EINVAL);
         }
-        Some(driver::clock::monotonic_ns().saturating_add(limit.tv_sec as u64 * 1_000_000_000 + limit.tv_nsec as u64))
+        Some(
+            driver::clock::monotonic_ns()
+                .saturating_add(limit.tv_sec as u64 * 1_000_000_000 + limit.tv_nsec as u64),
+        )
     };
     let mut done = 0;
     let mut each = flags & !libc::MSG_WAITFORONE;

@@ -49,7 +49,13 @@ unsafe fn by_path(fd: c_int, vector: &[iovec], flags: c_int, call: impl Fn() -> 
 /// # Safety
 /// As [`by_path`].
 #[inline]
-unsafe fn plain(fd: c_int, buffer: *const c_void, length: size_t, flags: c_int, call: impl Fn() -> isize) -> isize {
+unsafe fn plain(
+    fd: c_int,
+    buffer: *const c_void,
+    length: size_t,
+    flags: c_int,
+    call: impl Fn() -> isize,
+) -> isize {
     if flags & !(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) == 0
         && let Some(socket) = slot::find(fd)
     {
@@ -69,14 +75,14 @@ fn one(buffer: *const c_void, length: size_t) -> [iovec; 1] {
 
 /// # Safety
 /// write(2).
-pub unsafe fn write(fd: c_int, buffer: *const c_void, length: size_t) -> ssize_t {
+pub(crate) unsafe fn write(fd: c_int, buffer: *const c_void, length: size_t) -> ssize_t {
     // SAFETY: the caller's contract.
     unsafe { plain(fd, buffer, length, 0, || real::write(fd, buffer, length)) }
 }
 
 /// # Safety
 /// writev(2).
-pub unsafe fn writev(fd: c_int, list: *const iovec, count: c_int) -> ssize_t {
+pub(crate) unsafe fn writev(fd: c_int, list: *const iovec, count: c_int) -> ssize_t {
     // SAFETY: the caller's contract.
     let Some(buffers) = (unsafe { vector(list, count as usize) }) else {
         // SAFETY: the caller's contract.
@@ -88,7 +94,13 @@ pub unsafe fn writev(fd: c_int, list: *const iovec, count: c_int) -> ssize_t {
 
 /// # Safety
 /// pwritev2(2).
-pub unsafe fn pwritev2(fd: c_int, list: *const iovec, count: c_int, offset: off_t, flags: c_int) -> ssize_t {
+pub(crate) unsafe fn pwritev2(
+    fd: c_int,
+    list: *const iovec,
+    count: c_int,
+    offset: off_t,
+    flags: c_int,
+) -> ssize_t {
     // SAFETY: the caller's contract.
     let buffers = unsafe { vector(list, count as usize) };
     // A socket has no position: any offset but -1 is ESPIPE.
@@ -103,14 +115,21 @@ pub unsafe fn pwritev2(fd: c_int, list: *const iovec, count: c_int, offset: off_
 
 /// # Safety
 /// send(2).
-pub unsafe fn send(fd: c_int, buffer: *const c_void, length: size_t, flags: c_int) -> ssize_t {
+pub(crate) unsafe fn send(fd: c_int, buffer: *const c_void, length: size_t, flags: c_int) -> ssize_t {
     // SAFETY: the caller's contract.
     unsafe { plain(fd, buffer, length, flags, || real::send(fd, buffer, length, flags)) }
 }
 
 /// # Safety
 /// sendto(2).
-pub unsafe fn sendto(fd: c_int, buffer: *const c_void, length: size_t, flags: c_int, address: *const sockaddr, address_length: socklen_t) -> ssize_t {
+pub(crate) unsafe fn sendto(
+    fd: c_int,
+    buffer: *const c_void,
+    length: size_t,
+    flags: c_int,
+    address: *const sockaddr,
+    address_length: socklen_t,
+) -> ssize_t {
     let call = || {
         // SAFETY: the caller's contract.
         unsafe { real::sendto(fd, buffer, length, flags, address, address_length) }
@@ -121,7 +140,7 @@ pub unsafe fn sendto(fd: c_int, buffer: *const c_void, length: size_t, flags: c_
 
 /// # Safety
 /// sendmsg(2).
-pub unsafe fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
+pub(crate) unsafe fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
     let call = || {
         // SAFETY: the caller's contract.
         unsafe { real::sendmsg(fd, message, flags) }
@@ -135,7 +154,7 @@ pub unsafe fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_
         return call();
     }
     // SAFETY: the caller's contract.
-    let (list, count) = unsafe { ((*message).msg_iov, (*message).msg_iovlen as usize) };
+    let (list, count) = unsafe { ((*message).msg_iov, (*message).msg_iovlen) };
     // SAFETY: the caller's contract.
     let Some(buffers) = (unsafe { vector(list, count) }) else { return call() };
     // SAFETY: the caller's contract.
@@ -153,7 +172,7 @@ pub unsafe fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_
 
 /// # Safety
 /// sendmmsg(2).
-pub unsafe fn sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int {
+pub(crate) unsafe fn sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int {
     let mut done = 0;
     if !fdtable::is_active(fd) || !is_plausible(messages) {
         for index in 0..count.min(1024) as usize {
@@ -202,7 +221,7 @@ unsafe fn give_away_passed(message: *const msghdr) {
 
 /// # Safety
 /// sendfile(2).
-pub unsafe fn sendfile(fd: c_int, source: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
+pub(crate) unsafe fn sendfile(fd: c_int, source: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
     let call = || {
         // SAFETY: the caller's contract.
         unsafe { real::sendfile(fd, source, offset, count) }
@@ -232,7 +251,12 @@ pub unsafe fn sendfile(fd: c_int, source: c_int, offset: *mut off_t, count: size
 ///
 /// # Safety
 /// `offset` is null or valid.
-unsafe fn small_file(socket: &slot::Socket, source: c_int, offset: *mut off_t, count: usize) -> Option<ssize_t> {
+unsafe fn small_file(
+    socket: &slot::Socket,
+    source: c_int,
+    offset: *mut off_t,
+    count: usize,
+) -> Option<ssize_t> {
     let stat = sys::fstat(source).ok()?;
     if stat.st_mode & libc::S_IFMT != libc::S_IFREG || count == 0 {
         return None;
@@ -261,7 +285,14 @@ unsafe fn small_file(socket: &slot::Socket, source: c_int, offset: *mut off_t, c
 
 /// # Safety
 /// splice(2).
-pub unsafe fn splice(source: c_int, source_offset: *mut off_t, target: c_int, target_offset: *mut off_t, length: size_t, flags: c_uint) -> ssize_t {
+pub(crate) unsafe fn splice(
+    source: c_int,
+    source_offset: *mut off_t,
+    target: c_int,
+    target_offset: *mut off_t,
+    length: size_t,
+    flags: c_uint,
+) -> ssize_t {
     let call = || {
         // SAFETY: the caller's contract.
         unsafe { real::splice(source, source_offset, target, target_offset, length, flags) }

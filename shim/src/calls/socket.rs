@@ -17,14 +17,16 @@ use crate::{close, family, rx};
 
 /// # Safety
 /// socket(2).
-pub unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
+pub(crate) unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
     // SAFETY: the caller's contract.
     let fd = unsafe { real::socket(domain, kind, protocol) };
     if fd < 0 {
         return fd;
     }
     let stream = kind & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) == libc::SOCK_STREAM;
-    let tcp = stream && matches!(domain, libc::AF_INET | libc::AF_INET6) && matches!(protocol, 0 | libc::IPPROTO_TCP);
+    let tcp = stream
+        && matches!(domain, libc::AF_INET | libc::AF_INET6)
+        && matches!(protocol, 0 | libc::IPPROTO_TCP);
     if tcp && family::follows() && !in_vfork_child() {
         let _guard = Guard::enter();
         errno::kept(|| slot::follow(fd, kind & libc::SOCK_NONBLOCK != 0, false));
@@ -36,9 +38,10 @@ pub unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
 
 /// # Safety
 /// connect(2).
-pub unsafe fn connect(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int {
+pub(crate) unsafe fn connect(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int {
     // SAFETY: the caller's contract.
-    let unspecific = length >= 2 && is_plausible(address) && unsafe { (*address).sa_family } == libc::AF_UNSPEC as u16;
+    let unspecific =
+        length >= 2 && is_plausible(address) && unsafe { (*address).sa_family } == libc::AF_UNSPEC as u16;
     if let Some(socket) = slot::find(fd).filter(|socket| unspecific && socket.is_live()) {
         let _guard = Guard::enter();
         close::disconnect(&socket);
@@ -49,7 +52,7 @@ pub unsafe fn connect(fd: c_int, address: *const sockaddr, length: socklen_t) ->
 
 /// # Safety
 /// listen(2).
-pub unsafe fn listen(fd: c_int, backlog: c_int) -> c_int {
+pub(crate) unsafe fn listen(fd: c_int, backlog: c_int) -> c_int {
     // SAFETY: the caller's contract.
     let result = unsafe { real::listen(fd, backlog) };
     if result == 0
@@ -63,14 +66,19 @@ pub unsafe fn listen(fd: c_int, backlog: c_int) -> c_int {
 
 /// # Safety
 /// accept(2).
-pub unsafe fn accept(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int {
+pub(crate) unsafe fn accept(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int {
     // SAFETY: the caller's contract.
     accepted(fd, unsafe { real::accept(fd, address, length) }, 0)
 }
 
 /// # Safety
 /// accept4(2).
-pub unsafe fn accept4(fd: c_int, address: *mut sockaddr, length: *mut socklen_t, flags: c_int) -> c_int {
+pub(crate) unsafe fn accept4(
+    fd: c_int,
+    address: *mut sockaddr,
+    length: *mut socklen_t,
+    flags: c_int,
+) -> c_int {
     // SAFETY: the caller's contract.
     accepted(fd, unsafe { real::accept4(fd, address, length, flags) }, flags)
 }
@@ -113,7 +121,7 @@ fn is_tcp_listener(fd: c_int) -> bool {
 
 /// # Safety
 /// shutdown(2).
-pub unsafe fn shutdown(fd: c_int, how: c_int) -> c_int {
+pub(crate) unsafe fn shutdown(fd: c_int, how: c_int) -> c_int {
     let known_how = matches!(how, libc::SHUT_RD | libc::SHUT_WR | libc::SHUT_RDWR);
     if let Some(socket) = slot::find(fd).filter(|socket| known_how && !socket.card.has(flag::LISTENER)) {
         let _guard = Guard::enter();
@@ -127,7 +135,7 @@ pub unsafe fn shutdown(fd: c_int, how: c_int) -> c_int {
 
 /// # Safety
 /// close(2).
-pub unsafe fn close(fd: c_int) -> c_int {
+pub(crate) unsafe fn close(fd: c_int) -> c_int {
     if !fdtable::is_known(fd) || in_vfork_child() {
         // SAFETY: the caller's contract.
         return unsafe { real::close(fd) };
@@ -144,8 +152,16 @@ pub unsafe fn close(fd: c_int) -> c_int {
 
 /// # Safety
 /// getsockopt(2).
-pub unsafe fn getsockopt(fd: c_int, level: c_int, name: c_int, value: *mut c_void, length: *mut socklen_t) -> c_int {
-    if let Some(socket) = slot::find(fd).filter(|socket| socket.is_live() && level == libc::SOL_SOCKET && name == libc::SO_ERROR) {
+pub(crate) unsafe fn getsockopt(
+    fd: c_int,
+    level: c_int,
+    name: c_int,
+    value: *mut c_void,
+    length: *mut socklen_t,
+) -> c_int {
+    if let Some(socket) = slot::find(fd)
+        .filter(|socket| socket.is_live() && level == libc::SOL_SOCKET && name == libc::SO_ERROR)
+    {
         let _guard = Guard::enter();
         if let Some(error) = rx::take_stashed(&socket) {
             // SAFETY: the caller's contract.
@@ -218,7 +234,13 @@ const TCP_MD5SIG: c_int = 14;
 
 /// # Safety
 /// setsockopt(2).
-pub unsafe fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, length: socklen_t) -> c_int {
+pub(crate) unsafe fn setsockopt(
+    fd: c_int,
+    level: c_int,
+    name: c_int,
+    value: *const c_void,
+    length: socklen_t,
+) -> c_int {
     let Some(socket) = slot::find(fd) else {
         // SAFETY: the caller's contract.
         return unsafe { real::setsockopt(fd, level, name, value, length) };

@@ -2,12 +2,12 @@
 
 use driver::sys::{self, Errno};
 
+use crate::buffers::is_plausible;
 use crate::config::config;
 use crate::epoll::{self, Waiting};
 use crate::errno;
-use crate::fdtable;
 use crate::family;
-use crate::buffers::is_plausible;
+use crate::fdtable;
 use crate::guard::Guard;
 use crate::poll::{Poll, concerns_us};
 use crate::process::in_vfork_child;
@@ -68,14 +68,17 @@ unsafe fn entries<'a>(fds: *mut pollfd, count: nfds_t) -> Option<&'a mut [pollfd
 
 /// # Safety
 /// poll(2).
-pub unsafe fn poll(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int {
+pub(crate) unsafe fn poll(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int {
     // SAFETY: the caller's contract.
     match unsafe { entries(fds, count) } {
         Some(list) if concerns_us(list.iter().map(|entry| entry.fd)) => {
             let _guard = Guard::enter();
             let mut call = Poll::new(list, milliseconds(timeout), config().spin_poll);
-            // SAFETY: the array is the caller's.
-            result(call.wait(|list, left| outcome(unsafe { real::poll(list.as_mut_ptr(), list.len() as nfds_t, to_milliseconds(left)) })))
+            result(call.wait(|list, left| {
+                let (fds, count, left) = (list.as_mut_ptr(), list.len() as nfds_t, to_milliseconds(left));
+                // SAFETY: the array is a live slice.
+                outcome(unsafe { real::poll(fds, count, left) })
+            }))
         }
         // SAFETY: the caller's contract.
         _ => unsafe { real::poll(fds, count, timeout) },
@@ -84,7 +87,12 @@ pub unsafe fn poll(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int {
 
 /// # Safety
 /// ppoll(2).
-pub unsafe fn ppoll(fds: *mut pollfd, count: nfds_t, timeout: *const timespec, mask: *const sigset_t) -> c_int {
+pub(crate) unsafe fn ppoll(
+    fds: *mut pollfd,
+    count: nfds_t,
+    timeout: *const timespec,
+    mask: *const sigset_t,
+) -> c_int {
     // SAFETY: the caller's contract.
     let (list, limit) = unsafe { (entries(fds, count), nanoseconds(timeout)) };
     match (list, limit) {
@@ -106,7 +114,13 @@ pub unsafe fn ppoll(fds: *mut pollfd, count: nfds_t, timeout: *const timespec, m
 
 /// # Safety
 /// select(2).
-pub unsafe fn select(count: c_int, read: *mut fd_set, write: *mut fd_set, except: *mut fd_set, timeout: *mut timeval) -> c_int {
+pub(crate) unsafe fn select(
+    count: c_int,
+    read: *mut fd_set,
+    write: *mut fd_set,
+    except: *mut fd_set,
+    timeout: *mut timeval,
+) -> c_int {
     let call = || {
         // SAFETY: the caller's contract.
         unsafe { real::select(count, read, write, except, timeout) }
@@ -123,14 +137,26 @@ pub unsafe fn select(count: c_int, read: *mut fd_set, write: *mut fd_set, except
     if let (false, Some(left)) = (timeout.is_null(), left) {
         // Linux's select gives back the time that is left.
         // SAFETY: the caller's contract.
-        unsafe { *timeout = timeval { tv_sec: (left / 1_000_000_000) as i64, tv_usec: (left % 1_000_000_000 / 1000) as i64 } };
+        unsafe {
+            *timeout = timeval {
+                tv_sec: (left / 1_000_000_000) as i64,
+                tv_usec: (left % 1_000_000_000 / 1000) as i64,
+            }
+        };
     }
     result(outcome)
 }
 
 /// # Safety
 /// pselect(2).
-pub unsafe fn pselect(count: c_int, read: *mut fd_set, write: *mut fd_set, except: *mut fd_set, timeout: *const timespec, mask: *const sigset_t) -> c_int {
+pub(crate) unsafe fn pselect(
+    count: c_int,
+    read: *mut fd_set,
+    write: *mut fd_set,
+    except: *mut fd_set,
+    timeout: *const timespec,
+    mask: *const sigset_t,
+) -> c_int {
     // SAFETY: the caller's contract.
     let (fds, limit) = unsafe { (sets_of(count, read, write, except), nanoseconds(timeout)) };
     let (Some(fds), Ok(limit)) = (fds, limit) else {
@@ -147,14 +173,14 @@ pub unsafe fn pselect(count: c_int, read: *mut fd_set, write: *mut fd_set, excep
 
 /// # Safety
 /// epoll_create(2).
-pub unsafe fn epoll_create(size: c_int) -> c_int {
+pub(crate) unsafe fn epoll_create(size: c_int) -> c_int {
     // SAFETY: the caller's contract.
     created(unsafe { real::epoll_create(size) })
 }
 
 /// # Safety
 /// epoll_create1(2).
-pub unsafe fn epoll_create1(flags: c_int) -> c_int {
+pub(crate) unsafe fn epoll_create1(flags: c_int) -> c_int {
     // SAFETY: the caller's contract.
     created(unsafe { real::epoll_create1(flags) })
 }
@@ -171,7 +197,7 @@ fn created(fd: c_int) -> c_int {
 
 /// # Safety
 /// epoll_ctl(2).
-pub unsafe fn epoll_ctl(fd: c_int, operation: c_int, target: c_int, event: *mut epoll_event) -> c_int {
+pub(crate) unsafe fn epoll_ctl(fd: c_int, operation: c_int, target: c_int, event: *mut epoll_event) -> c_int {
     let legal = is_plausible(event) || operation == libc::EPOLL_CTL_DEL;
     let Some(set) = epoll::find(fd).filter(|_| legal) else {
         // SAFETY: the caller's contract.
@@ -200,15 +226,18 @@ unsafe fn room<'a>(events: *mut epoll_event, count: c_int) -> Option<&'a mut [ep
 
 /// # Safety
 /// epoll_wait(2).
-pub unsafe fn epoll_wait(fd: c_int, events: *mut epoll_event, count: c_int, timeout: c_int) -> c_int {
+pub(crate) unsafe fn epoll_wait(fd: c_int, events: *mut epoll_event, count: c_int, timeout: c_int) -> c_int {
     // SAFETY: the caller's contract.
     match (epoll::find(fd), unsafe { room(events, count) }) {
         (Some(set), Some(events)) => {
             let _guard = Guard::enter();
-            let call = Waiting { fd, events, timeout_ns: milliseconds(timeout), may_spin: config().spin_epoll };
+            let call =
+                Waiting { fd, events, timeout_ns: milliseconds(timeout), may_spin: config().spin_epoll };
             result(epoll::wait(set, call, |events, left| {
                 // SAFETY: the events are a live slice.
-                outcome(unsafe { real::epoll_wait(fd, events.as_mut_ptr(), events.len() as c_int, to_milliseconds(left)) })
+                outcome(unsafe {
+                    real::epoll_wait(fd, events.as_mut_ptr(), events.len() as c_int, to_milliseconds(left))
+                })
             }))
         }
         // SAFETY: the caller's contract.
@@ -218,7 +247,13 @@ pub unsafe fn epoll_wait(fd: c_int, events: *mut epoll_event, count: c_int, time
 
 /// # Safety
 /// epoll_pwait(2).
-pub unsafe fn epoll_pwait(fd: c_int, events: *mut epoll_event, count: c_int, timeout: c_int, mask: *const sigset_t) -> c_int {
+pub(crate) unsafe fn epoll_pwait(
+    fd: c_int,
+    events: *mut epoll_event,
+    count: c_int,
+    timeout: c_int,
+    mask: *const sigset_t,
+) -> c_int {
     // SAFETY: the caller's contract.
     match (epoll::find(fd), unsafe { room(events, count) }) {
         (Some(set), Some(events)) => {
@@ -227,7 +262,15 @@ pub unsafe fn epoll_pwait(fd: c_int, events: *mut epoll_event, count: c_int, tim
             let call = Waiting { fd, events, timeout_ns: milliseconds(timeout), may_spin };
             result(epoll::wait(set, call, |events, left| {
                 // SAFETY: the events are a live slice; the mask is the caller's.
-                outcome(unsafe { real::epoll_pwait(fd, events.as_mut_ptr(), events.len() as c_int, to_milliseconds(left), mask) })
+                outcome(unsafe {
+                    real::epoll_pwait(
+                        fd,
+                        events.as_mut_ptr(),
+                        events.len() as c_int,
+                        to_milliseconds(left),
+                        mask,
+                    )
+                })
             }))
         }
         // SAFETY: the caller's contract.
@@ -237,7 +280,13 @@ pub unsafe fn epoll_pwait(fd: c_int, events: *mut epoll_event, count: c_int, tim
 
 /// # Safety
 /// epoll_pwait2(2).
-pub unsafe fn epoll_pwait2(fd: c_int, events: *mut epoll_event, count: c_int, timeout: *const timespec, mask: *const sigset_t) -> c_int {
+pub(crate) unsafe fn epoll_pwait2(
+    fd: c_int,
+    events: *mut epoll_event,
+    count: c_int,
+    timeout: *const timespec,
+    mask: *const sigset_t,
+) -> c_int {
     // SAFETY: the caller's contract.
     match (epoll::find(fd), unsafe { room(events, count) }, unsafe { nanoseconds(timeout) }) {
         (Some(set), Some(events), Ok(timeout_ns)) => {
@@ -247,7 +296,9 @@ pub unsafe fn epoll_pwait2(fd: c_int, events: *mut epoll_event, count: c_int, ti
                 let left = left.map(to_timespec);
                 let pointer = left.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
                 // SAFETY: the events are a live slice; the mask is the caller's.
-                outcome(unsafe { real::epoll_pwait2(fd, events.as_mut_ptr(), events.len() as c_int, pointer, mask) })
+                outcome(unsafe {
+                    real::epoll_pwait2(fd, events.as_mut_ptr(), events.len() as c_int, pointer, mask)
+                })
             }))
         }
         // SAFETY: the caller's contract.

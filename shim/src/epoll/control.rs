@@ -7,12 +7,18 @@ use driver::sys;
 use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLONESHOT, EPOLLOUT, c_int, epoll_event};
 
 use super::{ALL, Held, Inner, Member, NOT_SEEN, OPEN_MAX, Open, SETS, Set, at};
+use crate::family;
 use crate::fdtable::{self, Entry};
 use crate::slot::{self, Socket};
-use crate::family;
 
 /// `epoll_ctl(2)` on a followed set: the kernel's registration first, then our own note of it.
-pub(crate) fn control(set_fd: c_int, set: &'static Set, operation: c_int, fd: c_int, event: Option<epoll_event>) -> sys::Result<()> {
+pub(crate) fn control(
+    set_fd: c_int,
+    set: &'static Set,
+    operation: c_int,
+    fd: c_int,
+    event: Option<epoll_event>,
+) -> sys::Result<()> {
     let mut kernel_event = event.unwrap_or(epoll_event { events: 0, u64: 0 });
     let pointer = if event.is_some() { &raw mut kernel_event } else { core::ptr::null_mut() };
     // SAFETY: the event is a local.
@@ -29,7 +35,13 @@ pub(crate) fn control(set_fd: c_int, set: &'static Set, operation: c_int, fd: c_
     Ok(())
 }
 
-fn note_socket(set_fd: c_int, set: &'static Set, operation: c_int, socket: &Socket, event: Option<epoll_event>) {
+fn note_socket(
+    set_fd: c_int,
+    set: &'static Set,
+    operation: c_int,
+    socket: &Socket,
+    event: Option<epoll_event>,
+) {
     // The receive lock keeps the channel mapped, and comes before the set's lock everywhere.
     let receive = socket.lock_receive();
     let mut inner = set.lock();
@@ -45,13 +57,8 @@ fn note_socket(set_fd: c_int, set: &'static Set, operation: c_int, socket: &Sock
         return;
     }
     let Some(event) = event else { return };
-    let member = Member {
-        name: socket.name,
-        events: event.events,
-        data: event.u64,
-        armed: true,
-        seen: NOT_SEEN,
-    };
+    let member =
+        Member { name: socket.name, events: event.events, data: event.u64, armed: true, seen: NOT_SEEN };
     inner.one_shots |= event.events & EPOLLONESHOT as u32 != 0;
     inner.members.insert(socket.fd, member);
     inner.open.retain(|open| open.fd != socket.fd);
@@ -124,7 +131,8 @@ impl Inner {
         if !socket.slot.is_duplicated() && self.members.get(&socket.fd).is_some_and(is_it) {
             return self.list_one(socket, socket.fd, channel);
         }
-        let all: Vec<c_int> = self.members.iter().filter(|(_, member)| is_it(member)).map(|(fd, _)| *fd).collect();
+        let all: Vec<c_int> =
+            self.members.iter().filter(|(_, member)| is_it(member)).map(|(fd, _)| *fd).collect();
         for fd in all {
             self.list_one(socket, fd, channel);
         }
@@ -141,7 +149,9 @@ impl Inner {
         if self.open.len() < OPEN_MAX {
             return true;
         }
-        let Some((index, _)) = self.open.iter().enumerate().max_by_key(|(_, member)| member.quiet) else { return true };
+        let Some((index, _)) = self.open.iter().enumerate().max_by_key(|(_, member)| member.quiet) else {
+            return true;
+        };
         let incoming = self.open[index].channel.incoming();
         if self.open[index].quiet == 0 || incoming.close().position() != incoming.head() {
             return false;

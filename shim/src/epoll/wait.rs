@@ -4,7 +4,10 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use driver::clock::{current_cpu, ticks, ticks_per_usec};
 use driver::sys::{self, Errno};
-use libc::{EPOLL_CTL_MOD, EPOLLET, EPOLLIN, EPOLLONESHOT, EPOLLOUT, EPOLLRDNORM, EPOLLWRNORM, c_int, epoll_event, pollfd};
+use libc::{
+    EPOLL_CTL_MOD, EPOLLET, EPOLLIN, EPOLLONESHOT, EPOLLOUT, EPOLLRDNORM, EPOLLWRNORM, c_int, epoll_event,
+    pollfd,
+};
 
 use super::{Inner, QUIET_SCANS, Set, at};
 use crate::guard::{self, Interrupt};
@@ -27,7 +30,11 @@ pub(crate) struct Waiting<'a> {
 }
 
 /// Waits. `sleep` is the program's own blocking call with the time that is left (in nanoseconds).
-pub(crate) fn wait(set: &'static Set, mut call: Waiting<'_>, sleep: impl Fn(&mut [epoll_event], Option<u64>) -> sys::Result<usize>) -> sys::Result<usize> {
+pub(crate) fn wait(
+    set: &'static Set,
+    mut call: Waiting<'_>,
+    sleep: impl Fn(&mut [epoll_event], Option<u64>) -> sys::Result<usize>,
+) -> sys::Result<usize> {
     let started = ticks();
     loop {
         if let Some(count) = call.look(set, started)? {
@@ -57,7 +64,8 @@ pub(crate) fn wait(set: &'static Set, mut call: Waiting<'_>, sleep: impl Fn(&mut
             drop(sleeper);
             continue;
         }
-        let slice = if resend_to_strangers(set) { Some(left.unwrap_or(u64::MAX).min(SLICE_NS)) } else { left };
+        let slice =
+            if resend_to_strangers(set) { Some(left.unwrap_or(u64::MAX).min(SLICE_NS)) } else { left };
         let slept = guard::outside_unless_interrupted(|| sleep(call.events, slice));
         drop(sleeper);
         let count = slept.map_err(|_| Errno(libc::EINTR))??;
@@ -150,7 +158,9 @@ pub(crate) fn has_something(set: &Set) -> bool {
         let tail = incoming.word().position();
         tail != incoming.head()
             && inner.members.get(&open.fd).is_some_and(|member| {
-                member.armed && member.events & READ != 0 && !(member.events & EPOLLET as u32 != 0 && member.seen == tail)
+                member.armed
+                    && member.events & READ != 0
+                    && !(member.events & EPOLLET as u32 != 0 && member.seen == tail)
             })
     })
 }
@@ -169,7 +179,8 @@ impl Waiting<'_> {
         if set.kernel_is_next() {
             // The rings filled the whole room last time: it is the kernel's turn.
             // SAFETY: the events are a live slice of this length.
-            let found = unsafe { sys::epoll_wait(fd, self.events.as_mut_ptr(), self.events.len() as c_int, 0) }?;
+            let found =
+                unsafe { sys::epoll_wait(fd, self.events.as_mut_ptr(), self.events.len() as c_int, 0) }?;
             if found > 0 {
                 set.lock().disarm_reported(&self.events[..found]);
                 return Ok(Some(found));
@@ -179,7 +190,9 @@ impl Waiting<'_> {
         if count > 0 {
             spin::record_ready();
             let now = ticks();
-            if count < self.events.len() && now.wrapping_sub(set.asked.load(Relaxed)) > ASK_USEC * ticks_per_usec() {
+            if count < self.events.len()
+                && now.wrapping_sub(set.asked.load(Relaxed)) > ASK_USEC * ticks_per_usec()
+            {
                 set.asked.store(now, Relaxed);
                 return Ok(Some(self.add_kernel_events(set, count)));
             }
@@ -206,7 +219,8 @@ impl Waiting<'_> {
     fn add_kernel_events(&mut self, set: &Set, count: usize) -> usize {
         let (ours, room) = self.events.split_at_mut(count);
         // SAFETY: the rest is a live slice of this length.
-        let found = unsafe { sys::epoll_wait(self.fd, room.as_mut_ptr(), room.len() as c_int, 0) }.unwrap_or(0);
+        let found =
+            unsafe { sys::epoll_wait(self.fd, room.as_mut_ptr(), room.len() as c_int, 0) }.unwrap_or(0);
         set.lock().disarm_reported(&room[..found]);
         let mut kept = 0;
         for index in 0..found {
@@ -227,7 +241,9 @@ impl Waiting<'_> {
     fn spin(&self, set: &Set, left_ns: Option<u64>) -> spin::End {
         let peer = {
             let inner = set.lock();
-            let Some(first) = inner.open.iter().min_by_key(|open| open.quiet) else { return spin::End::Expired };
+            let Some(first) = inner.open.iter().min_by_key(|open| open.quiet) else {
+                return spin::End::Expired;
+            };
             first.channel.publish_cpu(current_cpu());
             first.channel
         };
@@ -238,17 +254,21 @@ impl Waiting<'_> {
         let mut asked = ticks();
         let every = ASK_SPINNING_USEC * ticks_per_usec();
         let fd = self.fd;
-        spin::until(budget, || peer.peer_cpu(), || {
-            if moved(&set.lock()) {
-                return true;
-            }
-            let now = ticks();
-            if now.wrapping_sub(asked) < every {
-                return false;
-            }
-            asked = now;
-            kernel_is_ready(fd)
-        })
+        spin::until(
+            budget,
+            || peer.peer_cpu(),
+            || {
+                if moved(&set.lock()) {
+                    return true;
+                }
+                let now = ticks();
+                if now.wrapping_sub(asked) < every {
+                    return false;
+                }
+                asked = now;
+                kernel_is_ready(fd)
+            },
+        )
     }
 
     /// Events that the kernel gave after a sleep; those of a member that was only made loud to wake us, and
@@ -313,10 +333,11 @@ fn scan(set_fd: c_int, inner: &mut Inner, events: &mut [epoll_event]) -> usize {
         let word = incoming.word();
         if word.position() == incoming.head() {
             member.quiet += 1;
-            let done = word.is_closed() || member.quiet > QUIET_SCANS && {
-                let word = incoming.close();
-                word.position() == incoming.head()
-            };
+            let done = word.is_closed()
+                || member.quiet > QUIET_SCANS && {
+                    let word = incoming.close();
+                    word.position() == incoming.head()
+                };
             if done {
                 open.swap_remove(index);
             } else {
@@ -332,7 +353,8 @@ fn scan(set_fd: c_int, inner: &mut Inner, events: &mut [epoll_event]) -> usize {
             continue;
         }
         registered.seen = word.position();
-        events[count] = epoll_event { events: mask(member.fd, registered.events, &member.channel), u64: registered.data };
+        events[count] =
+            epoll_event { events: mask(member.fd, registered.events, &member.channel), u64: registered.data };
         count += 1;
         if registered.events & EPOLLONESHOT as u32 != 0 {
             registered.armed = false;
