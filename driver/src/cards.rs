@@ -17,6 +17,7 @@ use crate::sys::{self, Errno, Fd};
 
 /// Name of the memfd, as it shows in `/proc/PID/fd`.
 pub const MEMFD_NAME: &CStr = c"accel-cards";
+const SEALS: i32 = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
 const MAGIC: u32 = u32::from_le_bytes(*b"acca");
 const VERSION: u32 = 1;
 /// Sockets that one family can follow.
@@ -97,7 +98,7 @@ macro_rules! counters {
 
             /// Adds the values of `other`.
             pub fn add(&mut self, other: &Self) {
-                $(self.$name += other.$name;)*
+                $(self.$name = self.$name.wrapping_add(other.$name);)*
             }
         }
     };
@@ -175,6 +176,8 @@ struct Header {
     version: AtomicU32,
     pid: AtomicU32,
     hint: AtomicU32,
+    /// One more than the highest index that was ever taken: readers look no further.
+    end: AtomicU32,
     /// TCP sockets that could have been accelerated (established, both ends on this host as far as known).
     candidates: AtomicU64,
     upgraded: AtomicU64,
@@ -200,8 +203,12 @@ impl Table {
     /// the memory is anonymous and tools see nothing.
     pub fn create(number_floor: i32) -> sys::Result<(Self, Option<Fd>)> {
         let bytes = HEADER_BYTES + CARDS_MAX * size_of::<Card>();
-        let file = sys::memfd_create(MEMFD_NAME, libc::MFD_CLOEXEC).ok();
+        let file = sys::memfd_create(MEMFD_NAME, libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING).ok();
         let file = file.filter(|file| sys::ftruncate(file, bytes).is_ok());
+        if let Some(file) = &file {
+            // Whoever maps it to read need not fear that it shrinks.
+            let _ = sys::fcntl(file.raw(), libc::F_ADD_SEALS, SEALS as usize);
+        }
         let kind =
             libc::MAP_SHARED | libc::MAP_NORESERVE | if file.is_none() { libc::MAP_ANONYMOUS } else { 0 };
         let base = sys::mmap(file.as_ref(), bytes, libc::PROT_READ | libc::PROT_WRITE, kind)?;
@@ -243,6 +250,7 @@ impl Table {
             let card = self.card(index);
             if card.taken.load(Relaxed) == 0 && card.taken.compare_exchange(0, 1, Acquire, Relaxed).is_ok() {
                 self.header().hint.store(index + 1, Relaxed);
+                self.header().end.fetch_max(index + 1, Release);
                 card.clear(pid);
                 return Some(index);
             }
@@ -252,13 +260,17 @@ impl Table {
 
     /// A killed process never gives its cards back: do it for it.
     fn free_cards_of_the_dead(&self) {
-        for index in 0..CARDS_MAX as u32 {
+        for index in 0..self.end() {
             let card = self.card(index);
             if card.taken.load(Relaxed) == 1 {
                 card.forget_dead_holders(0);
                 self.release_if_unheld(card);
             }
         }
+    }
+
+    fn end(&self) -> u32 {
+        self.header().end.load(Acquire).min(CARDS_MAX as u32)
     }
 
     /// Takes `pid` off the card's holders; the last one frees the card.
@@ -495,7 +507,8 @@ impl Reader {
         let os = |error: Errno| std::io::Error::from_raw_os_error(error.0);
         let bytes = HEADER_BYTES + CARDS_MAX * size_of::<Card>();
         let file = Fd::own(std::fs::File::open(path)?.into_raw_fd());
-        if sys::fstat(file.raw()).map_err(os)?.st_size as usize != bytes {
+        let seals = sys::fcntl(file.raw(), libc::F_GET_SEALS, 0).map_err(os)? as i32;
+        if seals & SEALS != SEALS || sys::fstat(file.raw()).map_err(os)?.st_size as usize != bytes {
             return Err(std::io::Error::other("the table has another version's size"));
         }
         let base = sys::mmap(Some(&file), bytes, libc::PROT_READ, libc::MAP_SHARED).map_err(os)?;
@@ -523,7 +536,7 @@ impl Reader {
     /// Every open socket that the family follows.
     #[must_use]
     pub fn sockets(&self) -> Vec<CardView> {
-        (0..CARDS_MAX as u32).filter_map(|index| Self::view(self.table.card(index))).collect()
+        (0..self.table.end()).filter_map(|index| Self::view(self.table.card(index))).collect()
     }
 
     fn view(card: &Card) -> Option<CardView> {

@@ -279,10 +279,19 @@ pub fn geteuid() -> u32 {
     call!(libc::SYS_geteuid).map_or(u32::MAX, |uid| uid as u32)
 }
 
-/// Whether a process exists (a zombie does; another user's does).
+/// Whether a process or thread exists (another user's does; a child of ours that has ended and was not waited
+/// for does not).
 #[must_use]
 pub fn process_exists(pid: i32) -> bool {
-    !matches!(call!(libc::SYS_kill, pid, 0), Err(Errno(libc::ESRCH)))
+    !matches!(call!(libc::SYS_kill, pid, 0), Err(Errno(libc::ESRCH))) && !is_zombie_of_ours(pid)
+}
+
+/// Asks as `waitid` does, and leaves the child to be waited for.
+fn is_zombie_of_ours(pid: i32) -> bool {
+    let mut info = [0u32; 32];
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    // A `siginfo_t` is 128 bytes and starts with the signal's number: SIGCHLD if the child has ended.
+    call!(libc::SYS_waitid, libc::P_PID, pid, info.as_mut_ptr(), options, 0).is_ok() && info[0] != 0
 }
 
 /// Gives the core to whoever waits for it.

@@ -31,6 +31,10 @@ pub(crate) fn last_descriptor(socket: &Socket, closing: bool) {
 }
 
 fn close_rings(socket: &Socket, channel: &Channel, closing: bool, sole: bool, sent_again: bool) {
+    if !sole && socket.slot.owner() != family::pid() {
+        // Inherited and never used here: whoever owns the rings goes on with them.
+        return;
+    }
     let unread = channel.incoming().revoke().position() != channel.incoming().head();
     channel.outgoing().revoke();
     if !closing || !sole {
@@ -142,10 +146,12 @@ pub(crate) fn peer_sent_fin(fd: c_int) -> bool {
 }
 
 /// The peer was killed with bytes of ours unread in the ring: Linux would have answered with RST. Ending the
-/// connection by connect(AF_UNSPEC) leaves the same behind: ECONNRESET once, then end of stream and EPIPE.
+/// connection by connect(AF_UNSPEC) leaves ECONNRESET behind, once; the shutdown (which takes effect although
+/// it fails with ENOTCONN) then end of stream and EPIPE instead of ENOTCONN.
 pub(crate) fn as_if_reset(fd: c_int) {
     let nobody = [0u8; 16];
     let _ = sys::connect_raw(fd, &nobody);
+    let _ = sys::shutdown(fd, libc::SHUT_RDWR);
 }
 
 /// The program ends the connection by connect(AF_UNSPEC), which throws away what is unread: the rings end

@@ -42,6 +42,8 @@ pub(crate) struct Meeting {
     tries: u32,
     since_ns: u64,
     since_messages: u32,
+    /// Size of the rings for which memory was taken from the allowance; 0 is none.
+    reserved: usize,
 }
 
 #[derive(Debug)]
@@ -139,7 +141,8 @@ fn advance(socket: &Socket, both: &Both, messages: u32) -> Result<(), Reason> {
         Stage::Idle => begin(socket, meeting, messages),
         Stage::Waiting(door) => match door.answer(&meeting.tuple, peers()) {
             Ok(channel) => {
-                let committed = commit(socket, both, channel);
+                // The connector chose the size.
+                let committed = meeting.reserve(channel.capacity()) && commit(socket, both, channel);
                 if !committed {
                     // SAFETY: the handle was not stored anywhere.
                     unsafe { channel.unmap() };
@@ -151,7 +154,7 @@ fn advance(socket: &Socket, both: &Both, messages: u32) -> Result<(), Reason> {
         },
         Stage::Offered(channel) if !channel.peer_committed() => {
             let channel = *channel;
-            if is_over(meeting, messages) { withdraw(&channel) } else { Ok(()) }
+            if is_over(meeting, messages) { Err(withdraw(&channel)) } else { Ok(()) }
         }
         Stage::Offered(channel) => {
             let channel = *channel;
@@ -168,13 +171,13 @@ fn advance(socket: &Socket, both: &Both, messages: u32) -> Result<(), Reason> {
     }
 }
 
-fn withdraw(channel: &Channel) -> Result<(), Reason> {
-    if channel.withdraw() {
-        // SAFETY: no other copy of the handle is in use: the stage goes with the meeting.
-        unsafe { channel.unmap() };
-        return Err(Reason::PeerPlain);
-    }
-    Ok(())
+/// Takes an offer back. An acceptor who took it and did not commit (he could not, or is still about to) stays on
+/// the kernel too: he opens nothing before we commit.
+fn withdraw(channel: &Channel) -> Reason {
+    let _ = channel.withdraw();
+    // SAFETY: no other copy of the handle is in use: the stage goes with the meeting.
+    unsafe { channel.unmap() };
+    Reason::PeerPlain
 }
 
 /// The meeting is over: with rings, or (the counts could not be read, or it is shared) without.
@@ -182,7 +185,12 @@ fn finish(socket: &Socket, both: &Both, committed: bool) -> Result<(), Reason> {
     if !committed {
         return Err(Reason::Shared);
     }
-    *socket.parts(both).meeting = None;
+    let slot = socket.parts(both).meeting;
+    if let Some(meeting) = slot {
+        // It belongs to the rings now, until the slot is freed.
+        meeting.reserved = 0;
+    }
+    *slot = None;
     forget_pending(socket.name.index);
     Ok(())
 }
@@ -203,7 +211,7 @@ fn prepare(socket: &Socket) -> Result<Option<Meeting>, Reason> {
         Err(_) => return Err(Reason::Forbidden),
     }
     family::table().count_candidate();
-    Ok(Some(Meeting { tuple, stage: Stage::Idle, next: 0, tries: 0, since_ns: 0, since_messages: 0 }))
+    Ok(Some(Meeting { tuple, stage: Stage::Idle, next: 0, tries: 0, since_ns: 0, since_messages: 0, reserved: 0 }))
 }
 
 /// Options that only the kernel can honour, also those inherited from a listener; and the blocking mode as it
@@ -243,7 +251,7 @@ fn begin(socket: &Socket, meeting: &mut Meeting, messages: u32) -> Result<(), Re
         back_off(meeting, messages);
         return if meeting.tries > 12 { Err(Reason::Shared) } else { Ok(()) };
     }
-    if !family::reserve_memory(config().local_ring) {
+    if !meeting.reserve(config().local_ring) {
         return Err(Reason::Memory);
     }
     let begun = match socket.side() {
@@ -251,7 +259,7 @@ fn begin(socket: &Socket, meeting: &mut Meeting, messages: u32) -> Result<(), Re
         Side::Connector => make_offer(socket, meeting),
     };
     if begun != Ok(true) {
-        family::return_memory(config().local_ring);
+        meeting.return_memory();
     }
     match begun? {
         true => {
@@ -337,12 +345,34 @@ fn drop_stage(socket: &Socket, meeting: &mut Meeting) {
             unsafe { channel.unmap() };
         }
     }
-    family::return_memory(config().local_ring);
+    meeting.return_memory();
     forget_pending(socket.name.index);
+}
+
+impl Meeting {
+    /// Takes memory for such rings from the allowance, instead of what was taken before.
+    fn reserve(&mut self, ring_bytes: usize) -> bool {
+        if self.reserved == ring_bytes {
+            return true;
+        }
+        self.return_memory();
+        let taken = family::reserve_memory(ring_bytes);
+        if taken {
+            self.reserved = ring_bytes;
+        }
+        taken
+    }
+
+    fn return_memory(&mut self) {
+        if self.reserved != 0 {
+            family::return_memory(core::mem::take(&mut self.reserved));
+        }
+    }
 }
 
 impl Drop for Meeting {
     fn drop(&mut self) {
+        self.return_memory();
         if let Stage::Waiting(door) = &self.stage {
             fdtable::take(door.number());
         }
@@ -355,6 +385,8 @@ fn commit(socket: &Socket, both: &Both, channel: Channel) -> bool {
     if !quiet() {
         return false;
     }
+    // A child that goes on with what its parent accepted is the owner now.
+    socket.slot.adopt();
     // Calls that begin from here on see the live state and wait for our locks.
     let parts = socket.parts(both);
     *parts.channel = Some(channel);
@@ -462,7 +494,7 @@ pub(crate) fn lose_descriptor(fd: c_int) {
             if let Stage::Waiting(door) = core::mem::replace(&mut meeting.stage, Stage::Idle) {
                 door.lose();
             }
-            family::return_memory(config().local_ring);
+            meeting.return_memory();
             entry.store(0, SeqCst);
         }
     }

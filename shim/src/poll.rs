@@ -191,24 +191,16 @@ impl<'a> Poll<'a> {
             budget = budget.min((u128::from(left) * u128::from(ticks_per_usec()) / 1000) as u64);
         }
         let peer = self.watched.first().map(|one| one.channel);
-        let every = ASK_SPINNING_USEC * ticks_per_usec();
-        let mut asked = ticks();
-        spin::until(
+        let (fds, count) = (self.fds.as_mut_ptr(), self.fds.len());
+        spin::Watch {
             budget,
-            || peer.and_then(|channel| channel.peer_cpu()),
-            || {
-                if self.is_readable() {
-                    return true;
-                }
-                let now = ticks();
-                if now.wrapping_sub(asked) < every {
-                    return false;
-                }
-                asked = now;
-                // SAFETY: a live slice.
-                unsafe { sys::poll(self.fds.as_mut_ptr(), self.fds.len(), 0) }.is_ok_and(|count| count > 0)
-            },
-        )
+            peer_cpu: || peer.and_then(|channel| channel.peer_cpu()),
+            ready: || self.is_readable(),
+            // SAFETY: a live slice; `is_readable` reads only what the kernel does not write.
+            look: || unsafe { sys::poll(fds, count, 0) }.is_ok_and(|count| count > 0),
+            look_usec: ASK_SPINNING_USEC,
+        }
+        .run()
     }
 }
 

@@ -16,7 +16,8 @@ use rows::reasons::Reason;
 use crate::buffers::{Buffers, NOTHING, can_be_buffer};
 use crate::config::config;
 use crate::guard::{self, Interrupt};
-use crate::slot::{Outcome, Socket};
+use crate::slot::{Outcome, Pin, Socket};
+use crate::spin::Watch;
 use crate::{close, epoll, family, real, spin};
 
 const AGAIN: Outcome = Outcome::Fail(Errno(libc::EAGAIN));
@@ -32,6 +33,8 @@ struct Receive<'a> {
     waiting: u64,
     /// Ring position up to which this call has seen everything (with MSG_PEEK that is beyond the head).
     seen: u64,
+    /// The short way has spun already.
+    spun: bool,
 }
 
 /// What one look at ring and kernel gave.
@@ -43,34 +46,135 @@ enum Step {
     Again,
 }
 
-/// The common case, on its own because it must be short: one plain buffer, and enough bytes in the ring.
-/// `None`: nothing was done.
+/// What the short way came to.
+pub(crate) enum Quick {
+    /// So many bytes.
+    Done(usize),
+    /// The open ring stayed empty while the thread spun.
+    Spun,
+    /// Nothing was done.
+    No,
+}
+
+/// The common case, on its own because it must be short: one plain buffer, and enough bytes in the ring, now or
+/// while the thread spins.
 ///
 /// # Safety
 /// The buffer is the caller's promise, as with recv(2).
 #[inline]
-pub(crate) unsafe fn quickly(socket: &Socket, buffer: *mut u8, length: usize) -> Option<usize> {
-    if socket.slot.owner() != family::pid() {
-        return None;
+pub(crate) unsafe fn quickly(socket: &Socket, buffer: *mut u8, length: usize, flags: c_int) -> Quick {
+    if socket.slot.owner() != family::pid() || length == 0 || !can_be_buffer(buffer.cast(), length) {
+        return Quick::No;
     }
     let held = socket.lock_receive();
-    let channel = socket.channel(&held)?;
+    let Some(channel) = socket.channel(&held) else { return Quick::No };
+    // SAFETY: the caller's contract.
+    match unsafe { take(socket, channel, buffer, length) } {
+        Taken::Bytes(count) => {
+            spin::record_ready();
+            Quick::Done(count)
+        }
+        Taken::Nothing(head) if socket.may_block(flags) => {
+            let channel = *channel;
+            let pin = socket.pin();
+            drop(held);
+            // SAFETY: the caller's contract.
+            unsafe { spin_and_take(socket, &channel, head, pin, buffer, length) }
+        }
+        Taken::Nothing(_) | Taken::No => Quick::No,
+    }
+}
+
+enum Taken {
+    Bytes(usize),
+    /// The ring is open and empty at this position.
+    Nothing(u64),
+    No,
+}
+
+/// Takes ring bytes if they fill the buffer, or are all there can be. The receive lock is held.
+///
+/// # Safety
+/// The buffer is writable for `length` bytes.
+#[inline(always)]
+unsafe fn take(socket: &Socket, channel: &Channel, buffer: *mut u8, length: usize) -> Taken {
     let incoming = channel.incoming();
     let (word, head) = (incoming.word(), incoming.head());
-    let count = available(word.position(), head, channel.capacity() as u64).ok()? as usize;
-    if count == 0 || length == 0 || count < length && !word.is_open() || !can_be_buffer(buffer.cast(), length)
-    {
-        return None;
+    let Ok(count) = available(word.position(), head, channel.capacity() as u64) else { return Taken::No };
+    let count = count as usize;
+    if count < length && !word.is_open() {
+        return Taken::No;
+    }
+    if count == 0 {
+        return Taken::Nothing(head);
     }
     let count = count.min(length);
-    // SAFETY: the buffer is the caller's promise; `available` bounded the count by the ring.
+    // SAFETY: the caller's contract; `available` bounded the count by the ring.
     unsafe { channel.incoming_ring().read(head, buffer, count) };
     incoming.set_head(head + count as u64);
     let counters = &socket.card.counters;
     bump(&counters.ring_receives, 1);
     bump(&counters.ring_received_bytes, count as u64);
-    spin::record_ready();
-    Some(count)
+    Taken::Bytes(count)
+}
+
+/// Spins on the open, empty ring, and takes what comes.
+///
+/// # Safety
+/// As [`quickly`].
+#[inline(never)]
+unsafe fn spin_and_take(socket: &Socket, channel: &Channel, head: u64, _pin: Pin, buffer: *mut u8, length: usize) -> Quick {
+    let started = ticks();
+    let timeout = u64::from(socket.slot.receive_timeout_us.load(Relaxed));
+    match spin_for_bytes(socket, channel, head, timeout) {
+        spin::End::Ready => {}
+        spin::End::Expired => return Quick::Spun,
+        spin::End::Signal => return Quick::No,
+    }
+    let held = socket.lock_receive();
+    let Some(channel) = socket.channel(&held) else { return Quick::No };
+    // SAFETY: the caller's contract.
+    match unsafe { take(socket, channel, buffer, length) } {
+        Taken::Bytes(count) => {
+            drop(held);
+            spin::record(started);
+            Quick::Done(count)
+        }
+        Taken::Nothing(_) | Taken::No => Quick::No,
+    }
+}
+
+/// Spins until the direction's word moves on from `seen`, or closes.
+fn spin_for_bytes(socket: &Socket, channel: &Channel, seen: u64, timeout_us: u64) -> spin::End {
+    channel.publish_cpu(current_cpu());
+    let mut budget = spin::budget(config().spin_recv);
+    if timeout_us != 0 {
+        budget = budget.min(timeout_us * ticks_per_usec());
+    }
+    let incoming = channel.incoming();
+    let end = Watch {
+        budget,
+        peer_cpu: || channel.peer_cpu(),
+        ready: || {
+            let word = incoming.word();
+            !word.is_open() || word.position() != seen
+        },
+        // A killed peer shows only in the kernel.
+        look: || {
+            let something = kernel_has_something(socket.fd);
+            if something {
+                incoming.close();
+            }
+            something
+        },
+        look_usec: LOOK_USEC,
+    }
+    .run();
+    let counters = &socket.card.counters;
+    if budget != 0 {
+        bump(if end == spin::End::Ready { &counters.spins_won } else { &counters.spins_lost }, 1);
+    }
+    end
 }
 
 /// Receives into the caller's buffers.
@@ -78,14 +182,14 @@ pub(crate) unsafe fn quickly(socket: &Socket, buffer: *mut u8, length: usize) ->
 /// # Safety
 /// The buffers are the caller's promise, as with recvmsg(2).
 #[inline(never)]
-pub(crate) unsafe fn receive(socket: &Socket, vector: &[iovec], flags: c_int) -> Outcome {
+pub(crate) unsafe fn receive(socket: &Socket, vector: &[iovec], flags: c_int, spun: bool) -> Outcome {
     // SAFETY: the caller's contract.
     let Some(buffers) = (unsafe { Buffers::new(vector) }) else { return Outcome::Kernel };
     if flags & (MSG_OOB | MSG_ERRQUEUE) != 0 {
         return Outcome::Kernel;
     }
     family::check_owner(socket);
-    let mut call = Receive { socket, buffers, flags, waiting: 0, seen: 0 };
+    let mut call = Receive { socket, buffers, flags, waiting: 0, seen: 0, spun };
     {
         let held = socket.lock_receive();
         if let Some(outcome) = call.by_open_ring(&held) {
@@ -377,7 +481,8 @@ impl Receive<'_> {
         if channel.incoming().word().is_open() {
             let pin = self.socket.pin();
             drop(held);
-            let end = self.spin(&channel, timeout);
+            let end = if self.spun { spin::End::Expired } else { spin_for_bytes(self.socket, &channel, self.seen, timeout) };
+            self.spun = false;
             drop(pin);
             match end {
                 spin::End::Ready => return None,
@@ -390,41 +495,6 @@ impl Receive<'_> {
             return self.sleep(self.socket.lock_receive());
         }
         self.sleep(held)
-    }
-
-    fn spin(&self, channel: &Channel, timeout_us: u64) -> spin::End {
-        channel.publish_cpu(current_cpu());
-        let mut budget = spin::budget(config().spin_recv);
-        if timeout_us != 0 {
-            budget = budget.min(timeout_us * ticks_per_usec());
-        }
-        let (incoming, fd) = (channel.incoming(), self.socket.fd);
-        let seen = self.seen;
-        let (mut looked, look_every) = (ticks(), LOOK_USEC * ticks_per_usec());
-        let end = spin::until(
-            budget,
-            || channel.peer_cpu(),
-            || {
-                let word = incoming.word();
-                if !word.is_open() || word.position() != seen {
-                    return true;
-                }
-                // A killed peer, or a sender that raced with our opening, shows only in the kernel.
-                if budget > look_every && ticks().wrapping_sub(looked) > look_every {
-                    looked = ticks();
-                    if kernel_has_something(fd) {
-                        incoming.close();
-                        return true;
-                    }
-                }
-                false
-            },
-        );
-        let counters = &self.socket.card.counters;
-        if budget != 0 {
-            bump(if end == spin::End::Ready { &counters.spins_won } else { &counters.spins_lost }, 1);
-        }
-        end
     }
 
     /// Runs the handlers of signals that came while we spun.

@@ -64,6 +64,8 @@ pub(crate) struct Sending {
     /// The receiver's position when we last looked, and when that was: to notice a dead peer.
     pub(crate) head_seen: u64,
     pub(crate) head_seen_at: u64,
+    /// Sends that may go the short way before the reader is looked at again.
+    pub(crate) quick_left: u32,
     /// Send calls in a row that found the direction closed.
     pub(crate) kernel_streak: u32,
     /// What the peer left unread in the ring was sent again through the kernel.
@@ -269,7 +271,7 @@ impl Slot {
         self.owner.load(Relaxed)
     }
 
-    /// From now on the rings belong to this process (which has revoked them).
+    /// From now on the rings belong to this process (which makes them, or has revoked them).
     pub(crate) fn adopt(&self) {
         self.owner.store(family::pid(), SeqCst);
     }

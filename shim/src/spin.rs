@@ -15,6 +15,8 @@ use crate::{cores, guard};
 
 /// A gap of this long between two looks means that another task ran here.
 const GAP_USEC: u64 = 500;
+/// Looks at shared memory between two looks at the clock.
+const LOOKS_PER_TICK: u32 = 16;
 /// A spinning thread yields this often.
 const YIELD_USEC: u64 = 20;
 /// After a gap a thread does not spin for this long.
@@ -98,72 +100,92 @@ pub(crate) fn budget(allowed: bool) -> u64 {
     }
 }
 
-/// Looks for `ready` until it is, or until `budget` ticks are over. `peer_cpu` tells where the peer last was.
-pub(crate) fn until(budget: u64, peer_cpu: impl Fn() -> Option<u32>, mut ready: impl FnMut() -> bool) -> End {
-    if peer_cpu() == Some(current_cpu()) {
-        return yield_until(ready);
-    }
-    if budget == 0 {
-        return End::Expired;
-    }
-    let (start, gap) = (ticks(), GAP_USEC * ticks_per_usec());
-    let (mut last, mut yielded) = (start, start);
-    loop {
-        for _ in 0..8 {
-            if ready() {
-                return End::Ready;
-            }
-            core::hint::spin_loop();
-        }
-        if guard::signals_pending() {
-            return End::Signal;
-        }
-        let now = ticks();
-        if now.wrapping_sub(start) >= budget {
-            return End::Expired;
-        }
-        if now.wrapping_sub(last) > gap && config().spin == Spin::Adapt {
-            note_contention(now);
-            return if ready() { End::Ready } else { End::Expired };
-        }
-        last = now;
-        // The peer may have been woken on this very core, where it cannot run, and so cannot tell: let it.
-        if now.wrapping_sub(yielded) > YIELD_USEC * ticks_per_usec() {
-            if peer_cpu() == Some(current_cpu()) {
-                return yield_until(ready);
-            }
-            sys::sched_yield();
-            if ready() {
-                return End::Ready;
-            }
-            yielded = ticks();
-        }
-    }
+/// What a spinning thread waits for.
+pub(crate) struct Watch<P, R, L> {
+    /// Longest time, in ticks.
+    pub(crate) budget: u64,
+    /// Where the peer last was.
+    pub(crate) peer_cpu: P,
+    /// The cheap look, at shared memory: again and again.
+    pub(crate) ready: R,
+    /// The dear look, at the kernel: every so many microseconds.
+    pub(crate) look: L,
+    pub(crate) look_usec: u64,
 }
 
-/// The peer needs this very core: give it away, a few times; not while others want it as well, who would keep
-/// it for a whole time slice.
-fn yield_until(mut ready: impl FnMut() -> bool) -> End {
-    let mut last = ticks();
-    if !is_busy() || !may_keep_core(last) {
-        return End::Expired;
+impl<P: Fn() -> Option<u32>, R: FnMut() -> bool, L: FnMut() -> bool> Watch<P, R, L> {
+    /// Spins until something is ready or the time is up.
+    pub(crate) fn run(mut self) -> End {
+        if (self.peer_cpu)() == Some(current_cpu()) {
+            return self.by_yielding();
+        }
+        if self.budget == 0 {
+            return End::Expired;
+        }
+        let per_usec = ticks_per_usec();
+        let start = ticks();
+        let (mut last, mut yielded, mut looked) = (start, start, start);
+        loop {
+            for _ in 0..LOOKS_PER_TICK {
+                if (self.ready)() {
+                    return End::Ready;
+                }
+            }
+            core::hint::spin_loop();
+            if guard::signals_pending() {
+                return End::Signal;
+            }
+            let now = ticks();
+            if now.wrapping_sub(start) >= self.budget {
+                return End::Expired;
+            }
+            if now.wrapping_sub(last) > GAP_USEC * per_usec && config().spin == Spin::Adapt {
+                note_contention(now);
+                return if (self.ready)() { End::Ready } else { End::Expired };
+            }
+            last = now;
+            if now.wrapping_sub(looked) > self.look_usec * per_usec {
+                looked = now;
+                if (self.look)() {
+                    return End::Ready;
+                }
+            }
+            // The peer may have been woken on this very core, where it cannot run, and so cannot tell: let it.
+            if now.wrapping_sub(yielded) > YIELD_USEC * per_usec {
+                yielded = now;
+                if (self.peer_cpu)() == Some(current_cpu()) {
+                    return self.by_yielding();
+                }
+                sys::sched_yield();
+                last = ticks();
+            }
+        }
     }
-    for _ in 0..YIELDS_MAX {
-        if ready() {
-            return End::Ready;
+
+    /// The peer needs this very core: give it away, a few times; not while others want it as well, who would
+    /// keep it for a whole time slice.
+    fn by_yielding(&mut self) -> End {
+        let mut last = ticks();
+        if !is_busy() || last < Memory::contended_until().get() {
+            return End::Expired;
         }
-        if guard::signals_pending() {
-            return End::Signal;
+        for _ in 0..YIELDS_MAX {
+            if (self.ready)() {
+                return End::Ready;
+            }
+            if guard::signals_pending() {
+                return End::Signal;
+            }
+            sys::sched_yield();
+            let now = ticks();
+            if now.wrapping_sub(last) > GAP_USEC * ticks_per_usec() {
+                note_contention(now);
+                break;
+            }
+            last = now;
         }
-        sys::sched_yield();
-        let now = ticks();
-        if now.wrapping_sub(last) > GAP_USEC * ticks_per_usec() {
-            note_contention(now);
-            break;
-        }
-        last = now;
+        if (self.ready)() { End::Ready } else { End::Expired }
     }
-    if ready() { End::Ready } else { End::Expired }
 }
 
 /// Whether spinning takes the core from nobody, as far as we know.

@@ -7,6 +7,7 @@
 use driver::cards::{Held, bump};
 use driver::channel::Channel;
 use driver::clock::{current_cpu, ticks, ticks_per_usec};
+use driver::switch::available;
 use driver::sys::{self, Errno};
 use libc::{MSG_NOSIGNAL, MSG_OOB, MSG_ZEROCOPY, c_int, iovec};
 use rows::reasons::Reason;
@@ -15,6 +16,7 @@ use crate::buffers::{Buffers, NOTHING, can_be_buffer};
 use crate::config::{Spin, config};
 use crate::rx::message_over;
 use crate::slot::{Outcome, Socket};
+use crate::spin::Watch;
 use crate::{close, family, guard, real, spin};
 
 /// Published bytes that nobody takes for this long: look whether the peer still lives.
@@ -23,6 +25,8 @@ const SUSPICIOUS_USEC: u64 = 1_000;
 const STREAM_SENDS: u32 = 8;
 /// as long as it reads something every so many microseconds.
 const READING_USEC: u64 = 20;
+/// Sends between two looks at the reader's position.
+const QUICK_SENDS: u32 = 64;
 /// A full ring is waited for so long while the reader takes nothing.
 const FULL_USEC: u64 = 50;
 
@@ -56,18 +60,23 @@ pub(crate) unsafe fn quickly(socket: &Socket, buffer: *const u8, length: usize) 
     let outgoing = channel.outgoing();
     let word = outgoing.sendable()?;
     let capacity = channel.capacity();
-    if outgoing.room(word, capacity as u64) != Ok(capacity as u64) {
-        // Something lies unread: whether its reader still lives is asked on the longer way.
+    // SAFETY: the send lock is held.
+    let sending = unsafe { socket.sending(&held) };
+    // The reader was at least here when we last looked: often that is room enough, without a look at its line.
+    let used = available(word.position(), sending.head_seen, capacity as u64).ok()? as usize;
+    if length == 0 || length > capacity - used || sending.quick_left == 0 {
         return None;
     }
-    if length == 0 || length > capacity || !can_be_buffer(buffer.cast_mut().cast(), length) {
+    if !can_be_buffer(buffer.cast_mut().cast(), length) {
         return None;
     }
-    // SAFETY: the buffer is the caller's promise; the ring is empty and only the lock's holder writes it.
+    // SAFETY: the buffer is the caller's promise; the room was free when `head_seen` was read, and only the
+    // lock's holder takes it.
     unsafe { channel.outgoing_ring().write(word.position(), buffer, length) };
     if !outgoing.publish(word, length as u64) {
         return None;
     }
+    sending.quick_left -= 1;
     let counters = &socket.card.counters;
     bump(&counters.ring_sends, 1);
     bump(&counters.ring_sent_bytes, length as u64);
@@ -114,7 +123,12 @@ impl Send<'_> {
             return Try::Fail(close::violation(self.socket, channel));
         };
         let used = channel.capacity() as u64 - room;
-        if used != 0 && self.is_suspicious(held, channel) {
+        // SAFETY: the send lock is held.
+        let sending = unsafe { self.socket.sending(held) };
+        sending.quick_left = QUICK_SENDS;
+        if used == 0 {
+            (sending.head_seen, sending.head_seen_at) = (word.position(), 0);
+        } else if self.is_suspicious(held, channel) {
             return Try::Kernel;
         }
         let (room, left) = (room as usize, self.buffers.left());
@@ -157,11 +171,7 @@ impl Send<'_> {
         }
         let mut read = outgoing.kernel_read();
         loop {
-            let end = spin::until(
-                READING_USEC * ticks_per_usec(),
-                || channel.peer_cpu(),
-                || outgoing.word().is_open() || outgoing.kernel_read() != read,
-            );
+            let end = spin_on(channel, READING_USEC, || outgoing.word().is_open() || outgoing.kernel_read() != read);
             if outgoing.word().is_open() {
                 return true;
             }
@@ -241,12 +251,7 @@ impl Send<'_> {
         // Room for a good part of what is left, so that copies stay long.
         let wanted = (self.buffers.left() as u64).min(channel.capacity() as u64 / 2);
         loop {
-            let budget = FULL_USEC * ticks_per_usec();
-            let end = spin::until(
-                budget,
-                || channel.peer_cpu(),
-                || outgoing.head() != head || !outgoing.word().is_open(),
-            );
+            let end = spin_on(channel, FULL_USEC, || outgoing.head() != head || !outgoing.word().is_open());
             if end != spin::End::Ready || !outgoing.word().is_open() {
                 return false;
             }
@@ -358,6 +363,12 @@ pub(crate) fn peer_state(fd: c_int) -> (bool, bool) {
     // SAFETY: one entry.
     let _ = unsafe { sys::poll(&raw mut poll, 1, 0) };
     (poll.revents & (libc::POLLERR | libc::POLLHUP) != 0, poll.revents & libc::POLLRDHUP != 0)
+}
+
+/// Spins for something that the peer does in shared memory.
+fn spin_on(channel: &Channel, usec: u64, ready: impl FnMut() -> bool) -> spin::End {
+    let budget = usec * ticks_per_usec();
+    Watch { budget, peer_cpu: || channel.peer_cpu(), ready, look: || false, look_usec: usec }.run()
 }
 
 /// Bytes of ours that the peer has not taken from the ring; 0 for a socket without rings.

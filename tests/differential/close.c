@@ -4,7 +4,7 @@
 static char buf[1 << 20];
 
 #define SHUT(name, how) CASE(name) { \
-    if (server) { C(shutdown(fd, how)); state(fd); step(); step(); C(send(fd, "srv", 3, 0)); C(recv(fd, buf, 10, MSG_DONTWAIT)); C(recv(fd, buf, 10, MSG_DONTWAIT | MSG_PEEK)); state(fd); step(); step(); state(fd); C(recv(fd, buf, 10, MSG_DONTWAIT)); C(recv(fd, buf, 10, MSG_DONTWAIT)); so_error(fd); state(fd); step(); } \
+    if (server) { C(shutdown(fd, how)); state(fd); step(); step(); C(send(fd, "srv", 3, 0)); C(recv(fd, buf, 10, MSG_DONTWAIT)); C(recv(fd, buf, 10, MSG_DONTWAIT | MSG_PEEK)); state(fd); step(); step(); need(fd, 3); state(fd); C(recv(fd, buf, 10, MSG_DONTWAIT)); C(recv(fd, buf, 10, MSG_DONTWAIT)); so_error(fd); state(fd); step(); } \
     else { step(); if (how != SHUT_RD) wait_ev(fd, POLLRDHUP); state(fd); step(); step(); if (how == SHUT_RD) need(fd, 3); C(recv(fd, buf, 10, MSG_DONTWAIT)); C(send(fd, "cli", 3, 0)); step(); step(); state(fd); so_error(fd); } }
 SHUT(shutdown_write, SHUT_WR)
 SHUT(shutdown_read, SHUT_RD)

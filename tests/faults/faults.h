@@ -85,7 +85,7 @@ static int accel(void) { return getenv("FAULTS_LIB") && *getenv("FAULTS_LIB"); }
 #define WAIT(cond, ms) ({ uint64_t w_ = now_us() + (ms) * 1000ull; int ok_; while (!(ok_ = !!(cond)) && now_us() < w_) { struct timespec t_ = {0, 200000}; nanosleep(&t_, NULL); } ok_; })
 static __thread uint64_t dice;
 static uint32_t rnd(uint32_t n) {
-    if (!dice) dice = now_us() * 2654435761u ^ (uint64_t)syscall(SYS_gettid) << 32 | 1;
+    if (!dice) dice = ((now_us() * 2654435761u) ^ ((uint64_t)syscall(SYS_gettid) << 32)) | 1;
     dice ^= dice << 13; dice ^= dice >> 7; dice ^= dice << 17;
     return (uint32_t)(dice >> 20) % n;
 }
@@ -104,7 +104,7 @@ static volatile char *cards(void) {
     struct dirent *e;
     while (d && (e = readdir(d))) {
         char link[64], to[256];
-        snprintf(link, sizeof link, "/proc/self/fd/%s", e->d_name);
+        snprintf(link, sizeof link, "/proc/self/fd/%.40s", e->d_name);
         ssize_t n = readlink(link, to, sizeof to - 1);
         if (n < 0) continue;
         to[n] = 0;

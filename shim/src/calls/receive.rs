@@ -4,6 +4,7 @@ use crate::buffers::is_plausible;
 use crate::guard::Guard;
 use crate::real::{self, types::*};
 use crate::slot::{self, Outcome};
+use crate::rx::Quick;
 use crate::{meet, rx};
 
 /// Receives into a vector, by the rings' code or, for a socket without rings, by `call`.
@@ -11,13 +12,13 @@ use crate::{meet, rx};
 /// # Safety
 /// The caller's contract for the buffers and for `call`.
 #[inline(never)]
-unsafe fn by_path(fd: c_int, vector: &[iovec], flags: c_int, call: impl Fn() -> isize) -> isize {
+unsafe fn by_path(fd: c_int, vector: &[iovec], flags: c_int, mut spun: bool, call: impl Fn() -> isize) -> isize {
     loop {
         let Some(socket) = slot::find(fd) else { return call() };
         let guard = Guard::enter();
         if socket.is_live() {
             // SAFETY: the caller's contract.
-            match unsafe { rx::receive(&socket, vector, flags) } {
+            match unsafe { rx::receive(&socket, vector, flags, core::mem::take(&mut spun)) } {
                 Outcome::Kernel if socket.is_live() && socket.is_current() => {
                     drop(guard);
                     return call();
@@ -49,17 +50,20 @@ unsafe fn plain(
     flags: c_int,
     call: impl Fn() -> isize,
 ) -> isize {
+    let mut spun = false;
     if flags & !(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) == 0
         && let Some(socket) = slot::find(fd)
     {
         let _guard = Guard::enter();
         // SAFETY: the caller's contract.
-        if let Some(count) = unsafe { rx::quickly(&socket, buffer.cast(), length) } {
-            return count as isize;
+        match unsafe { rx::quickly(&socket, buffer.cast(), length, flags) } {
+            Quick::Done(count) => return count as isize,
+            Quick::Spun => spun = true,
+            Quick::No => {}
         }
     }
     // SAFETY: the caller's contract.
-    unsafe { by_path(fd, &one(buffer, length), flags, call) }
+    unsafe { by_path(fd, &one(buffer, length), flags, spun, call) }
 }
 
 fn one(buffer: *mut c_void, length: size_t) -> [iovec; 1] {
@@ -97,7 +101,7 @@ pub(crate) unsafe fn readv(fd: c_int, list: *const iovec, count: c_int) -> ssize
         return unsafe { real::readv(fd, list, count) };
     };
     // SAFETY: the caller's contract.
-    unsafe { by_path(fd, buffers, 0, || real::readv(fd, list, count)) }
+    unsafe { by_path(fd, buffers, 0, false, || real::readv(fd, list, count)) }
 }
 
 /// # Safety
@@ -118,7 +122,7 @@ pub(crate) unsafe fn preadv2(
     };
     let wait = if flags & libc::RWF_NOWAIT != 0 { libc::MSG_DONTWAIT } else { 0 };
     // SAFETY: the caller's contract.
-    unsafe { by_path(fd, buffers, wait, || real::preadv2(fd, list, count, offset, flags)) }
+    unsafe { by_path(fd, buffers, wait, false, || real::preadv2(fd, list, count, offset, flags)) }
 }
 
 /// # Safety
@@ -169,7 +173,7 @@ pub(crate) unsafe fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> s
     let by_kernel = core::cell::Cell::new(false);
     // SAFETY: the caller's contract.
     let result = unsafe {
-        by_path(fd, buffers, flags, || {
+        by_path(fd, buffers, flags, false, || {
             by_kernel.set(true);
             real::recvmsg(fd, message, flags)
         })

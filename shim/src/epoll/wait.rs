@@ -251,24 +251,14 @@ impl Waiting<'_> {
         if let Some(left) = left_ns {
             budget = budget.min((u128::from(left) * u128::from(ticks_per_usec()) / 1000) as u64);
         }
-        let mut asked = ticks();
-        let every = ASK_SPINNING_USEC * ticks_per_usec();
-        let fd = self.fd;
-        spin::until(
+        spin::Watch {
             budget,
-            || peer.peer_cpu(),
-            || {
-                if moved(&set.lock()) {
-                    return true;
-                }
-                let now = ticks();
-                if now.wrapping_sub(asked) < every {
-                    return false;
-                }
-                asked = now;
-                kernel_is_ready(fd)
-            },
-        )
+            peer_cpu: || peer.peer_cpu(),
+            ready: || moved(&set.lock()),
+            look: || kernel_is_ready(self.fd),
+            look_usec: ASK_SPINNING_USEC,
+        }
+        .run()
     }
 
     /// Events that the kernel gave after a sleep; those of a member that was only made loud to wake us, and
