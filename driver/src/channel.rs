@@ -53,6 +53,8 @@ struct End {
     finished: AtomicU32,
     /// It gave its end away with bytes unread: the sender sends them again through the kernel.
     gave_up: AtomicU32,
+    /// It has sent urgent data by the kernel: a read must not run from the ring over the mark.
+    urgent: AtomicU32,
 }
 
 const _: () = assert!(size_of::<Header>() == HEADER_BYTES);
@@ -243,6 +245,17 @@ impl Channel {
     #[must_use]
     pub fn peer_gave_up(&self) -> bool {
         self.header().ends[self.side.other() as usize].gave_up.load(SeqCst) != 0
+    }
+
+    /// Our next kernel send is urgent.
+    pub fn announce_urgent(&self) {
+        self.header().ends[self.side as usize].urgent.store(1, SeqCst);
+    }
+
+    /// Whether the peer has sent urgent data.
+    #[must_use]
+    pub fn peer_is_urgent(&self) -> bool {
+        self.header().ends[self.side.other() as usize].urgent.load(SeqCst) != 0
     }
 
     /// Tells the peer on which CPU we run.

@@ -109,8 +109,8 @@ pub(crate) fn give_away(socket: &Socket, reason: Reason) {
         if channel.incoming().revoke().position() != channel.incoming().head() {
             channel.give_up();
         }
-        socket.card.describe(socket.fd, Path::Kernel, reason as u8);
-        family::table().count_reason(reason as u8);
+        // What is unread here comes again by the kernel: nobody of this process reads the ring any more.
+        socket.leave_rings(&both, reason);
         return;
     }
     drop(both);

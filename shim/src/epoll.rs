@@ -59,6 +59,8 @@ pub(crate) struct Inner {
     one_shots: bool,
     /// Where the next scan starts.
     next: usize,
+    /// Members whose kernel registration also asks for EPOLLOUT, to wake a sleeper.
+    loud: Vec<c_int>,
     /// The last scan filled the caller's whole room.
     was_full: bool,
     /// Members whose peers had not read everything when a thread last went to sleep.

@@ -33,6 +33,7 @@ mod guard;
 mod lock;
 mod log;
 mod meet;
+mod nagle;
 mod poll;
 mod process;
 mod rawcall;

@@ -38,6 +38,8 @@ pub(crate) struct Poll<'a> {
     sets: Vec<(usize, &'static Set)>,
     timeout_ns: Option<u64>,
     may_spin: bool,
+    /// The call has a signal mask: it must reach the kernel, where the signals that it lets in are delivered.
+    masked: bool,
     started: u64,
 }
 
@@ -51,7 +53,7 @@ pub(crate) fn concerns_us(mut fds: impl Iterator<Item = c_int>) -> bool {
 
 impl<'a> Poll<'a> {
     /// Looks the descriptors up.
-    pub(crate) fn new(fds: &'a mut [pollfd], timeout_ns: Option<u64>, may_spin: bool) -> Self {
+    pub(crate) fn new(fds: &'a mut [pollfd], timeout_ns: Option<u64>, may_spin: bool, masked: bool) -> Self {
         let (mut watched, mut sets) = (Vec::new(), Vec::new());
         for (index, fd) in fds.iter().map(|entry| entry.fd).enumerate() {
             if let Some(set) = epoll::find(fd) {
@@ -69,7 +71,7 @@ impl<'a> Poll<'a> {
                 }
             }
         }
-        Self { fds, watched, sets, timeout_ns, may_spin, started: ticks() }
+        Self { fds, watched, sets, timeout_ns, may_spin, masked, started: ticks() }
     }
 
     /// Waits. `sleep` is the program's own blocking call with the nanoseconds that are left; it fills the
@@ -78,6 +80,11 @@ impl<'a> Poll<'a> {
         &mut self,
         sleep: impl Fn(&mut [pollfd], Option<u64>) -> sys::Result<usize>,
     ) -> sys::Result<usize> {
+        if self.masked && (self.is_readable() || self.timeout_ns == Some(0)) {
+            let result = guard::outside(|| sleep(self.fds, Some(0)));
+            let count = self.answer()?;
+            return if count > 0 { Ok(count) } else { result };
+        }
         loop {
             if self.is_readable() {
                 spin::record_ready();

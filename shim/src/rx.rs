@@ -279,7 +279,8 @@ impl Receive<'_> {
             // More came, and then perhaps a close with kernel bytes behind it: the ring goes first.
             return Step::Again;
         }
-        if complete || self.buffers.done() > 0 && word.is_open() && !self.wants_all() {
+        let stops_at_mark = word.is_revoked() && channel.peer_is_urgent();
+        if complete || self.buffers.done() > 0 && (stops_at_mark || word.is_open() && !self.wants_all()) {
             return Step::Return(Outcome::Value(self.buffers.done()));
         }
         if self.buffers.total() == 0 && seen != channel.incoming().head() {
@@ -395,6 +396,10 @@ impl Receive<'_> {
         let mut room = [NOTHING; 64];
         let count = self.buffers.rest(&mut room);
         let flags = self.flags & !MSG_WAITALL | extra;
+        if count == 0 {
+            // SAFETY: nothing is written.
+            return unsafe { sys::recv(self.socket.fd, core::ptr::null_mut(), 0, flags) };
+        }
         if let [one] = &room[..count] {
             // SAFETY: the caller's buffer.
             return unsafe { sys::recv(self.socket.fd, one.iov_base, one.iov_len, flags) };
@@ -444,7 +449,7 @@ impl Receive<'_> {
         let receiving = unsafe { self.socket.receiving(&held) };
         if !receiving.ended && close::peer_sent_fin(self.socket.fd) {
             receiving.ended = true;
-            let died = !channel.peer_finished() && !channel.outgoing().is_consumed();
+            let died = !channel.peer_finished() && !channel.peer_gave_up() && !channel.outgoing().is_consumed();
             // From now on our sends meet RST and EPIPE where Linux would.
             channel.outgoing().revoke();
             if died {

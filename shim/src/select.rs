@@ -96,7 +96,7 @@ impl Select {
         mask: Option<&sigset_t>,
     ) -> (sys::Result<usize>, Option<u64>) {
         let mut fds = core::mem::take(&mut self.fds);
-        let mut call = Poll::new(&mut fds, timeout_ns, may_spin);
+        let mut call = Poll::new(&mut fds, timeout_ns, may_spin, mask.is_some());
         let outcome = call.wait(|list, left| {
             let left = left.map(|ns| libc::timespec {
                 tv_sec: (ns / 1_000_000_000) as i64,

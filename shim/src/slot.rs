@@ -89,6 +89,8 @@ pub(crate) struct Slot {
     pub(crate) messages: AtomicU32,
     /// SO_RCVTIMEO in microseconds; 0 is none.
     pub(crate) receive_timeout_us: AtomicU32,
+    /// The program's own TCP_NODELAY (bit 0) while the kernel's is always on (bit 1).
+    pub(crate) nodelay: AtomicU8,
     /// SO_RCVLOWAT, when it is more than one byte.
     pub(crate) low_water: AtomicU32,
     /// Epoll sets that watch it (index plus one; 0 is none).
@@ -235,6 +237,7 @@ impl Slot {
         self.messages.store(0, Relaxed);
         self.receive_timeout_us.store(0, Relaxed);
         self.low_water.store(0, Relaxed);
+        self.nodelay.store(0, Relaxed);
         self.crowded_sets.store(0, Relaxed);
         for set in &self.sets {
             set.store(0, Relaxed);
@@ -370,6 +373,7 @@ impl Socket {
         self.slot.state.store(State::Kernel as u8, SeqCst);
         self.card.describe(self.fd, Path::Kernel, reason as u8);
         family::table().count_reason(reason as u8);
+        crate::nagle::restore(self);
     }
 
     /// The commit failed: on the kernel as before. Both locks are held.

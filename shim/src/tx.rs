@@ -25,6 +25,8 @@ const SUSPICIOUS_USEC: u64 = 1_000;
 const STREAM_SENDS: u32 = 8;
 /// as long as it reads something every so many microseconds.
 const READING_USEC: u64 = 20;
+/// Flags that mean nothing to a ring, which never waits for more and never raises SIGPIPE.
+const PLAIN: c_int = libc::MSG_DONTWAIT | MSG_NOSIGNAL | libc::MSG_MORE | libc::MSG_EOR | libc::MSG_CONFIRM;
 /// Sends between two looks at the reader's position.
 const QUICK_SENDS: u32 = 64;
 /// A full ring is waited for so long while the reader takes nothing.
@@ -93,7 +95,7 @@ pub(crate) unsafe fn send(socket: &Socket, vector: &[iovec], flags: c_int) -> Ou
     let Some(buffers) = (unsafe { Buffers::new(vector) }) else { return Outcome::Kernel };
     family::check_owner(socket);
     let mut call = Send { socket, buffers, flags };
-    if flags & (MSG_OOB | MSG_ZEROCOPY) != 0 || call.buffers.total() == 0 || call.buffers.is_faulty() {
+    if flags & !PLAIN != 0 || call.buffers.total() == 0 || call.buffers.is_faulty() {
         return call.oddly();
     }
     call.run()
@@ -326,10 +328,15 @@ impl Send<'_> {
         let held = self.socket.lock_send();
         let Some(channel) = self.socket.channel(&held).copied() else { return Outcome::Kernel };
         if self.flags & (MSG_OOB | MSG_ZEROCOPY) != 0 {
+            if self.flags & MSG_OOB != 0 {
+                channel.announce_urgent();
+            }
             channel.outgoing().revoke();
             let reason = if self.flags & MSG_OOB != 0 { Reason::Urgent } else { Reason::Option };
             family::table().count_reason(reason as u8);
         }
+        // In order: nothing may be added to the ring behind what the kernel gets now.
+        channel.outgoing().close();
         close::send_again_if_asked(self.socket, &held, &channel);
         let _pin = self.socket.pin();
         drop(held);

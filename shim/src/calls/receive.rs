@@ -164,7 +164,11 @@ pub(crate) unsafe fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> s
         return unsafe { real::recvmsg(fd, message, flags) };
     }
     // SAFETY: the caller's contract.
-    let (list, count) = unsafe { ((*message).msg_iov, (*message).msg_iovlen) };
+    let (list, count, name_length) = unsafe { ((*message).msg_iov, (*message).msg_iovlen, (*message).msg_namelen) };
+    if name_length > i32::MAX as u32 {
+        // SAFETY: the kernel answers EINVAL.
+        return unsafe { real::recvmsg(fd, message, flags) };
+    }
     // SAFETY: the caller's contract.
     let Some(buffers) = (unsafe { vector(list, count) }) else {
         // SAFETY: the caller's contract.
@@ -181,7 +185,9 @@ pub(crate) unsafe fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> s
     if result >= 0 && !by_kernel.get() {
         // SAFETY: the caller's contract: the header is writable. TCP fills in neither address nor control.
         unsafe {
-            (*message).msg_namelen = 0;
+            if !(*message).msg_name.is_null() {
+                (*message).msg_namelen = 0;
+            }
             (*message).msg_controllen = 0;
             (*message).msg_flags = flags & libc::MSG_CMSG_CLOEXEC;
         }
@@ -233,6 +239,13 @@ pub(crate) unsafe fn recvmmsg(
         }
         if deadline.is_some_and(|deadline| driver::clock::monotonic_ns() >= deadline) {
             break;
+        }
+    }
+    if let Some(deadline) = deadline {
+        let left = deadline.saturating_sub(driver::clock::monotonic_ns());
+        // SAFETY: the caller's contract: Linux writes back what is left.
+        unsafe {
+            *timeout = timespec { tv_sec: (left / 1_000_000_000) as i64, tv_nsec: (left % 1_000_000_000) as i64 };
         }
     }
     if done == 0 && count > 0 { -1 } else { done as c_int }

@@ -134,6 +134,14 @@ pub(crate) unsafe fn sendto(
         // SAFETY: the caller's contract.
         unsafe { real::sendto(fd, buffer, length, flags, address, address_length) }
     };
+    if !address.is_null() || address_length != 0 {
+        // The kernel checks the address, and then ignores it.
+        let socket = slot::find(fd).filter(slot::Socket::is_live);
+        let _guard = Guard::enter();
+        if let Some(channel) = socket.and_then(|socket| tx::to_kernel(&socket)) {
+            return tx::announced(&channel, length as u64, call);
+        }
+    }
     // SAFETY: the caller's contract.
     unsafe { plain(fd, buffer, length, flags, call) }
 }

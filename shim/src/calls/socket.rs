@@ -13,7 +13,7 @@ use crate::guard::Guard;
 use crate::process::in_vfork_child;
 use crate::real::{self, types::*};
 use crate::slot::{self, Socket};
-use crate::{close, family, rx};
+use crate::{close, family, nagle, rx};
 
 /// # Safety
 /// socket(2).
@@ -171,6 +171,15 @@ pub(crate) unsafe fn getsockopt(
     // SAFETY: the caller's contract.
     let result = unsafe { real::getsockopt(fd, level, name, value, length) };
     if result == 0
+        && (level, name) == (libc::IPPROTO_TCP, libc::TCP_NODELAY)
+        && let Some(own) = slot::find(fd).and_then(|socket| nagle::own_value(&socket))
+        // SAFETY: the kernel has just written `*length` bytes there.
+        && unsafe { *length } as usize >= size_of::<c_int>()
+    {
+        // SAFETY: as above.
+        unsafe { value.cast::<c_int>().write_unaligned(own) };
+    }
+    if result == 0
         && (level, name) == (libc::IPPROTO_TCP, libc::TCP_INFO)
         && let Some(socket) = slot::find(fd).filter(Socket::is_live)
     {
@@ -253,6 +262,9 @@ pub(crate) unsafe fn setsockopt(
     let result = unsafe { real::setsockopt(fd, level, name, value, length) };
     if result == 0 && level == libc::SOL_SOCKET {
         errno::kept(|| note_option(&socket, name));
+    }
+    if result == 0 && (level, name) == (libc::IPPROTO_TCP, libc::TCP_NODELAY) {
+        nagle::was_set(&socket);
     }
     result
 }

@@ -13,6 +13,7 @@ use crate::poll::{Poll, concerns_us};
 use crate::process::in_vfork_child;
 use crate::real::{self, types::*};
 use crate::select::{Select, sets_of};
+use crate::slot;
 
 fn result(outcome: sys::Result<usize>) -> c_int {
     match outcome {
@@ -46,6 +47,9 @@ pub(super) unsafe fn nanoseconds(timeout: *const timespec) -> Result<Option<u64>
     if timeout.is_null() {
         return Ok(None);
     }
+    if !is_plausible(timeout) {
+        return Err(());
+    }
     // SAFETY: the caller's contract.
     let limit = unsafe { *timeout };
     if limit.tv_sec < 0 || !(0..1_000_000_000).contains(&limit.tv_nsec) {
@@ -59,7 +63,9 @@ pub(super) unsafe fn nanoseconds(timeout: *const timespec) -> Result<Option<u64>
 /// # Safety
 /// `fds` is the caller's promise for `count` entries.
 unsafe fn entries<'a>(fds: *mut pollfd, count: nfds_t) -> Option<&'a mut [pollfd]> {
-    if count == 0 || count > 1 << 20 || !is_plausible(fds) || !fds.is_aligned() {
+    // More than the limit on descriptors is EINVAL, and need not be readable.
+    let too_many = count > 1024 && count > sys::descriptor_limits().0;
+    if count == 0 || too_many || !is_plausible(fds) || !fds.is_aligned() {
         return None;
     }
     // SAFETY: the caller's promise.
@@ -73,7 +79,7 @@ pub(crate) unsafe fn poll(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_
     match unsafe { entries(fds, count) } {
         Some(list) if concerns_us(list.iter().map(|entry| entry.fd)) => {
             let _guard = Guard::enter();
-            let mut call = Poll::new(list, milliseconds(timeout), config().spin_poll);
+            let mut call = Poll::new(list, milliseconds(timeout), config().spin_poll, false);
             result(call.wait(|list, left| {
                 let (fds, count, left) = (list.as_mut_ptr(), list.len() as nfds_t, to_milliseconds(left));
                 // SAFETY: the array is a live slice.
@@ -99,7 +105,7 @@ pub(crate) unsafe fn ppoll(
         (Some(list), Ok(limit)) if concerns_us(list.iter().map(|entry| entry.fd)) => {
             let _guard = Guard::enter();
             // With a mask the signals that it lets in belong to the kernel's call: do not spin before it.
-            let mut call = Poll::new(list, limit, config().spin_poll && mask.is_null());
+            let mut call = Poll::new(list, limit, config().spin_poll && mask.is_null(), !mask.is_null());
             result(call.wait(|list, left| {
                 let left = left.map(to_timespec);
                 let pointer = left.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
@@ -199,6 +205,10 @@ fn created(fd: c_int) -> c_int {
 /// epoll_ctl(2).
 pub(crate) unsafe fn epoll_ctl(fd: c_int, operation: c_int, target: c_int, event: *mut epoll_event) -> c_int {
     let legal = is_plausible(event) || operation == libc::EPOLL_CTL_DEL;
+    if let Some(socket) = slot::find(target) {
+        let _guard = Guard::enter();
+        family::check_owner(&socket);
+    }
     let Some(set) = epoll::find(fd).filter(|_| legal) else {
         // SAFETY: the caller's contract.
         return unsafe { real::epoll_ctl(fd, operation, target, event) };
@@ -217,7 +227,7 @@ pub(crate) unsafe fn epoll_ctl(fd: c_int, operation: c_int, target: c_int, event
 /// # Safety
 /// `events` is the caller's promise for `count` entries.
 unsafe fn room<'a>(events: *mut epoll_event, count: c_int) -> Option<&'a mut [epoll_event]> {
-    if count <= 0 || !is_plausible(events) || !events.is_aligned() {
+    if count <= 0 || count as usize > i32::MAX as usize / size_of::<epoll_event>() || !is_plausible(events) || !events.is_aligned() {
         return None;
     }
     // SAFETY: the caller's promise; the kernel checks what it writes.

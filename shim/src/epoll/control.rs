@@ -73,6 +73,7 @@ fn note_socket(
             return;
         }
         inner.list(socket, channel);
+        inner.loud.push(socket.fd);
         drop(inner);
         wake_sleepers(set_fd, socket.fd, event);
         return;

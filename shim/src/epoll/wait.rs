@@ -14,7 +14,7 @@ use crate::guard::{self, Interrupt};
 use crate::spin;
 
 /// While rings keep a thread busy, the kernel is asked this often all the same.
-const ASK_USEC: u64 = 50;
+const ASK_USEC: u64 = 5;
 /// While a thread spins, the kernel is asked this often.
 const ASK_SPINNING_USEC: u64 = 5;
 const READ: u32 = (EPOLLIN | EPOLLRDNORM) as u32;
@@ -70,10 +70,11 @@ pub(crate) fn wait(
         drop(sleeper);
         let count = slept.map_err(|_| Errno(libc::EINTR))??;
         spin::record(started);
+        let count = call.filtered(set, count);
         if count == 0 && call.left(started) != Some(0) {
             continue;
         }
-        return Ok(call.filtered(set, count));
+        return Ok(count);
     }
 }
 
@@ -264,6 +265,7 @@ impl Waiting<'_> {
     /// Events that the kernel gave after a sleep; those of a member that was only made loud to wake us, and
     /// has nothing that its registration asks for, go.
     fn filtered(&mut self, set: &Set, count: usize) -> usize {
+        let count = self.hush(set, count);
         set.lock().disarm_reported(&self.events[..count]);
         let extra = scan(self.fd, &mut set.lock(), &mut self.events[count..]);
         count + extra
@@ -283,6 +285,36 @@ impl Inner {
                 }
             }
         }
+    }
+}
+
+impl Waiting<'_> {
+    /// Puts the registrations right that were made loud to wake a sleeper, and takes out what only that brought.
+    fn hush(&mut self, set: &Set, count: usize) -> usize {
+        let mut inner = set.lock();
+        let loud = core::mem::take(&mut inner.loud);
+        let mut count = count;
+        for fd in loud {
+            let Some(member) = inner.members.get(&fd).copied() else { continue };
+            let mut event = epoll_event { events: member.events, u64: member.data };
+            // SAFETY: the event is a local.
+            let _ = unsafe { sys::epoll_ctl(self.fd, EPOLL_CTL_MOD, fd, &raw mut event) };
+            let mut index = 0;
+            while index < count {
+                let reported = self.events[index];
+                if { reported.u64 } == member.data {
+                    let asked = member.events | (libc::EPOLLERR | libc::EPOLLHUP) as u32;
+                    self.events[index].events = reported.events & asked;
+                    if reported.events & asked == 0 {
+                        count -= 1;
+                        self.events[index] = self.events[count];
+                        continue;
+                    }
+                }
+                index += 1;
+            }
+        }
+        count
     }
 }
 
