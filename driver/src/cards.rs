@@ -234,6 +234,11 @@ impl Table {
         unsafe { &*self.base.add(HEADER_BYTES).cast::<Card>().add(index) }
     }
 
+    fn index_of(&self, card: &Card) -> u32 {
+        let offset = core::ptr::from_ref(card).addr() - self.base.addr() - HEADER_BYTES;
+        (offset / size_of::<Card>()) as u32
+    }
+
     /// Takes a free card for a socket held by process `pid`; `None` when all are in use.
     #[must_use]
     pub fn take(&self, pid: u32) -> Option<u32> {
@@ -289,6 +294,8 @@ impl Table {
         if card.taken.compare_exchange(1, 2, SeqCst, Relaxed).is_ok() {
             self.header().closed.absorb(&card.counters);
             card.taken.store(0, Release);
+            // Low cards first: few are ever touched, here and in the slots of the same numbers.
+            self.header().hint.fetch_min(self.index_of(card), Relaxed);
         }
     }
 

@@ -7,7 +7,7 @@
 //! watches it. Cost grows with the open members, not with the watched ones.
 
 use core::sync::atomic::{
-    AtomicPtr, AtomicU32, AtomicU64,
+    AtomicI32, AtomicPtr, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, SeqCst},
 };
 use std::collections::BTreeMap;
@@ -21,9 +21,11 @@ use crate::lock::{Held, Lock};
 use crate::slot::{self, Socket};
 
 mod control;
+mod park;
 mod wait;
 
 pub(crate) use control::{control, reopen};
+pub(crate) use park::{never_again, tell_kernel};
 pub(crate) use wait::{Sleeping, Waiting, close_for_sleep, has_something, wait};
 
 const SETS: usize = 4096;
@@ -40,6 +42,8 @@ pub(crate) struct Set {
     owner: AtomicU32,
     /// Threads that sleep in the kernel on it (or on a set that holds it).
     sleeping: AtomicU32,
+    /// The descriptor under which it was made (duplicates name the same kernel set).
+    fd: AtomicI32,
     /// When the kernel was last asked, in ticks.
     asked: AtomicU64,
     inner: Lock<Inner>,
@@ -59,6 +63,10 @@ pub(crate) struct Inner {
     one_shots: bool,
     /// Where the next scan starts.
     next: usize,
+    /// Members that are parked.
+    parked: Vec<c_int>,
+    /// The kernel's registrations must always be the true ones.
+    never_park: bool,
     /// Members whose kernel registration also asks for EPOLLOUT, to wake a sleeper.
     loud: Vec<c_int>,
     /// The last scan filled the caller's whole room.
@@ -77,6 +85,11 @@ struct Member {
     armed: bool,
     /// EPOLLET: position that was last reported.
     seen: u64,
+    /// The kernel's registration asks for nothing; with the data that it has ([`park`]).
+    parked: bool,
+    kernel_data: u64,
+    /// The program deleted it; the kernel still has it, parked.
+    ghost: bool,
 }
 
 /// A member whose ring may have something.
@@ -105,6 +118,7 @@ pub(crate) fn follow(fd: c_int) {
                 descriptors: AtomicU32::new(0),
                 owner: AtomicU32::new(0),
                 sleeping: AtomicU32::new(0),
+                fd: AtomicI32::new(-1),
                 asked: AtomicU64::new(0),
                 inner: Lock::new(Inner::default()),
             }));
@@ -127,6 +141,7 @@ pub(crate) fn follow(fd: c_int) {
         let generation = (set.generation.fetch_add(1, SeqCst) + 1) & 0xff_ffff;
         set.owner.store(family::pid(), SeqCst);
         set.sleeping.store(0, SeqCst);
+        set.fd.store(fd, SeqCst);
         *set.lock() = Inner::default();
         let stale = fdtable::get(fd);
         if stale != Entry::None {
@@ -221,10 +236,20 @@ pub(crate) fn leave_all(socket: &Socket) {
     }
 }
 
-/// Locks every set, for fork.
+/// Locks every set, for fork. From then on the kernel's registrations are the true ones: the child has them too.
 pub(crate) fn lock_all() {
     for set in all() {
+        if set.descriptors.load(SeqCst) > 0 && set.owner.load(Relaxed) == family::pid() {
+            never_again(set, set.fd.load(Relaxed));
+        }
         core::mem::forget(set.lock());
+    }
+}
+
+/// A set's descriptor goes to another process.
+pub(crate) fn give_away(fd: c_int) {
+    if let Some(set) = find(fd) {
+        never_again(set, fd);
     }
 }
 

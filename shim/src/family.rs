@@ -214,6 +214,7 @@ pub(crate) fn exec_prepare() {
     }
     let _guard = guard::Guard::enter();
     fdtable::for_each(|fd, entry| {
+        epoll::give_away(fd);
         let Entry::Socket(name) = entry else { return };
         let closes =
             sys::fcntl(fd, libc::F_GETFD, 0).is_ok_and(|flags| flags as c_int & libc::FD_CLOEXEC != 0);
@@ -230,6 +231,7 @@ pub(crate) fn exec_failed() {}
 
 /// The socket behind a descriptor goes where accel cannot follow.
 pub(crate) fn give_away(fd: c_int, reason: Reason) {
+    epoll::give_away(fd);
     if let Some(socket) = slot::find(fd) {
         let _guard = guard::Guard::enter();
         close::give_away(&socket, reason);

@@ -6,7 +6,7 @@
 //! the byte counts become the kernel's own, and from there on each byte is counted.
 
 use core::sync::atomic::{
-    AtomicU32,
+    AtomicBool, AtomicU32,
     Ordering::{Relaxed, SeqCst},
 };
 
@@ -58,6 +58,9 @@ enum Stage {
 
 /// Sockets with something pending (card index plus one), for fork to find.
 static PENDING: [AtomicU32; PENDING_MAX] = [const { AtomicU32::new(0) }; PENDING_MAX];
+
+/// The system forbade a call: accel goes inert as soon as no lock is held.
+static FORBIDDEN: AtomicBool = AtomicBool::new(false);
 
 /// Runs a call on a socket that has no rings: `f` is libc's own call, and the meeting goes on around it.
 pub(crate) fn around(socket: &Socket, receiving: bool, f: impl FnOnce() -> isize) -> isize {
@@ -113,6 +116,9 @@ pub(crate) fn step(socket: &Socket) {
     }
     let verdict = advance(socket, &both, messages);
     drop(both);
+    if FORBIDDEN.swap(false, SeqCst) {
+        family::go_inert(Reason::Forbidden);
+    }
     if let Err(reason) = verdict {
         forget_pending(socket.name.index);
         socket.settle(reason);
@@ -150,6 +156,7 @@ fn advance(socket: &Socket, both: &Both, messages: u32) -> Result<(), Reason> {
                 finish(socket, both, committed)
             }
             Err(Refusal::NotYet) => lose_patience(socket, meeting, messages),
+            Err(Refusal::Forbidden(error)) if is_passing(error) => lose_patience(socket, meeting, messages),
             Err(refusal) => Err(reason_of(refusal)),
         },
         Stage::Offered(channel) if !channel.peer_committed() => {
@@ -208,6 +215,7 @@ fn prepare(socket: &Socket) -> Result<Option<Meeting>, Reason> {
     match driver::diag::owner_of(tuple.family, &tuple.remote, &tuple.local) {
         Ok(_) => {}
         Err(Errno(libc::ENOENT)) => return Err(Reason::PeerElsewhere),
+        Err(error) if is_passing(error) => return Ok(None),
         Err(_) => return Err(Reason::Forbidden),
     }
     family::table().count_candidate();
@@ -286,7 +294,7 @@ fn open_door(socket: &Socket, meeting: &mut Meeting) -> Result<bool, Reason> {
             meeting.stage = Stage::Waiting(door);
             Ok(true)
         }
-        Err(Errno(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS | libc::EADDRINUSE)) => {
+        Err(error) if is_passing(error) || error == Errno(libc::EADDRINUSE) => {
             forget_pending(socket.name.index);
             Ok(false)
         }
@@ -303,12 +311,21 @@ fn make_offer(socket: &Socket, meeting: &mut Meeting) -> Result<bool, Reason> {
             meeting.stage = Stage::Offered(channel);
             Ok(true)
         }
-        Err(Refusal::NotYet | Refusal::Forbidden(Errno(libc::EMFILE | libc::ENFILE | libc::ENOMEM))) => {
+        Err(refusal) if is_not_yet(refusal) => {
             forget_pending(socket.name.index);
             Ok(false)
         }
         Err(refusal) => Err(reason_of(refusal)),
     }
+}
+
+/// Whether the same call may work later.
+fn is_passing(error: Errno) -> bool {
+    matches!(error.0, libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS | libc::EAGAIN | libc::EINTR)
+}
+
+fn is_not_yet(refusal: Refusal) -> bool {
+    matches!(refusal, Refusal::NotYet) || matches!(refusal, Refusal::Forbidden(error) if is_passing(error))
 }
 
 /// Tries come after 1, 1, 2, 4, 8 … further messages.
@@ -452,7 +469,7 @@ fn reason_of(refusal: Refusal) -> Reason {
         Refusal::Container => Reason::PeerContainer,
         Refusal::Forbidden(Errno(libc::EPERM | libc::EACCES | libc::ENOSYS)) => {
             // What the system forbade once it forbids again: do not try in this process any more.
-            family::go_inert(Reason::Forbidden);
+            FORBIDDEN.store(true, SeqCst);
             Reason::Forbidden
         }
         Refusal::Forbidden(_) => Reason::Forbidden,

@@ -57,6 +57,7 @@ impl<'a> Poll<'a> {
         let (mut watched, mut sets) = (Vec::new(), Vec::new());
         for (index, fd) in fds.iter().map(|entry| entry.fd).enumerate() {
             if let Some(set) = epoll::find(fd) {
+                epoll::tell_kernel(set, fd);
                 sets.push((index, set));
             } else if let Some(socket) = slot::find(fd).filter(Socket::is_live) {
                 family::check_owner(&socket);
@@ -131,6 +132,7 @@ impl<'a> Poll<'a> {
         if sets_have || self.is_readable() {
             return None;
         }
+        spin::record_sleep();
         let slept = guard::outside_unless_interrupted(|| sleep(self.fds, left));
         drop(in_sets);
         drop(sleepers);

@@ -464,6 +464,8 @@ impl Receive<'_> {
 
     /// The kernel reports an error: ring bytes that came before it go first.
     fn failed(&mut self, held: Held, channel: &Channel, error: Errno) -> Step {
+        // A receive never fails with EPIPE; as_if_reset leaves it behind where Linux's RST leaves ECONNRESET.
+        let error = if error == Errno(libc::EPIPE) { Errno(libc::ECONNRESET) } else { error };
         let incoming = channel.incoming();
         let unread = incoming.word().position() != self.seen;
         if unread || self.buffers.done() > 0 {
@@ -531,7 +533,10 @@ impl Receive<'_> {
         let deadline = (timeout != 0).then(|| self.waiting + timeout * ticks_per_usec());
         let result = match close::sleep_watching(self.socket, &channel, deadline) {
             None => return None,
-            Some(Ok(())) => self.blocking_receive(),
+            Some(Ok(())) => {
+                spin::record_sleep();
+                self.blocking_receive()
+            }
             Some(Err(error)) => Err(error),
         };
         let held = self.socket.lock_receive();

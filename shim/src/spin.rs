@@ -26,6 +26,10 @@ const YIELDS_MAX: u32 = 8;
 /// Longest recent wait, on average, that still counts as busy when the profile never spins.
 const BUSY_USEC: u64 = 30;
 
+/// The share of waits that sleep: all of them, and so few that opening pays without spinning.
+const SLEEPS_ALL: u64 = 1 << 16;
+const SLEEPS_FEW: u64 = SLEEPS_ALL / 16;
+
 /// How a spin ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
@@ -51,6 +55,11 @@ impl Memory {
         &guard::thread().spare[2]
     }
 
+    /// Which share of the recent waits slept, of SLEEPS_ALL.
+    fn sleeps() -> &'static Cell<u64> {
+        &guard::thread().spare[3]
+    }
+
     /// No spinning before this tick.
     fn contended_until() -> &'static Cell<u64> {
         &guard::thread().spare[1]
@@ -64,10 +73,22 @@ fn limit_usec() -> u64 {
     }
 }
 
-/// Whether the thread's recent waits were short: then directions are opened for it.
+/// Whether the thread's recent waits were short, and it will see what comes next while it is awake: then
+/// directions are opened for it.
 #[inline]
 pub(crate) fn is_busy() -> bool {
-    config().spin == Spin::Hard || Memory::average().get() <= limit_usec() * ticks_per_usec()
+    if config().spin == Spin::Hard {
+        return true;
+    }
+    let short = Memory::average().get() <= limit_usec() * ticks_per_usec();
+    let will_spin = || config().spin == Spin::Adapt && may_keep_core(ticks());
+    short && (Memory::sleeps().get() < SLEEPS_FEW || will_spin())
+}
+
+/// Notes that a wait ended in a sleep.
+pub(crate) fn record_sleep() {
+    let sleeps = Memory::sleeps();
+    sleeps.set(sleeps.get() + (SLEEPS_ALL - sleeps.get()) / 8);
 }
 
 /// Notes how long a wait took. A long one counts as four times the limit, so a few short ones make up for it.
@@ -85,6 +106,8 @@ pub(crate) fn record_ready() {
     let average = Memory::average();
     let old = average.get();
     average.set(old - old / 4);
+    let sleeps = Memory::sleeps();
+    sleeps.set(sleeps.get() - sleeps.get() / 64);
 }
 
 /// Longest time that this thread may spin now, in ticks; 0 is not at all.

@@ -121,11 +121,11 @@ static volatile char *cards(void) {
 static volatile struct card *card_held_by(int fd, uint32_t pid) {
     volatile char *base = cards();
     if (!base) return NULL;
-    uint32_t hint = ((volatile uint32_t *)base)[3];
-    for (uint32_t back = 1; back <= CARDS && back <= hint + 1; back++) {
-        volatile struct card *c = (void *)(base + CARDS_HEADER + (size_t)((hint - back) % CARDS) * CARD);
+    for (uint32_t i = 0, unused = 0; i < CARDS && unused < 1024; i++) {
+        volatile struct card *c = (void *)(base + CARDS_HEADER + (size_t)i * CARD);
+        unused = c->taken || c->owner ? 0 : unused + 1;
         if (!c->taken || (int)c->fd != fd) continue;
-        for (int i = 0; i < 6; i++) if (c->holders[i] == pid) return c;
+        for (int k = 0; k < 6; k++) if (c->holders[k] == pid) return c;
     }
     return NULL;
 }
@@ -185,8 +185,9 @@ static void get(int fd, long n, uint32_t seed, uint64_t at) {
 
 /* ---- sockets ---- */
 static int nodelay(int fd) { int one = 1; setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one); return fd; }
+static in_addr_t address(void) { return inet_addr(getenv("FAULTS_ADDR") ? getenv("FAULTS_ADDR") : "127.0.0.1"); }
 static int listen_on(int *port) {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = address()};
     socklen_t l = sizeof a;
     int fd = Q(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)), one = 1;
     Q(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one));
@@ -197,7 +198,7 @@ static int listen_on(int *port) {
     return fd;
 }
 static int connect_to(int port) {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(port)};
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = address(), .sin_port = htons(port)};
     int fd = Q(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     Q(connect(fd, (void *)&a, sizeof a));
     return nodelay(fd);

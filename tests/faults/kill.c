@@ -95,6 +95,13 @@ CASE(kill_random) {
         usleep(rnd(i % 4 == 0 ? 200 : 8000));
         uint64_t t = now_us();
         murder(m);
+        struct pollfd q = {s.control, POLLIN, 0};
+        if (poll(&q, 1, 3000) == 0) {
+            char look[300];
+            snprintf(look, sizeof look, "gdb -p %d -batch -ex 'thread apply all bt 12' 2>/dev/null | grep -E '^#|^Thread' | cut -c1-150 >&2; timeout 0.2 strace -f -p %d 2>&1 | head -30 >&2", s.pid, s.pid);
+            if (getenv("FAULTS_GDB")) system(look);
+            die("the survivor has noticed nothing for 3 s in round %d", i);
+        }
         CHECK(hear_on(s.control) == 2, "the survivor failed in round %d", i);
         t = now_us() - t;
         if (t > slowest) slowest = t;

@@ -6,7 +6,7 @@ use driver::channel::Channel;
 use driver::sys;
 use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLONESHOT, EPOLLOUT, c_int, epoll_event};
 
-use super::{ALL, Held, Inner, Member, NOT_SEEN, OPEN_MAX, Open, SETS, Set, at};
+use super::{ALL, park, Held, Inner, Member, NOT_SEEN, OPEN_MAX, Open, SETS, Set, at};
 use crate::family;
 use crate::fdtable::{self, Entry};
 use crate::slot::{self, Socket};
@@ -19,6 +19,12 @@ pub(crate) fn control(
     fd: c_int,
     event: Option<epoll_event>,
 ) -> sys::Result<()> {
+    if let Some(socket) = slot::find(fd).filter(Socket::is_live) {
+        let receive = socket.lock_receive();
+        if let Some(done) = park::control(set, set_fd, operation, &socket, socket.channel(&receive), event) {
+            return done;
+        }
+    }
     let mut kernel_event = event.unwrap_or(epoll_event { events: 0, u64: 0 });
     let pointer = if event.is_some() { &raw mut kernel_event } else { core::ptr::null_mut() };
     // SAFETY: the event is a local.
@@ -58,7 +64,16 @@ fn note_socket(
     }
     let Some(event) = event else { return };
     let member =
-        Member { name: socket.name, events: event.events, data: event.u64, armed: true, seen: NOT_SEEN };
+        Member {
+            name: socket.name,
+            events: event.events,
+            data: event.u64,
+            armed: true,
+            seen: NOT_SEEN,
+            parked: false,
+            kernel_data: 0,
+            ghost: false,
+        };
     inner.one_shots |= event.events & EPOLLONESHOT as u32 != 0;
     inner.members.insert(socket.fd, member);
     inner.open.retain(|open| open.fd != socket.fd);
@@ -97,7 +112,10 @@ fn note_nested(set: &Set, operation: c_int, fd: c_int, name: fdtable::Name) {
     match operation {
         EPOLL_CTL_ADD => {
             set.lock().nested.push((fd, name));
-            inside.lock().outer += 1;
+            let mut inner = inside.lock();
+            inner.outer += 1;
+            inner.unpark_all(fd);
+            drop(inner);
             // The kernel tells the outer set of the inner one's members only while they are on the kernel.
             super::close_for_sleep(inside);
         }
@@ -139,7 +157,7 @@ impl Inner {
         }
     }
 
-    fn list_one(&mut self, socket: &Socket, fd: c_int, channel: Channel) {
+    pub(super) fn list_one(&mut self, socket: &Socket, fd: c_int, channel: Channel) {
         if !self.open.iter().any(|open| open.fd == fd) {
             self.open.push(Open { fd, name: socket.name, channel, quiet: 0 });
         }

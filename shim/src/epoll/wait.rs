@@ -17,6 +17,8 @@ use crate::spin;
 const ASK_USEC: u64 = 5;
 /// While a thread spins, the kernel is asked this often.
 const ASK_SPINNING_USEC: u64 = 5;
+/// Looks at the kernel while spinning after which it is told every registration.
+const LOOKS_UNTIL_TRUE: u32 = 200;
 const READ: u32 = (EPOLLIN | EPOLLRDNORM) as u32;
 const WRITE: u32 = (EPOLLOUT | EPOLLWRNORM) as u32;
 
@@ -66,6 +68,7 @@ pub(crate) fn wait(
         }
         let slice =
             if resend_to_strangers(set) { Some(left.unwrap_or(u64::MAX).min(SLICE_NS)) } else { left };
+        spin::record_sleep();
         let slept = guard::outside_unless_interrupted(|| sleep(call.events, slice));
         drop(sleeper);
         let count = slept.map_err(|_| Errno(libc::EINTR))??;
@@ -87,7 +90,8 @@ pub(crate) struct Sleeping(&'static Set);
 impl Sleeping {
     pub(crate) fn enter(set: &'static Set) -> Self {
         set.sleeping.fetch_add(1, SeqCst);
-        let inner = set.lock();
+        let mut inner = set.lock();
+        inner.unpark_all(set.fd.load(Relaxed));
         for (_, name) in &inner.nested {
             if let Some(inside) = at(*name) {
                 inside.sleeping.fetch_add(1, SeqCst);
@@ -141,6 +145,7 @@ pub(crate) fn close_for_sleep(set: &Set) -> bool {
         let word = incoming.close();
         member.channel.publish_cpu(current_cpu());
         let unread = word.position() != incoming.head();
+        // Sleeping::enter has made every registration true, so the kernel reports who is writable.
         let wanted = members.get(&member.fd).is_some_and(|registered| {
             let edge = registered.events & EPOLLET as u32 != 0;
             registered.armed && registered.events & READ != 0 && !(edge && registered.seen == word.position())
@@ -182,8 +187,8 @@ impl Waiting<'_> {
             // SAFETY: the events are a live slice of this length.
             let found =
                 unsafe { sys::epoll_wait(fd, self.events.as_mut_ptr(), self.events.len() as c_int, 0) }?;
+            let found = set.lock().reported(&mut self.events[..found]);
             if found > 0 {
-                set.lock().disarm_reported(&self.events[..found]);
                 return Ok(Some(found));
             }
         }
@@ -211,8 +216,13 @@ impl Waiting<'_> {
         if found == 0 {
             return Ok(None);
         }
+        let found = set.lock().reported(&mut self.events[..found]);
+        if found == 0 {
+            // Only ghosts: the kernel must forget them, or it is ready for ever.
+            set.lock().unpark_all(fd);
+            return Ok(None);
+        }
         spin::record(started);
-        set.lock().disarm_reported(&self.events[..found]);
         Ok(Some(found))
     }
 
@@ -222,7 +232,7 @@ impl Waiting<'_> {
         // SAFETY: the rest is a live slice of this length.
         let found =
             unsafe { sys::epoll_wait(self.fd, room.as_mut_ptr(), room.len() as c_int, 0) }.unwrap_or(0);
-        set.lock().disarm_reported(&room[..found]);
+        let found = set.lock().reported(&mut room[..found]);
         let mut kept = 0;
         for index in 0..found {
             let event = room[index];
@@ -252,11 +262,19 @@ impl Waiting<'_> {
         if let Some(left) = left_ns {
             budget = budget.min((u128::from(left) * u128::from(ticks_per_usec()) / 1000) as u64);
         }
+        let mut looks = 0u32;
         spin::Watch {
             budget,
             peer_cpu: || peer.peer_cpu(),
             ready: || moved(&set.lock()),
-            look: || kernel_is_ready(self.fd),
+            look: || {
+                looks += 1;
+                if looks % LOOKS_UNTIL_TRUE == 0 {
+                    // A killed peer shows only in the kernel, and only if that knows what is asked.
+                    set.lock().unpark_all(self.fd);
+                }
+                kernel_is_ready(self.fd)
+            },
             look_usec: ASK_SPINNING_USEC,
         }
         .run()
@@ -266,25 +284,28 @@ impl Waiting<'_> {
     /// has nothing that its registration asks for, go.
     fn filtered(&mut self, set: &Set, count: usize) -> usize {
         let count = self.hush(set, count);
-        set.lock().disarm_reported(&self.events[..count]);
+        let count = set.lock().reported(&mut self.events[..count]);
         let extra = scan(self.fd, &mut set.lock(), &mut self.events[count..]);
         count + extra
     }
 }
 
 impl Inner {
-    /// The kernel reported these: one-shot members among them are not reported again until re-armed.
-    fn disarm_reported(&mut self, events: &[epoll_event]) {
+    /// The kernel reported these: one-shot members among them are not reported again until re-armed, and what
+    /// parked members bring is put right. Gives how many remain.
+    fn reported(&mut self, events: &mut [epoll_event]) -> usize {
+        let count = if self.parked.is_empty() { events.len() } else { self.translate(events) };
         if !self.one_shots {
-            return;
+            return count;
         }
-        for event in events {
+        for event in &events[..count] {
             for member in self.members.values_mut() {
                 if member.events & EPOLLONESHOT as u32 != 0 && member.data == { event.u64 } {
                     member.armed = false;
                 }
             }
         }
+        count
     }
 }
 
@@ -330,6 +351,10 @@ fn moved(inner: &Inner) -> bool {
     inner.open.iter().any(|open| {
         let incoming = open.channel.incoming();
         let word = incoming.word();
+        if !word.is_open() && word.position() == incoming.head() {
+            // Its peer closed: the kernel has something, and must be told to report it.
+            return !inner.parked.is_empty();
+        }
         word.position() != incoming.head()
             && inner.members.get(&open.fd).is_some_and(|member| {
                 let edge = member.events & EPOLLET as u32 != 0;
@@ -341,6 +366,7 @@ fn moved(inner: &Inner) -> bool {
 /// Reports members whose rings hold bytes; drops from the list those that are closed and empty.
 fn scan(set_fd: c_int, inner: &mut Inner, events: &mut [epoll_event]) -> usize {
     let (mut count, mut index) = (0, 0);
+    let mut unpark = Vec::new();
     let Inner { members, open, next, was_full, .. } = inner;
     let length = open.len();
     if length == 0 || events.is_empty() {
@@ -353,6 +379,26 @@ fn scan(set_fd: c_int, inner: &mut Inner, events: &mut [epoll_event]) -> usize {
         let member = &mut open[index];
         let incoming = member.channel.incoming();
         let word = incoming.word();
+        if let Some(registered) = members.get(&member.fd).filter(|registered| registered.parked) {
+            if registered.ghost {
+                if word.is_closed() {
+                    unpark.push(member.fd);
+                }
+                index += 1;
+                continue;
+            }
+            if !super::park::is_open(&member.channel) {
+                unpark.push(member.fd);
+            } else if registered.events & WRITE != 0 {
+                let unread = word.position() != incoming.head();
+                let holds = if unread { READ | WRITE } else { WRITE };
+                events[count] = epoll_event { events: registered.events & holds, u64: registered.data };
+                count += 1;
+                index += 1;
+                member.quiet = 0;
+                continue;
+            }
+        }
         if word.position() == incoming.head() {
             member.quiet += 1;
             let done = word.is_closed()
@@ -386,6 +432,9 @@ fn scan(set_fd: c_int, inner: &mut Inner, events: &mut [epoll_event]) -> usize {
     if count == events.len() {
         *next = index;
         *was_full = true;
+    }
+    for fd in unpark {
+        inner.unpark(set_fd, fd);
     }
     count
 }
