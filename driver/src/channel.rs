@@ -11,7 +11,7 @@
 use core::ffi::CStr;
 use core::ptr::NonNull;
 use core::sync::atomic::{
-    AtomicU32,
+    AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
 };
 
@@ -51,8 +51,9 @@ struct End {
     committed: AtomicU32,
     /// It has shut its sending side down in good order (so a FIN is not a death).
     finished: AtomicU32,
-    /// It gave its end away with bytes unread: the sender sends them again through the kernel.
-    gave_up: AtomicU32,
+    /// It gave its end away with the bytes from this position on (plus one; 0 is none) unread: their sender
+    /// sends them again through the kernel.
+    gave_up: AtomicU64,
     /// It has sent urgent data by the kernel: a read must not run from the ring over the mark.
     urgent: AtomicU32,
 }
@@ -236,15 +237,21 @@ impl Channel {
         self.header().ends[self.side.other() as usize].finished.load(SeqCst) != 0
     }
 
-    /// We give our end away with bytes unread.
+    /// We give up what is unread, if anything is: its sender will send it again. The direction is revoked, and
+    /// empty for everybody on this side from now on.
     pub fn give_up(&self) {
-        self.header().ends[self.side as usize].gave_up.store(1, SeqCst);
+        let incoming = self.incoming();
+        let (tail, head) = (incoming.revoke().position(), incoming.head());
+        if tail != head {
+            self.header().ends[self.side as usize].gave_up.store(head + 1, SeqCst);
+            incoming.set_head(tail);
+        }
     }
 
-    /// Whether the peer gave its end away with bytes of ours unread.
+    /// The position from which on the peer gave up bytes of ours unread.
     #[must_use]
-    pub fn peer_gave_up(&self) -> bool {
-        self.header().ends[self.side.other() as usize].gave_up.load(SeqCst) != 0
+    pub fn peer_gave_up(&self) -> Option<u64> {
+        self.header().ends[self.side.other() as usize].gave_up.load(SeqCst).checked_sub(1)
     }
 
     /// Our next kernel send is urgent.

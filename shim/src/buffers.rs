@@ -12,6 +12,8 @@ pub(crate) struct Buffers<'a> {
     done: usize,
     /// A buffer lies where no buffer can be: the kernel's answer is EFAULT.
     faulty: bool,
+    /// A buffer lies where no user address can be: EFAULT even where nothing is copied.
+    wild: bool,
 }
 
 impl<'a> Buffers<'a> {
@@ -20,16 +22,18 @@ impl<'a> Buffers<'a> {
     /// # Safety
     /// `vector` must be readable; the buffers are the caller's promise, as with the system call.
     pub(crate) unsafe fn new(vector: &'a [iovec]) -> Option<Self> {
-        let (mut total, mut faulty) = (0usize, false);
+        let (mut total, mut faulty, mut wild) = (0usize, false, false);
         for buffer in vector {
             total = total.checked_add(buffer.iov_len)?;
             faulty |= buffer.iov_len != 0 && !can_be_buffer(buffer.iov_base, buffer.iov_len);
+            wild |= buffer.iov_base as usize >= 1 << 47;
         }
         (isize::try_from(total).is_ok() && vector.len() <= 1024).then_some(Self {
             vector,
             total,
             done: 0,
             faulty,
+            wild,
         })
     }
 
@@ -37,6 +41,11 @@ impl<'a> Buffers<'a> {
     #[inline]
     pub(crate) const fn is_faulty(&self) -> bool {
         self.faulty
+    }
+
+    /// Whether a buffer is no user address at all.
+    pub(crate) const fn is_wild(&self) -> bool {
+        self.wild
     }
 
     /// Bytes asked for in all.
@@ -71,7 +80,7 @@ impl<'a> Buffers<'a> {
 
     /// The same buffers, nothing used.
     pub(crate) const fn rewound(&self) -> Self {
-        Self { vector: self.vector, total: self.total, done: 0, faulty: self.faulty }
+        Self { vector: self.vector, total: self.total, done: 0, faulty: self.faulty, wild: self.wild }
     }
 
     /// Calls `f(pointer, length)` for the pieces that hold the next `count` bytes, which are then used.

@@ -40,10 +40,10 @@ fn close_rings(socket: &Socket, channel: &Channel, closing: bool, sole: bool, se
     if !closing || !sole {
         return;
     }
-    if !sent_again && channel.peer_gave_up() {
-        send_ring_rest(socket, channel);
+    if !sent_again && let Some(from) = channel.peer_gave_up() {
+        send_ring_rest(socket, channel, from);
     }
-    if unread {
+    if unread && !crate::process::is_forbidden() {
         // Linux answers a close with unread data by RST: make the kernel do it.
         let abort = libc::linger { l_onoff: 1, l_linger: 0 };
         let _ = sys::setsockopt(socket.fd, libc::SOL_SOCKET, libc::SO_LINGER, &abort);
@@ -82,8 +82,10 @@ pub(crate) fn before_shutdown(socket: &Socket, how: c_int) {
     let Some(channel) = parts.channel.as_ref() else { return };
     if how != libc::SHUT_RD {
         channel.outgoing().revoke();
-        if !parts.sending.sent_again && channel.peer_gave_up() {
-            send_ring_rest(socket, channel);
+        if !parts.sending.sent_again
+            && let Some(from) = channel.peer_gave_up()
+        {
+            send_ring_rest(socket, channel, from);
             parts.sending.sent_again = true;
         }
         channel.finish();
@@ -106,11 +108,10 @@ pub(crate) fn give_away(socket: &Socket, reason: Reason) {
         && let Some(channel) = socket.parts(&both).channel.as_ref()
     {
         channel.outgoing().revoke();
-        if channel.incoming().revoke().position() != channel.incoming().head() {
-            channel.give_up();
-        }
-        // What is unread here comes again by the kernel: nobody of this process reads the ring any more.
-        socket.leave_rings(&both, reason);
+        channel.give_up();
+        socket.card.describe(socket.fd, Path::Kernel, reason as u8);
+        family::table().count_reason(reason as u8);
+        crate::nagle::restore(socket);
         return;
     }
     drop(both);
@@ -187,16 +188,13 @@ pub(crate) fn violation(socket: &Socket, channel: &Channel) -> Outcome {
 pub(crate) fn send_again_if_asked(socket: &Socket, held: &Held, channel: &Channel) {
     // SAFETY: the send lock is held.
     let sending = unsafe { socket.sending(held) };
-    if sending.sent_again || !channel.outgoing().word().is_revoked() || !channel.peer_gave_up() {
-        return;
-    }
+    let Some(from) = channel.peer_gave_up().filter(|_| !sending.sent_again) else { return };
     sending.sent_again = true;
-    send_ring_rest(socket, channel);
+    send_ring_rest(socket, channel, from);
 }
 
-fn send_ring_rest(socket: &Socket, channel: &Channel) {
-    let outgoing = channel.outgoing();
-    let (tail, mut head) = (outgoing.word().position(), outgoing.head());
+fn send_ring_rest(socket: &Socket, channel: &Channel, from: u64) {
+    let (tail, mut head) = (channel.outgoing().revoke().position(), from);
     let Ok(mut left) = available(tail, head, channel.capacity() as u64) else { return };
     while left > 0 {
         let (at, length) = channel.outgoing_ring().piece(head, left as usize);
@@ -226,10 +224,15 @@ pub(crate) fn sleep_watching(
     deadline: Option<u64>,
 ) -> Option<sys::Result<()>> {
     let mut slice_ms = 1;
-    while !channel.outgoing().is_consumed() {
-        if channel.outgoing().word().is_revoked() && channel.peer_gave_up() {
+    loop {
+        // In this order: what is given up counts as consumed, and is marked before.
+        let consumed = channel.outgoing().is_consumed();
+        if channel.peer_gave_up().is_some() {
             let held = socket.lock_send();
             send_again_if_asked(socket, &held, channel);
+            break;
+        }
+        if consumed {
             break;
         }
         if deadline.is_some_and(|deadline| ticks() >= deadline) {

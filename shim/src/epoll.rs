@@ -164,24 +164,31 @@ pub(crate) fn find(fd: c_int) -> Option<&'static Set> {
     let Entry::Set(name) = fdtable::get(fd) else { return None };
     let set = at(name)?;
     if set.owner.load(Relaxed) != family::pid() {
-        used_by_child(fd, set);
-        return None;
+        used_by_child(set);
     }
     Some(set)
 }
 
-/// A set that was inherited over fork is used here: from now on it and its members are the kernel's.
+/// A set that was inherited over fork is used here: its members are the kernel's from now on, and what still lies
+/// in their rings is looked at here. The memory of the set is this process's own copy.
 #[cold]
-fn used_by_child(fd: c_int, set: &Set) {
+fn used_by_child(set: &Set) {
+    set.sleeping.store(0, SeqCst);
     let members: Vec<(c_int, Name)> =
         set.lock().members.iter().map(|(fd, member)| (*fd, member.name)).collect();
     for (fd, name) in members {
         let socket = slot::by_name(fd, name);
-        if socket.is_current() {
-            family::check_owner(&socket);
+        if !socket.is_current() {
+            continue;
+        }
+        family::check_owner(&socket);
+        let receive = socket.lock_receive();
+        let Some(channel) = socket.channel(&receive).copied() else { continue };
+        if channel.incoming().word().position() != channel.incoming().head() {
+            set.lock().list(&socket, channel);
         }
     }
-    fdtable::quieten(fd);
+    set.owner.store(family::pid(), SeqCst);
 }
 
 pub(crate) fn duplicate(name: Name) {

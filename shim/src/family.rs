@@ -108,6 +108,32 @@ pub(crate) fn go_inert(reason: Reason) {
     }
 }
 
+/// The process will use sockets past libc (io_uring): whatever it has goes to the kernel, and nothing is upgraded
+/// any more, for epoll sets may be changed that way as well.
+pub(crate) fn bypassed() {
+    go_inert(Reason::GivenAway);
+    leave_all(Reason::GivenAway, close::give_away);
+}
+
+/// Every socket of this process goes to the kernel for good; what lies in a ring stays readable.
+pub(crate) fn all_to_kernel(reason: Reason) {
+    leave_all(reason, close::to_kernel_for_good);
+}
+
+fn leave_all(reason: Reason, leave: fn(&Socket, Reason)) {
+    if STARTED.load(Acquire) != YES {
+        return;
+    }
+    let _guard = guard::Guard::enter();
+    fdtable::for_each(|fd, entry| {
+        let Entry::Socket(name) = entry else { return };
+        let socket = slot::by_name(fd, name);
+        if socket.slot.owner() == pid() && !socket.card.has(flag::LISTENER) {
+            leave(&socket, reason);
+        }
+    });
+}
+
 /// The process entered another network namespace: pending names lie in the old one.
 pub(crate) fn namespace_changed() {
     if STARTED.load(Acquire) == YES {

@@ -219,7 +219,15 @@ fn prepare(socket: &Socket) -> Result<Option<Meeting>, Reason> {
         Err(_) => return Err(Reason::Forbidden),
     }
     family::table().count_candidate();
-    Ok(Some(Meeting { tuple, stage: Stage::Idle, next: 0, tries: 0, since_ns: 0, since_messages: 0, reserved: 0 }))
+    Ok(Some(Meeting {
+        tuple,
+        stage: Stage::Idle,
+        next: 0,
+        tries: 0,
+        since_ns: 0,
+        since_messages: 0,
+        reserved: 0,
+    }))
 }
 
 /// Options that only the kernel can honour, also those inherited from a listener; and the blocking mode as it

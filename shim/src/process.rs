@@ -32,6 +32,13 @@ pub(crate) fn in_vfork_child() -> bool {
     !FORBIDDEN.load(Relaxed) && owner != 0 && owner != sys::getpid()
 }
 
+/// Whether a seccomp filter may be in force.
+#[inline]
+#[must_use]
+pub(crate) fn is_forbidden() -> bool {
+    FORBIDDEN.load(Relaxed)
+}
+
 extern "C" fn before_fork() {
     family::fork_prepare();
 }
@@ -276,6 +283,7 @@ pub(crate) unsafe fn _exit(status: c_int) -> ! {
 pub(crate) fn forbidden_soon() {
     if !in_vfork_child() {
         family::go_inert(Reason::Forbidden);
+        family::all_to_kernel(Reason::Forbidden);
         signals::never_defer();
         FORBIDDEN.store(true, Relaxed);
     }
@@ -321,4 +329,18 @@ pub(crate) unsafe fn setns(fd: c_int, kind: c_int) -> c_int {
     let result = unsafe { real::setns(fd, kind) };
     // Kind 0 takes whatever namespace the descriptor names.
     if kind == 0 || kind & libc::CLONE_NEWNET != 0 { namespace_changed(result) } else { result }
+}
+
+/// `posix_spawn_file_actions_adddup2`: the program that will be started gets the descriptor.
+///
+/// # Safety
+/// That of the C function.
+pub(crate) unsafe fn spawn_adddup2(
+    actions: *mut posix_spawn_file_actions_t,
+    fd: c_int,
+    target: c_int,
+) -> c_int {
+    errno::kept(|| family::give_away(fd, Reason::GivenAway));
+    // SAFETY: the caller's contract, handed on.
+    unsafe { real::posix_spawn_file_actions_adddup2(actions, fd, target) }
 }

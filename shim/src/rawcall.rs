@@ -211,9 +211,12 @@ unsafe fn by_number(
         }
 
         libc::SYS_io_uring_setup => {
-            io_uring_seen();
             // SAFETY: the caller's contract.
-            return Some(given_out(unsafe { real::syscall(number, a, b, c, d, e, f) }));
+            let ring = given_out(unsafe { real::syscall(number, a, b, c, d, e, f) });
+            if ring >= 0 {
+                io_uring_seen();
+            }
+            return Some(ring);
         }
         libc::SYS_openat
         | libc::SYS_openat2
@@ -247,8 +250,11 @@ unsafe fn by_number(
     None
 }
 
-/// What io_uring reads and writes does not come past accel: sockets that are used through it stay on the kernel.
+/// What io_uring reads, writes and watches does not come past accel: the program's sockets stay on the kernel.
 fn io_uring_seen() {
     static SAID: Once = Once::new();
-    errno::kept(|| SAID.info(format_args!("the program uses io_uring; its I/O is not accelerated")));
+    errno::kept(|| SAID.info(format_args!("the program uses io_uring; its sockets are not accelerated")));
+    if !process::in_vfork_child() {
+        errno::kept(crate::family::bypassed);
+    }
 }

@@ -123,7 +123,14 @@ unsafe fn take(socket: &Socket, channel: &Channel, buffer: *mut u8, length: usiz
 /// # Safety
 /// As [`quickly`].
 #[inline(never)]
-unsafe fn spin_and_take(socket: &Socket, channel: &Channel, head: u64, _pin: Pin, buffer: *mut u8, length: usize) -> Quick {
+unsafe fn spin_and_take(
+    socket: &Socket,
+    channel: &Channel,
+    head: u64,
+    _pin: Pin,
+    buffer: *mut u8,
+    length: usize,
+) -> Quick {
     let started = ticks();
     let timeout = u64::from(socket.slot.receive_timeout_us.load(Relaxed));
     match spin_for_bytes(socket, channel, head, timeout) {
@@ -308,7 +315,7 @@ impl Receive<'_> {
         if count == 0 {
             return Ok(tail);
         }
-        if self.buffers.is_faulty() && self.flags & MSG_TRUNC == 0 {
+        if self.buffers.is_wild() || self.buffers.is_faulty() && self.flags & MSG_TRUNC == 0 {
             return Err(Outcome::Fail(Errno(libc::EFAULT)));
         }
         if self.flags & MSG_TRUNC != 0 {
@@ -449,7 +456,9 @@ impl Receive<'_> {
         let receiving = unsafe { self.socket.receiving(&held) };
         if !receiving.ended && close::peer_sent_fin(self.socket.fd) {
             receiving.ended = true;
-            let died = !channel.peer_finished() && !channel.peer_gave_up() && !channel.outgoing().is_consumed();
+            let died = !channel.peer_finished()
+                && channel.peer_gave_up().is_none()
+                && !channel.outgoing().is_consumed();
             // From now on our sends meet RST and EPIPE where Linux would.
             channel.outgoing().revoke();
             if died {
@@ -488,7 +497,11 @@ impl Receive<'_> {
         if channel.incoming().word().is_open() {
             let pin = self.socket.pin();
             drop(held);
-            let end = if self.spun { spin::End::Expired } else { spin_for_bytes(self.socket, &channel, self.seen, timeout) };
+            let end = if self.spun {
+                spin::End::Expired
+            } else {
+                spin_for_bytes(self.socket, &channel, self.seen, timeout)
+            };
             self.spun = false;
             drop(pin);
             match end {

@@ -173,7 +173,9 @@ impl Send<'_> {
         }
         let mut read = outgoing.kernel_read();
         loop {
-            let end = spin_on(channel, READING_USEC, || outgoing.word().is_open() || outgoing.kernel_read() != read);
+            let end = spin_on(channel, READING_USEC, || {
+                outgoing.word().is_open() || outgoing.kernel_read() != read
+            });
             if outgoing.word().is_open() {
                 return true;
             }

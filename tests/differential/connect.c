@@ -273,7 +273,7 @@ CASE_RAW(fast_open_by_connect) {
 }
 CASE_RAW(server_speaks_first) {
     int l = server ? listen_at(AF_INET, "127.0.0.1", 0, 3) : -1, c = pair_via(l, AF_INET, "127.0.0.1");
-    for (int i = 0; i < 30; i++) { if (server) { Q(send(c, "220 ready\r\n", 11, 0)); long r = recv(c, buf, 100, 0); if (r != 4) C(r); } else { long r = read_full(c, buf, 11); if (r != 11) C(r); Q(send(c, "HELO", 4, 0)); } }
+    for (int i = 0; i < 30; i++) { if (server) { Q(send(c, "220 ready\r\n", 11, 0)); long r = recv(c, buf, 4, 0); if (r != 4) C(r); } else { long r = read_full(c, buf, 11); if (r != 11) C(r); Q(send(c, "HELO", 4, 0)); } }
     talk_and_end(c);
 }
 CASE_RAW(datagrams_are_left_alone) {

@@ -72,9 +72,11 @@ pub fn command(name: &str, arguments: &[&str], mode: Mode) -> Command {
 pub fn run(name: &str, arguments: &[&str], mode: Mode) {
     let rounds = env::var("FAULTS_ROUNDS").ok().and_then(|text| text.parse::<f64>().ok()).unwrap_or(1.0);
     let patience = Duration::from_secs((PATIENCE as f64 * rounds.max(1.0)) as u64);
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .join("faults")
-        .join(format!("{}-{:?}.out", arguments.join("-"), thread::current().id()));
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults").join(format!(
+        "{}-{:?}.out",
+        arguments.join("-"),
+        thread::current().id()
+    ));
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     let output = fs::File::create(&file).unwrap();
     let mut child = command(name, arguments, mode)
@@ -90,7 +92,10 @@ pub fn run(name: &str, arguments: &[&str], mode: Mode) {
     for line in said.lines() {
         println!("{} {line}", options.join(" "));
     }
-    assert!(status.is_some_and(|status| status.success()), "{name} {arguments:?} with {mode:?}: {status:?}\n{said}");
+    assert!(
+        status.is_some_and(|status| status.success()),
+        "{name} {arguments:?} with {mode:?}: {status:?}\n{said}"
+    );
 }
 
 /// The end of a child, or `None` after so long, when it is killed.

@@ -118,6 +118,7 @@ macro_rules! interposed {
             always fn fexecve = fexecve(fd: c_int, arguments: *const *const c_char, environment: *const *const c_char) -> c_int, "as execve";
             always fn posix_spawn = posix_spawn(pid: *mut pid_t, path: *const c_char, actions: *const posix_spawn_file_actions_t, attributes: *const posix_spawnattr_t, arguments: *const *mut c_char, environment: *const *mut c_char) -> c_int, "accel's environment is kept";
             always fn posix_spawnp = posix_spawnp(pid: *mut pid_t, file: *const c_char, actions: *const posix_spawn_file_actions_t, attributes: *const posix_spawnattr_t, arguments: *const *mut c_char, environment: *const *mut c_char) -> c_int, "accel's environment is kept";
+            always fn posix_spawn_file_actions_adddup2 = spawn_adddup2(actions: *mut posix_spawn_file_actions_t, fd: c_int, target: c_int) -> c_int, "the socket is given to the program that will be started";
             always fn _exit = _exit(status: c_int) -> !, "the rings are closed first";
             always fn _Exit = _exit(status: c_int) -> !, "alias of _exit";
             always fn prctl = prctl(option: c_int, a: usize, b: usize, c: usize, d: usize) -> c_int, "inert before a seccomp filter is installed";

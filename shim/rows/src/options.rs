@@ -166,6 +166,9 @@ impl Row {
     }
 }
 
+/// Variables of accel's own tests and benchmarks: no options, but nothing to complain of either.
+pub const FOR_TESTS: &[&str] = &["ACCEL_LIB", "ACCEL_BIN", "ACCEL_APPS", "ACCEL_BLESS"];
+
 /// The row of an environment variable.
 #[must_use]
 pub fn by_name(name: &str) -> Option<&'static Row> {

@@ -49,7 +49,14 @@ pub(crate) unsafe fn dup3(fd: c_int, target: c_int, flags: c_int) -> c_int {
 /// A duplicate over `target`, which closes what was there, if it succeeds.
 fn onto(fd: c_int, target: c_int, call: impl FnOnce() -> c_int) -> c_int {
     let concerns_us = fdtable::is_known(fd) || fdtable::is_known(target);
-    if !concerns_us || fd == target || in_vfork_child() {
+    if !concerns_us || fd == target {
+        return call();
+    }
+    if in_vfork_child() {
+        if target <= 2 {
+            // The child of vfork is about to run a program on it; our memory is the parent's.
+            errno::kept(|| crate::family::give_away(fd, Reason::GivenAway));
+        }
         return call();
     }
     let _guard = Guard::enter();

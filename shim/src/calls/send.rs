@@ -6,6 +6,7 @@ use rows::reasons::Reason;
 use super::receive::vector;
 use crate::buffers::is_plausible;
 use crate::guard::Guard;
+use crate::process::is_forbidden;
 use crate::real::{self, types::*};
 use crate::slot::{self, Outcome};
 use crate::{close, family, fdtable, meet, rx, tx};
@@ -22,6 +23,11 @@ unsafe fn by_path(fd: c_int, vector: &[iovec], flags: c_int, call: impl Fn() -> 
     loop {
         let Some(socket) = slot::find(fd) else { return call() };
         let guard = Guard::enter();
+        if socket.is_live() && is_forbidden() {
+            // Its directions are revoked: nobody counts any more.
+            drop(guard);
+            return call();
+        }
         if socket.is_live() {
             // SAFETY: the caller's contract.
             match unsafe { tx::send(&socket, vector, flags) } {

@@ -227,7 +227,11 @@ pub(crate) unsafe fn epoll_ctl(fd: c_int, operation: c_int, target: c_int, event
 /// # Safety
 /// `events` is the caller's promise for `count` entries.
 unsafe fn room<'a>(events: *mut epoll_event, count: c_int) -> Option<&'a mut [epoll_event]> {
-    if count <= 0 || count as usize > i32::MAX as usize / size_of::<epoll_event>() || !is_plausible(events) || !events.is_aligned() {
+    if count <= 0
+        || count as usize > i32::MAX as usize / size_of::<epoll_event>()
+        || !is_plausible(events)
+        || !events.is_aligned()
+    {
         return None;
     }
     // SAFETY: the caller's promise; the kernel checks what it writes.

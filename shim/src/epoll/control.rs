@@ -6,7 +6,7 @@ use driver::channel::Channel;
 use driver::sys;
 use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLONESHOT, EPOLLOUT, c_int, epoll_event};
 
-use super::{ALL, park, Held, Inner, Member, NOT_SEEN, OPEN_MAX, Open, SETS, Set, at};
+use super::{ALL, Held, Inner, Member, NOT_SEEN, OPEN_MAX, Open, SETS, Set, at, park};
 use crate::family;
 use crate::fdtable::{self, Entry};
 use crate::slot::{self, Socket};
@@ -63,17 +63,16 @@ fn note_socket(
         return;
     }
     let Some(event) = event else { return };
-    let member =
-        Member {
-            name: socket.name,
-            events: event.events,
-            data: event.u64,
-            armed: true,
-            seen: NOT_SEEN,
-            parked: false,
-            kernel_data: 0,
-            ghost: false,
-        };
+    let member = Member {
+        name: socket.name,
+        events: event.events,
+        data: event.u64,
+        armed: true,
+        seen: NOT_SEEN,
+        parked: false,
+        kernel_data: 0,
+        ghost: false,
+    };
     inner.one_shots |= event.events & EPOLLONESHOT as u32 != 0;
     inner.members.insert(socket.fd, member);
     inner.open.retain(|open| open.fd != socket.fd);

@@ -116,7 +116,8 @@ impl Inner {
         let mut kept = 0;
         for index in 0..events.len() {
             let mut event = events[index];
-            let parked = self.parked.iter().filter_map(|fd| self.members.get(fd)).filter(|member| member.parked);
+            let parked =
+                self.parked.iter().filter_map(|fd| self.members.get(fd)).filter(|member| member.parked);
             match parked.into_iter().find(|member| member.kernel_data == { event.u64 }) {
                 Some(member) if member.ghost => continue,
                 Some(member) => event.u64 = member.data,
