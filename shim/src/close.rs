@@ -244,7 +244,10 @@ pub(crate) fn sleep_watching(
             Err(_) => return Some(Err(Errno(libc::EINTR))),
             Ok(0) => slice_ms = (slice_ms * 2).min(SLICE_MAX_MS),
             // EINTR by a handler with SA_RESTART would have restarted recv, not poll: look again.
-            Ok(_) => return None,
+            Ok(..0) => return None,
+            // The kernel has something, were it only the end: its call returns at once. (To look again is not
+            // enough: a reader that is not busy looks at the kernel only by sleeping in it.)
+            Ok(_) => break,
         }
     }
     Some(Ok(()))

@@ -13,12 +13,15 @@ use driver::sys::{self, Errno};
 use libc::{MSG_DONTWAIT, MSG_ERRQUEUE, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_WAITALL, c_int, iovec, msghdr};
 use rows::reasons::Reason;
 
-use crate::buffers::{Buffers, NOTHING, can_be_buffer};
-use crate::config::config;
+use crate::buffers::{Buffers, NOTHING};
 use crate::guard::{self, Interrupt};
-use crate::slot::{Outcome, Pin, Socket};
-use crate::spin::Watch;
+use crate::slot::{Outcome, Socket};
 use crate::{close, epoll, family, real, spin};
+
+mod quick;
+
+use quick::spin_for_bytes;
+pub(crate) use quick::{Quick, quickly};
 
 const AGAIN: Outcome = Outcome::Fail(Errno(libc::EAGAIN));
 /// A non-blocking reader that finds nothing looks at the kernel socket this often: a killed peer, urgent data.
@@ -44,144 +47,6 @@ enum Step {
     Empty(Held),
     /// Look again.
     Again,
-}
-
-/// What the short way came to.
-pub(crate) enum Quick {
-    /// So many bytes.
-    Done(usize),
-    /// The open ring stayed empty while the thread spun.
-    Spun,
-    /// Nothing was done.
-    No,
-}
-
-/// The common case, on its own because it must be short: one plain buffer, and enough bytes in the ring, now or
-/// while the thread spins.
-///
-/// # Safety
-/// The buffer is the caller's promise, as with recv(2).
-#[inline]
-pub(crate) unsafe fn quickly(socket: &Socket, buffer: *mut u8, length: usize, flags: c_int) -> Quick {
-    if socket.slot.owner() != family::pid() || length == 0 || !can_be_buffer(buffer.cast(), length) {
-        return Quick::No;
-    }
-    let held = socket.lock_receive();
-    let Some(channel) = socket.channel(&held) else { return Quick::No };
-    // SAFETY: the caller's contract.
-    match unsafe { take(socket, channel, buffer, length) } {
-        Taken::Bytes(count) => {
-            spin::record_ready();
-            Quick::Done(count)
-        }
-        Taken::Nothing(head) if socket.may_block(flags) => {
-            let channel = *channel;
-            let pin = socket.pin();
-            drop(held);
-            // SAFETY: the caller's contract.
-            unsafe { spin_and_take(socket, &channel, head, pin, buffer, length) }
-        }
-        Taken::Nothing(_) | Taken::No => Quick::No,
-    }
-}
-
-enum Taken {
-    Bytes(usize),
-    /// The ring is open and empty at this position.
-    Nothing(u64),
-    No,
-}
-
-/// Takes ring bytes if they fill the buffer, or are all there can be. The receive lock is held.
-///
-/// # Safety
-/// The buffer is writable for `length` bytes.
-#[inline(always)]
-unsafe fn take(socket: &Socket, channel: &Channel, buffer: *mut u8, length: usize) -> Taken {
-    let incoming = channel.incoming();
-    let (word, head) = (incoming.word(), incoming.head());
-    let Ok(count) = available(word.position(), head, channel.capacity() as u64) else { return Taken::No };
-    let count = count as usize;
-    if count < length && !word.is_open() {
-        return Taken::No;
-    }
-    if count == 0 {
-        return Taken::Nothing(head);
-    }
-    let count = count.min(length);
-    // SAFETY: the caller's contract; `available` bounded the count by the ring.
-    unsafe { channel.incoming_ring().read(head, buffer, count) };
-    incoming.set_head(head + count as u64);
-    let counters = &socket.card.counters;
-    bump(&counters.ring_receives, 1);
-    bump(&counters.ring_received_bytes, count as u64);
-    Taken::Bytes(count)
-}
-
-/// Spins on the open, empty ring, and takes what comes.
-///
-/// # Safety
-/// As [`quickly`].
-#[inline(never)]
-unsafe fn spin_and_take(
-    socket: &Socket,
-    channel: &Channel,
-    head: u64,
-    _pin: Pin,
-    buffer: *mut u8,
-    length: usize,
-) -> Quick {
-    let started = ticks();
-    let timeout = u64::from(socket.slot.receive_timeout_us.load(Relaxed));
-    match spin_for_bytes(socket, channel, head, timeout) {
-        spin::End::Ready => {}
-        spin::End::Expired => return Quick::Spun,
-        spin::End::Signal => return Quick::No,
-    }
-    let held = socket.lock_receive();
-    let Some(channel) = socket.channel(&held) else { return Quick::No };
-    // SAFETY: the caller's contract.
-    match unsafe { take(socket, channel, buffer, length) } {
-        Taken::Bytes(count) => {
-            drop(held);
-            spin::record(started);
-            Quick::Done(count)
-        }
-        Taken::Nothing(_) | Taken::No => Quick::No,
-    }
-}
-
-/// Spins until the direction's word moves on from `seen`, or closes.
-fn spin_for_bytes(socket: &Socket, channel: &Channel, seen: u64, timeout_us: u64) -> spin::End {
-    channel.publish_cpu(current_cpu());
-    let mut budget = spin::budget(config().spin_recv);
-    if timeout_us != 0 {
-        budget = budget.min(timeout_us * ticks_per_usec());
-    }
-    let incoming = channel.incoming();
-    let end = Watch {
-        budget,
-        peer_cpu: || channel.peer_cpu(),
-        ready: || {
-            let word = incoming.word();
-            !word.is_open() || word.position() != seen
-        },
-        // A killed peer shows only in the kernel.
-        look: || {
-            let something = kernel_has_something(socket.fd);
-            if something {
-                incoming.close();
-            }
-            something
-        },
-        look_usec: LOOK_USEC,
-    }
-    .run();
-    let counters = &socket.card.counters;
-    if budget != 0 {
-        bump(if end == spin::End::Ready { &counters.spins_won } else { &counters.spins_lost }, 1);
-    }
-    end
 }
 
 /// Receives into the caller's buffers.

@@ -9,19 +9,19 @@ use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 /// Options of one run.
-pub type Mode = &'static [(&'static str, &'static str)];
+pub(crate) type Mode = &'static [(&'static str, &'static str)];
 /// As users run it, but upgraded at once.
-pub const ADAPT: Mode = &[("ACCEL_LOCAL_AFTER", "0")];
+pub(crate) const ADAPT: Mode = &[("ACCEL_LOCAL_AFTER", "0")];
 /// Every wait spins: the rings stay open whatever else the machine does.
-pub const HARD: Mode = &[("ACCEL_LOCAL_AFTER", "0"), ("ACCEL_SPIN", "hard")];
+pub(crate) const HARD: Mode = &[("ACCEL_LOCAL_AFTER", "0"), ("ACCEL_SPIN", "hard")];
 /// No wait spins: every wait closes its direction and sleeps.
-pub const NEVER: Mode = &[("ACCEL_LOCAL_AFTER", "0"), ("ACCEL_SPIN", "never")];
+pub(crate) const NEVER: Mode = &[("ACCEL_LOCAL_AFTER", "0"), ("ACCEL_SPIN", "never")];
 
 /// Seconds that one program may take, per unit of FAULTS_ROUNDS.
 const PATIENCE: u64 = 90;
 
 /// The library under test; `None` with an empty FAULTS_LIB (the kernel alone).
-pub fn library() -> Option<PathBuf> {
+pub(crate) fn library() -> Option<PathBuf> {
     if env::var_os("FAULTS_LIB").is_some_and(|value| value.is_empty()) {
         return None;
     }
@@ -33,7 +33,7 @@ pub fn library() -> Option<PathBuf> {
 }
 
 /// The compiled program of this name.
-pub fn compile(name: &str) -> PathBuf {
+pub(crate) fn compile(name: &str) -> PathBuf {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _held = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults");
@@ -58,7 +58,7 @@ pub fn compile(name: &str) -> PathBuf {
 }
 
 /// A command for the program, with the library's name in FAULTS_LIB and a clean set of options.
-pub fn command(name: &str, arguments: &[&str], mode: Mode) -> Command {
+pub(crate) fn command(name: &str, arguments: &[&str], mode: Mode) -> Command {
     let mut command = Command::new(compile(name));
     for (variable, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ACCEL")) {
         command.env_remove(variable);
@@ -69,7 +69,7 @@ pub fn command(name: &str, arguments: &[&str], mode: Mode) -> Command {
 }
 
 /// Runs one case of a program to its good end.
-pub fn run(name: &str, arguments: &[&str], mode: Mode) {
+pub(crate) fn run(name: &str, arguments: &[&str], mode: Mode) {
     let rounds = env::var("FAULTS_ROUNDS").ok().and_then(|text| text.parse::<f64>().ok()).unwrap_or(1.0);
     let patience = Duration::from_secs((PATIENCE as f64 * rounds.max(1.0)) as u64);
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults").join(format!(
@@ -99,7 +99,7 @@ pub fn run(name: &str, arguments: &[&str], mode: Mode) {
 }
 
 /// The end of a child, or `None` after so long, when it is killed.
-pub fn wait(child: &mut Child, patience: Duration) -> Option<std::process::ExitStatus> {
+pub(crate) fn wait(child: &mut Child, patience: Duration) -> Option<std::process::ExitStatus> {
     let end = Instant::now() + patience;
     loop {
         if let Some(status) = child.try_wait().unwrap() {

@@ -96,12 +96,12 @@ CASE(kill_random) {
         uint64_t t = now_us();
         murder(m);
         struct pollfd q = {s.control, POLLIN, 0};
-        if (poll(&q, 1, 3000) == 0) {
-            char look[300];
-            snprintf(look, sizeof look, "gdb -p %d -batch -ex 'thread apply all bt 12' 2>/dev/null | grep -E '^#|^Thread' | cut -c1-150 >&2; timeout 0.2 strace -f -p %d 2>&1 | head -30 >&2", s.pid, s.pid);
-            if (getenv("FAULTS_GDB")) system(look);
-            die("the survivor has noticed nothing for 3 s in round %d", i);
+        if (getenv("FAULTS_GDB") && poll(&q, 1, 700) == 0) {
+            char look[600];
+            snprintf(look, sizeof look, "for k in 1 2; do for t in /proc/%d/task/*; do cut -d' ' -f1,3,14,15 $t/stat; cat $t/syscall $t/wchan; echo; done; ss -tinmoe 2>/dev/null | grep -A1 :%d; done >&2; gdb -p %d -batch -ex 'thread apply all bt 12' 2>/dev/null | grep -E '^#|^Thread' | cut -c1-150 >&2; timeout 0.2 strace -f -p %d 2>&1 | head -30 >&2", s.pid, port, s.pid, s.pid);
+            system(look);
         }
+        if (poll(&q, 1, 3000) == 0) die("the survivor has noticed nothing for 3 s in round %d", i);
         CHECK(hear_on(s.control) == 2, "the survivor failed in round %d", i);
         t = now_us() - t;
         if (t > slowest) slowest = t;

@@ -13,7 +13,9 @@
 //! without harm would not be one.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
+
+use multiply::Multiply;
 
 /// What can be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -686,111 +688,7 @@ fn unit(who: usize, number: u8) -> u8 {
     (who as u8) << 4 | number
 }
 
-/// A hasher that is fast without optimisation.
-#[derive(Default)]
-struct Multiply(u64);
-
-impl Hasher for Multiply {
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte));
-        }
-    }
-
-    fn write_u8(&mut self, value: u8) {
-        self.write_u64(u64::from(value));
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = (self.0.rotate_left(5) ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0 ^ self.0 >> 32
-    }
-}
-
-#[test]
-fn one_sender_one_receiver() {
-    PLAIN.holds();
-    Setting { units: [5, 0], capacity: 2, ..PLAIN }.holds();
-}
-
-#[test]
-fn several_units_at_once_and_partial_kernel_sends() {
-    Setting { batch: 2, ..PLAIN }.holds();
-    Setting { batch: 2, capacity: 2, ..PLAIN }.holds();
-}
-
-#[test]
-fn a_kernel_that_fills_up() {
-    Setting { kernel_room: 1, batch: 2, ..PLAIN }.holds();
-    Setting { kernel_room: 1, batch: 2, units: [2, 2], ..PLAIN }.holds();
-    Setting { kernel_room: 2, units: [2, 2], closes: 1, ..PLAIN }.holds();
-}
-
-/// A sender that looked only after the call could block in it, over a ring that was opened between its first
-/// reading of the word and its announcement; or die in it. A spinning reader would not hear of its units.
-#[test]
-fn looking_after_the_call_is_too_late() {
-    Setting { looks: Looks::After, ..PLAIN }.holds();
-    Setting { looks: Looks::After, units: [2, 2], closes: 1, ..PLAIN }.holds();
-    Setting { looks: Looks::After, kernel_room: 1, batch: 2, ..PLAIN }.breaks();
-}
-
-#[test]
-fn two_sending_threads() {
-    Setting { units: [2, 2], ..PLAIN }.holds();
-    Setting { units: [2, 2], capacity: 2, ..PLAIN }.holds();
-    Setting { units: [2, 1], capacity: 2, batch: 2, ..PLAIN }.holds();
-}
-
-#[test]
-fn closed_and_revoked_at_any_moment() {
-    Setting { closes: 2, ..PLAIN }.holds();
-    Setting { revokes: true, ..PLAIN }.holds();
-    Setting { closes: 1, revokes: true, capacity: 2, batch: 2, ..PLAIN }.holds();
-    Setting { units: [2, 1], closes: 1, revokes: true, capacity: 2, ..PLAIN }.holds();
-}
-
-#[test]
-fn the_sender_dies_at_any_moment() {
-    Setting { sender_dies: true, closes: 1, ..PLAIN }.holds();
-    Setting { sender_dies: true, capacity: 2, batch: 2, revokes: true, ..PLAIN }.holds();
-    Setting { sender_dies: true, units: [2, 1], capacity: 2, ..PLAIN }.holds();
-}
-
-#[test]
-fn the_receiver_dies_at_any_moment() {
-    Setting { receiver_dies: true, closes: 1, ..PLAIN }.holds();
-    Setting { receiver_dies: true, sender_dies: true, capacity: 2, batch: 2, ..PLAIN }.holds();
-}
-
-#[test]
-fn no_rule_can_be_left_out() {
-    for rule in [
-        Rule::CompareKernelCount,
-        Rule::PublishBySwap,
-        Rule::SenderLooksAgain,
-        Rule::RingFirst,
-        Rule::OpenerLooksAgain,
-        Rule::CloseBeforeSleep,
-        Rule::TailOfClose,
-        Rule::TailAfterEnd,
-        Rule::HeadAfterCopy,
-    ] {
-        Setting { without: Some(rule), ..PLAIN }.breaks();
-    }
-    Setting { units: [2, 2], capacity: 2, without: Some(Rule::SenderLock), ..PLAIN }.breaks();
-    Setting { units: [2, 2], without: Some(Rule::AnnounceFirst), ..PLAIN }.breaks();
-    Setting { batch: 2, without: Some(Rule::CorrectCount), ..PLAIN }.breaks();
-}
-
-#[test]
-fn spare_checks_save_work_only() {
-    for spare in [Spare::EarlyClose, Spare::RingEmpty, Spare::FirstCount] {
-        Setting { skipped: Some(spare), batch: 2, ..PLAIN }.holds();
-        Setting { skipped: Some(spare), units: [2, 1], capacity: 2, ..PLAIN }.holds();
-        Setting { skipped: Some(spare), kernel_room: 1, batch: 2, ..PLAIN }.holds();
-    }
-}
+#[path = "multiply.rs"]
+mod multiply;
+#[path = "search_tests.rs"]
+mod tests;

@@ -269,7 +269,7 @@ impl Waiting<'_> {
             ready: || moved(&set.lock()),
             look: || {
                 looks += 1;
-                if looks % LOOKS_UNTIL_TRUE == 0 {
+                if looks.is_multiple_of(LOOKS_UNTIL_TRUE) {
                     // A killed peer shows only in the kernel, and only if that knows what is asked.
                     set.lock().unpark_all(self.fd);
                 }
