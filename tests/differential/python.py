@@ -108,6 +108,7 @@ def select_module():
         elif i == 0:
             call("select", lambda: len(select.select([s], [], [], 0)[0]))
             step()
+            select.select([s], [], [])
             call("select", lambda: len(select.select([s], [s], [s], None)[0]))
         elif i == 1:
             p = select.poll()

@@ -131,14 +131,17 @@ fn scribble(base: usize, bytes: usize, seed: u64, style: u32, stop: &AtomicBool)
         for _ in 0..64 {
             let value = dice.next();
             // Lines of the two Ends and the two Directions, mostly; else anywhere.
-            let offset =
-                if dice.next() % 8 != 0 { (dice.next() as usize % 14) * 128 } else { dice.next() as usize };
+            let offset = if !dice.next().is_multiple_of(8) {
+                (dice.next() as usize % 14) * 128
+            } else {
+                dice.next() as usize
+            };
             let word = word(offset);
             match (style, dice.next() % 8) {
                 (0, _) => word.store(value, Relaxed),
                 // Small steps that a careless reader takes for progress.
                 (1, 0..6) => word.store(word.load(Relaxed).wrapping_add(value % 4000), Relaxed),
-                (2, 0..4) => word.store(value % 32768 | (value & (1 << 40)) << 23, Relaxed),
+                (2, 0..4) => word.store((value % 32768) | ((value & (1 << 40)) << 23), Relaxed),
                 (_, 6) => word.store(word.load(Relaxed) ^ 1 << 63, Relaxed),
                 (_, 7) => word.store(word.load(Relaxed) ^ 1 << (value % 64), Relaxed),
                 _ => word.store(value % 20000, Relaxed),
@@ -192,6 +195,29 @@ fn scribbled_on(mode: Mode) {
     let mut victim = victim;
     assert!(victim.child.try_wait().unwrap().is_none(), "the victim died");
     victim.end();
+}
+
+/// The C programs read cards by their own declaration of the layout: it must be the driver's.
+#[test]
+fn the_cards_that_the_programs_read_are_the_cards_of_the_driver() {
+    if library().is_none() {
+        return;
+    }
+    let mut child =
+        command("peers", &["show_cards"], HARD).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let reader = Reader::open(child.id()).unwrap();
+    let mut seen: Vec<String> = Vec::new();
+    for card in reader.sockets().iter().filter(|card| card.path == Path::Local) {
+        let mut numbers = vec![card.fd as u64, card.path as u64, u64::from(card.reason), card.owner as u64];
+        numbers.extend(card.counts.values());
+        seen.push(numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(" "));
+    }
+    drop(child.stdin.take());
+    assert!(wait(&mut child, Duration::from_secs(10)).is_some_and(|status| status.success()));
+    assert_eq!(line.trim(), seen.join(" | "));
+    println!("cards: two cards of {} counters read alike", seen[0].split(' ').count() - 4);
 }
 
 #[test]
@@ -451,8 +477,8 @@ fn a_squatter_on_the_name_only_keeps_it_on_the_kernel() {
         let (mut stream, peer) = listener.accept().unwrap();
         let squatter = squat(&door_name(v4(peer), v4(stream.local_addr().unwrap())));
         if round % 2 == 1 {
-            // SAFETY: a live descriptor.
             thread::scope(|scope| {
+                // SAFETY: live descriptors.
                 scope.spawn(|| unsafe {
                     let visit = libc::accept4(
                         squatter.as_raw_fd(),

@@ -112,6 +112,50 @@ CASE(kill_random) {
     CHECK(slowest < 3000000, "a survivor needed %llu us", (unsigned long long)slowest);
 }
 
+/* ---- killed in the middle of the meeting ---- */
+ROLE(hasty) {
+    int fd = connect_to(atoi(argv[0]));
+    char b[32] = {0};
+    tell(1);
+    for (;;) if (write_full(fd, b, 32) != 32 || read_full(fd, b, 32) != 32) pause();
+}
+ROLE(host) {
+    int port, l = listen_on(&port), n, rounds = 0, met = 0;
+    tell(port);
+    struct held before = {0};
+    while ((n = hear()) >= 0) {
+        int fd = accept_on(l), local = 0;
+        char b[32];
+        long r;
+        tell(1);
+        while ((r = read(fd, b, sizeof b)) > 0 && write_full(fd, b, r) == r) local |= path_of(fd) == LOCAL;
+        CHECK(r >= 0 || errno == ECONNRESET || errno == EPIPE, "the end: %ld", r);
+        met += local;
+        close(fd);
+        if (++rounds == 4) before = held();
+        else if (rounds > 4 && rounds % 8 == 0) check_held(before, "after deaths in the meeting");
+        tell(2);
+    }
+    printf("kill_meeting: %d deaths in the first moments, %d of them after the upgrade\n", rounds, met);
+}
+CASE(kill_meeting) {
+    int rounds = scaled(100);
+    struct role s = spawn("host");
+    int port = hear_on(s.control);
+    for (int i = 0; i < rounds; i++) {
+        struct role m = spawn("hasty", number(port));
+        tell_on(s.control, 0);
+        CHECK(hear_on(m.control) == 1 && hear_on(s.control) == 1, "ready");
+        uint64_t until = now_us() + rnd(600);
+        while (now_us() < until) {}
+        murder(m);
+        struct pollfd q = {s.control, POLLIN, 0};
+        CHECK(poll(&q, 1, 3000) == 1 && hear_on(s.control) == 2, "the host failed in round %d", i);
+    }
+    tell_on(s.control, -1);
+    finish(s);
+}
+
 /* ---- killed while the other end sleeps in each call ---- */
 static const char *calls[] = {"recv", "waitall", "rcvtimeo", "recvmsg", "send", "poll", "ppoll", "select", "epoll", "epoll_et", "peek", "accept"};
 enum { CALLS = sizeof calls / sizeof *calls };

@@ -43,11 +43,15 @@ static void *switching_reader(void *arg) {
         struct pollfd p = {r->fd, POLLIN, 0};
         fd_set s;
         FD_ZERO(&s); FD_SET(r->fd, &s);
+        if (mark > 1 && r->total - r->done < 80000) { /* nobody may wait for 100 bytes when fewer are to come */
+            mark = 1;
+            Q(setsockopt(r->fd, SOL_SOCKET, SO_RCVLOWAT, &mark, sizeof mark));
+        }
         switch (r->kind ? 11 : rnd(12)) {
         case 0: CHECK(poll(&p, 1, 20000) == 1, "poll: nothing for 20 s at %llu of %llu", (unsigned long long)r->done, (unsigned long long)r->total); n = recv(r->fd, b, most, MSG_DONTWAIT); break;
         case 1: CHECK(epoll_wait(e, &ev, 1, 20000) == 1, "epoll_wait: nothing for 20 s at %llu of %llu", (unsigned long long)r->done, (unsigned long long)r->total); n = recv(r->fd, b, most, MSG_DONTWAIT); break;
         case 2: CHECK(select(r->fd + 1, &s, NULL, NULL, &(struct timeval){20, 0}) == 1, "select"); n = read(r->fd, b, most); break;
-        case 3: if (r->total - r->done > 5000 && mark == 1) { mark = 100; } else mark = 1; Q(setsockopt(r->fd, SOL_SOCKET, SO_RCVLOWAT, &mark, sizeof mark)); continue;
+        case 3: if (r->total - r->done > 160000 && mark == 1) { mark = 100; } else mark = 1; Q(setsockopt(r->fd, SOL_SOCKET, SO_RCVLOWAT, &mark, sizeof mark)); continue;
         case 4: n = recv(r->fd, b, most, MSG_PEEK); CHECK(n > 0, "peek"); verify(b, n, r->seed, r->done); continue;
         case 5: if (most > 2000) most = 2000; n = recv(r->fd, b, most, MSG_WAITALL); break;
         case 6: n = splice(r->fd, NULL, pipes[1], NULL, most > 4096 ? 4096 : most, 0); CHECK(n > 0, "splice in %ld", n); CHECK(read_full(pipes[0], b, n) == n, "pipe"); break;

@@ -22,6 +22,24 @@ SOLO(meet_server) {
 }
 SOLO(meet_client) { meet_run(connect_to(atoi(argv[0])), 1, argv + 1); }
 
+SOLO(show_cards) {
+    int c, s, order[2];
+    char x;
+    pair(&c, &s);
+    put(c, 12345, 1, 0);
+    get(s, 12345, 1, 0);
+    order[0] = card(c) < card(s) ? c : s;
+    order[1] = order[0] == c ? s : c;
+    for (int i = 0; i < 2; i++) {
+        volatile struct card *k = card(order[i]);
+        printf("%s%u %u %u %u", i ? " | " : "", k->fd, k->path, k->reason, k->owner);
+        for (volatile uint64_t *n = &k->ring_sends; n <= &k->spins_lost; n++) printf(" %llu", (unsigned long long)*n);
+    }
+    printf("\n");
+    fflush(stdout);
+    read(0, &x, 1);
+}
+
 /* ---- the victim: 'e' echoes; 'h' uses the connection in every way until it ends; 'c' connects to the port that follows ---- */
 static volatile uint64_t calls_made, longest, resets, ended;
 static void timed(uint64_t since, const char *what, int how) {

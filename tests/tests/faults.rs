@@ -28,6 +28,7 @@ macro_rules! cases {
 
 cases! {
     kill_random: "kill" [ADAPT, HARD, NEVER];
+    kill_meeting: "kill" [ADAPT, HARD];
     kill_asleep: "kill" [ADAPT, HARD];
     last_words_read: "kill" [ADAPT, HARD];
     unread_at_death: "kill" [ADAPT, HARD];

@@ -12,7 +12,7 @@ use std::process::Command;
 
 use driver::cards::COUNTERS;
 use rows::calls::{CALLS, VARIADIC};
-use rows::options::{Kind, OPTIONS};
+use rows::options::{FOR_TESTS, Kind, OPTIONS};
 use rows::reasons::REASONS;
 
 /// What may stand at the top besides files whose names begin with a dot.
@@ -42,8 +42,8 @@ const ARROWS: &[(&str, &str, &[&str], &[&str])] = &[
 /// Longest source file of the crates that make the product.
 const LINES_MAX: usize = 700;
 
-/// `ACCEL_…` names that are no options: tools of the tests and the bench, and misspellings that tests make.
-const NO_OPTIONS: &[&str] = &["ACCEL_LIB", "ACCEL_SPINN", "ACCEL_SPIN_USED"];
+/// Misspellings that tests make on purpose.
+const MISSPELT: &[&str] = &["ACCEL_SPINN", "ACCEL_SPIN_USED"];
 
 /// Files in which a word for unfinished work means something else.
 const OTHER_MEANING: &[&str] = &["tests/suites/ids.py"]; // a directive of TAP
@@ -270,7 +270,9 @@ fn files_are_short() {
 
 #[test]
 fn every_variable_is_an_option() {
-    let known = |name: &str| OPTIONS.iter().any(|row| row.name == name) || NO_OPTIONS.contains(&name);
+    let known = |name: &str| {
+        OPTIONS.iter().any(|row| row.name == name) || FOR_TESTS.contains(&name) || MISSPELT.contains(&name)
+    };
     let mut strange = BTreeMap::new();
     let named =
         |path: &String| ["shim/", "tools/", "driver/src/", "README.md"].iter().any(|at| path.starts_with(at));
@@ -281,17 +283,14 @@ fn every_variable_is_an_option() {
             let length =
                 rest.find(|letter: char| !letter.is_ascii_uppercase() && letter != '_').unwrap_or(rest.len());
             let name = &text[at..at + prefix.len() + length];
-            // `ACCEL_*` is all of them; README also names what the tests read.
-            if length > 0 && !known(name) && !(path == "README.md" && TEST_VARIABLES.contains(&name)) {
+            // `ACCEL_*` is all of them.
+            if length > 0 && !known(name) {
                 strange.insert(name.to_owned(), path.clone());
             }
         }
     }
-    assert!(strange.is_empty(), "neither an option nor in NO_OPTIONS: {strange:?}");
+    assert!(strange.is_empty(), "neither an option nor a variable of the tests: {strange:?}");
 }
-
-/// Read by tests only.
-const TEST_VARIABLES: &[&str] = &["ACCEL_BLESS", "ACCEL_BIN", "ACCEL_APPS"];
 
 #[test]
 fn no_file_names_a_developers_machine() {
