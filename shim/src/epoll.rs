@@ -71,8 +71,6 @@ pub(crate) struct Inner {
     loud: Vec<c_int>,
     /// The last scan filled the caller's whole room.
     was_full: bool,
-    /// Members whose peers had not read everything when a thread last went to sleep.
-    unread: Vec<(c_int, Name)>,
 }
 
 /// A followed socket in a set.

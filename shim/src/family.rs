@@ -20,7 +20,7 @@ use rows::reasons::Reason;
 use crate::config::config;
 use crate::fdtable::{self, Entry};
 use crate::slot::{self, Socket};
-use crate::{close, epoll, guard, meet, statistics};
+use crate::{close, epoll, guard, meet, statistics, unread};
 
 /// Where our own few descriptors go: above what programs use, below what makes the kernel's table huge.
 const FLOOR_MAX: u64 = 4096;
@@ -191,12 +191,14 @@ pub(crate) fn fork_prepare() {
         let _guard = guard::Guard::enter();
         meet::drop_all_pending();
         epoll::lock_all();
+        unread::lock_for_fork();
     }
 }
 
 /// After fork, in the parent.
 pub(crate) fn fork_parent() {
     if STARTED.load(Acquire) == YES {
+        unread::unlock_after_fork();
         epoll::unlock_all();
     }
 }
@@ -225,6 +227,7 @@ pub(crate) fn fork_child() {
     if STARTED.load(Acquire) != YES {
         return;
     }
+    unread::unlock_after_fork();
     epoll::unlock_all();
     let pid = sys::getpid() as u32;
     PID.store(pid, SeqCst);

@@ -48,3 +48,4 @@ mod startup;
 mod statistics;
 mod stdio;
 mod tx;
+mod unread;

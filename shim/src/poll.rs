@@ -13,7 +13,7 @@ use crate::fdtable;
 use crate::guard::{self, Interrupt};
 use crate::rx::Sleeper;
 use crate::slot::{self, Pin, Socket};
-use crate::{family, spin};
+use crate::{family, spin, unread};
 
 const READ: i16 = POLLIN | POLLRDNORM;
 const WRITE: i16 = POLLOUT | POLLWRNORM;
@@ -133,7 +133,8 @@ impl<'a> Poll<'a> {
             return None;
         }
         spin::record_sleep();
-        let slept = guard::outside_unless_interrupted(|| sleep(self.fds, left));
+        let slice = unread::bounded(left);
+        let slept = guard::outside_unless_interrupted(|| sleep(self.fds, slice));
         drop(in_sets);
         drop(sleepers);
         spin::record(self.started);

@@ -89,6 +89,8 @@ pub(crate) struct Slot {
     pub(crate) messages: AtomicU32,
     /// SO_RCVTIMEO in microseconds; 0 is none.
     pub(crate) receive_timeout_us: AtomicU32,
+    /// It is on the list of [`crate::unread`].
+    pub(crate) listed: AtomicU8,
     /// The program's own TCP_NODELAY (bit 0) while the kernel's is always on (bit 1).
     pub(crate) nodelay: AtomicU8,
     /// SO_RCVLOWAT, when it is more than one byte.
@@ -238,6 +240,7 @@ impl Slot {
         self.receive_timeout_us.store(0, Relaxed);
         self.low_water.store(0, Relaxed);
         self.nodelay.store(0, Relaxed);
+        self.listed.store(0, Relaxed);
         self.crowded_sets.store(0, Relaxed);
         for set in &self.sets {
             set.store(0, Relaxed);

@@ -17,7 +17,7 @@ use crate::config::{Spin, config};
 use crate::rx::message_over;
 use crate::slot::{Outcome, Socket};
 use crate::spin::Watch;
-use crate::{close, family, guard, real, spin};
+use crate::{close, family, guard, real, spin, unread};
 
 /// Published bytes that nobody takes for this long: look whether the peer still lives.
 const SUSPICIOUS_USEC: u64 = 1_000;
@@ -79,6 +79,7 @@ pub(crate) unsafe fn quickly(socket: &Socket, buffer: *const u8, length: usize) 
         return None;
     }
     sending.quick_left -= 1;
+    unread::note(socket);
     let counters = &socket.card.counters;
     bump(&counters.ring_sends, 1);
     bump(&counters.ring_sent_bytes, length as u64);
@@ -149,6 +150,7 @@ impl Send<'_> {
             self.buffers.retreat(before);
             return Try::Kernel;
         }
+        unread::note(self.socket);
         let counters = &self.socket.card.counters;
         bump(&counters.ring_sends, 1);
         bump(&counters.ring_sent_bytes, count as u64);
@@ -440,6 +442,7 @@ pub(crate) fn file_into_ring(
     if done > 0 && !outgoing.publish(word, done as u64) {
         return None;
     }
+    unread::note(socket);
     bump(&socket.card.counters.ring_sends, 1);
     bump(&socket.card.counters.ring_sent_bytes, done as u64);
     Some(Ok(done))

@@ -11,7 +11,7 @@ use libc::{
 
 use super::{Inner, QUIET_SCANS, Set, at};
 use crate::guard::{self, Interrupt};
-use crate::spin;
+use crate::{spin, unread};
 
 /// While rings keep a thread busy, the kernel is asked this often all the same.
 const ASK_USEC: u64 = 5;
@@ -66,8 +66,7 @@ pub(crate) fn wait(
             drop(sleeper);
             continue;
         }
-        let slice =
-            if resend_to_strangers(set) { Some(left.unwrap_or(u64::MAX).min(SLICE_NS)) } else { left };
+        let slice = unread::bounded(left);
         spin::record_sleep();
         let slept = guard::outside_unless_interrupted(|| sleep(call.events, slice));
         drop(sleeper);
@@ -80,9 +79,6 @@ pub(crate) fn wait(
         return Ok(count);
     }
 }
-
-/// Longest sleep while bytes of ours lie unread in a member's ring (see [`crate::close::sleep_watching`]).
-const SLICE_NS: u64 = 16_000_000;
 
 /// Counts a thread that sleeps on the set. Also on unwinding.
 pub(crate) struct Sleeping(&'static Set);
@@ -115,32 +111,12 @@ impl Drop for Sleeping {
     }
 }
 
-/// Sends again what peers gave away unread; true if bytes of ours lie unread in some member's ring.
-fn resend_to_strangers(set: &Set) -> bool {
-    let mut unread = false;
-    let waiting: Vec<_> = {
-        let mut inner = set.lock();
-        core::mem::take(&mut inner.unread)
-    };
-    for (fd, name) in waiting {
-        let socket = crate::slot::by_name(fd, name);
-        if crate::close::still_unread(&socket) {
-            unread = true;
-            set.lock().unread.push((fd, name));
-        }
-    }
-    unread
-}
-
 /// Closes every open member of the set; true if one holds bytes that may be reported.
 pub(crate) fn close_for_sleep(set: &Set) -> bool {
     let mut inner = set.lock();
     let mut something = false;
-    let Inner { members, open, unread: waiting, .. } = &mut *inner;
+    let Inner { members, open, .. } = &mut *inner;
     open.retain(|member| {
-        if !member.channel.outgoing().is_consumed() && !waiting.contains(&(member.fd, member.name)) {
-            waiting.push((member.fd, member.name));
-        }
         let incoming = member.channel.incoming();
         let word = incoming.close();
         member.channel.publish_cpu(current_cpu());
