@@ -119,6 +119,7 @@ pub struct Door {
     listener: Fd,
     /// Somebody who came but whose letter had not arrived yet.
     visitor: Option<Fd>,
+    number_floor: i32,
 }
 
 /// What travels with the memory.
@@ -138,7 +139,7 @@ impl Door {
         let listener = sys::raise_number(listener, number_floor);
         sys::bind(&listener, &Tuple::door_name(&tuple.remote, &tuple.local, tuple.family))?;
         sys::listen(&listener, 1)?;
-        Ok(Self { listener, visitor: None })
+        Ok(Self { listener, visitor: None, number_floor })
     }
 
     /// The number of the descriptor that waits.
@@ -156,7 +157,8 @@ impl Door {
     pub fn answer(&mut self, tuple: &Tuple, peers: Peers) -> Result<Channel, Refusal> {
         if self.visitor.is_none() {
             self.visitor = Some(match sys::accept(&self.listener) {
-                Ok(visitor) => visitor,
+                // Out of the program's way at once: it counts on the lowest free number.
+                Ok(visitor) => sys::raise_number(visitor, self.number_floor),
                 Err(Errno(libc::EAGAIN)) => return Err(Refusal::NotYet),
                 Err(error) => return Err(Refusal::Forbidden(error)),
             });
