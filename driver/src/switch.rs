@@ -14,7 +14,7 @@
 //! 5. Before a receiver sleeps it closes, and reads the tail in the same step; the next message then comes by
 //!    the kernel, which wakes it.
 //!
-//! Dropping any one of them loses order or a wake-up: `tests` has an exhaustive search for one sender and one
+//! Dropping any one of them loses order or a wake-up: `search` has an exhaustive search for one sender and one
 //! receiver, and the loom models for threads, revocation and death. All operations on these words are
 //! sequentially consistent where two words are compared (rules 1, 2, 4).
 //!

@@ -50,8 +50,8 @@ options! {
     LocalRing "ACCEL_LOCAL_RING" Number { min: 16 << 10, max: 16 << 20, unit: "bytes" }, "256K", "EF_TCP_SNDBUF", "Size of the ring of one direction of a connection; rounded up to a power of two. The connecting side decides.";
     LocalMemory "ACCEL_LOCAL_MEMORY" Number { min: 0, max: 1 << 40, unit: "bytes" }, "1G", "EF_MAX_PACKETS", "Most memory that a program may hold in rings; further connections stay on the kernel.";
     LocalPeers "ACCEL_LOCAL_PEERS" Choice(&["same-user", "any"]), "same-user", "EF_SHARE_WITH", "Whose programs may share memory with this one; `any` must be set on both sides.";
-    Ports "ACCEL_PORTS" Ports, "1-65535", "EF_TCP_PORT", "Only connections with one end on these ports are accelerated.";
-    PortsExclude "ACCEL_PORTS_EXCLUDE" Ports, "", "EF_DONT_ACCELERATE", "Connections with either end on these ports stay on the kernel.";
+    Ports "ACCEL_PORTS" Ports, "1-65535", "", "Only connections with one end on these ports are accelerated.";
+    PortsExclude "ACCEL_PORTS_EXCLUDE" Ports, "", "", "Connections with either end on these ports stay on the kernel.";
     Spin "ACCEL_SPIN" Choice(&["adapt", "hard", "never"]), "adapt", "EF_POLL_USEC", "adapt: spin before sleeping where recent waits were short and a core is free. hard: always spin for the whole time. never: sleep at once.";
     SpinUsec "ACCEL_SPIN_USEC" Number { min: 0, max: 1_000_000_000, unit: "microseconds" }, "200", "EF_SPIN_USEC", "Longest time that one wait spins.";
     SpinRecv "ACCEL_SPIN_RECV" Bool, "on", "EF_TCP_RECV_SPIN", "Blocking receive calls may spin.";
@@ -59,7 +59,7 @@ options! {
     SpinEpoll "ACCEL_SPIN_EPOLL" Bool, "on", "EF_EPOLL_SPIN", "epoll_wait and its kin may spin.";
     SpinPoll "ACCEL_SPIN_POLL" Bool, "on", "EF_POLL_SPIN", "poll and ppoll may spin.";
     SpinSelect "ACCEL_SPIN_SELECT" Bool, "on", "EF_SELECT_SPIN", "select and pselect may spin.";
-    KeepEnv "ACCEL_KEEP_ENV" Bool, "on", "EF_LOAD_ENV", "Programs started with a cleaned environment get accel's variables back; LD_PRELOAD removed on purpose stays removed.";
+    KeepEnv "ACCEL_KEEP_ENV" Bool, "on", "", "Programs started with a cleaned environment get accel's variables back; LD_PRELOAD removed on purpose stays removed.";
     Log "ACCEL_LOG" Choice(&["off", "warn", "info", "debug"]), "warn", "EF_UNIX_LOG", "What the library writes about itself: warnings only by default, never on the data path.";
     LogFile "ACCEL_LOG_FILE" Text, "", "EF_LOG_FILE", "File that receives the log instead of standard error; it must not exist yet or be a plain file of this user.";
     StatsFile "ACCEL_STATS_FILE" Text, "", "", "File to which each process appends, at its end, its number, its program and how many of its connections could be and were accelerated.";
