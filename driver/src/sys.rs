@@ -374,13 +374,3 @@ pub fn descriptor_limits() -> (u64, u64) {
 pub fn lseek(fd: c_int, offset: i64, whence: c_int) -> Result<i64> {
     call!(libc::SYS_lseek, fd, offset, whence).map(|position| position as i64)
 }
-
-/// How many CPUs the calling thread may run on; 0 if that cannot be told.
-#[must_use]
-pub fn affinity_count() -> u32 {
-    let mut mask = [0u64; 128];
-    match call!(libc::SYS_sched_getaffinity, 0, size_of_val(&mask), mask.as_mut_ptr()) {
-        Ok(bytes) => mask[..bytes / 8].iter().map(|word| word.count_ones()).sum(),
-        Err(_) => 0,
-    }
-}
