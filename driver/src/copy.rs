@@ -53,6 +53,23 @@ impl Ring {
         }
     }
 
+    /// Makes the line at `position` ours to write, ahead of the next message: its bytes were last read by the
+    /// peer, and fetching them would hold up the send.
+    #[inline]
+    pub fn claim(self, position: u64) {
+        let line = self.base.wrapping_add(position as usize & (self.capacity - 1));
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch changes no memory, and never faults.
+        unsafe {
+            core::arch::asm!("prefetchw [{line}]", line = in(reg) line, options(nostack, preserves_flags));
+        }
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        unsafe {
+            core::arch::asm!("prfm pstl1keep, [{line}]", line = in(reg) line, options(nostack, preserves_flags));
+        }
+    }
+
     /// Copies `count` bytes out of the ring from `position`.
     ///
     /// # Safety

@@ -32,6 +32,7 @@ pub(crate) struct Config {
     /// A power of two.
     pub local_ring: usize,
     pub local_memory: u64,
+    pub local_coalesce_nsec: u64,
     /// `ACCEL_LOCAL_PEERS=any`.
     pub any_peer: bool,
     pub spin: Spin,
@@ -57,6 +58,7 @@ impl Config {
         local_after: u32::MAX,
         local_ring: 64 << 10,
         local_memory: 0,
+        local_coalesce_nsec: 0,
         any_peer: false,
         spin: Spin::Never,
         spin_usec: 0,
@@ -170,6 +172,7 @@ fn read<'a>(environment: impl Iterator<Item = &'a CStr>, complaints: &mut Vec<St
         local_after: number(Id::LocalAfter) as u32,
         local_ring: (number(Id::LocalRing) as usize).next_power_of_two(),
         local_memory: number(Id::LocalMemory),
+        local_coalesce_nsec: number(Id::LocalCoalesceNsec),
         any_peer: choice(Id::LocalPeers) == 1,
         spin: [Spin::Adapt, Spin::Hard, Spin::Never][choice(Id::Spin)],
         spin_usec: number(Id::SpinUsec),

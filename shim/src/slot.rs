@@ -13,7 +13,7 @@
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::{
-    AtomicPtr, AtomicU8, AtomicU32,
+    AtomicPtr, AtomicU8, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
 };
 
@@ -89,6 +89,8 @@ pub(crate) struct Slot {
     pub(crate) messages: AtomicU32,
     /// SO_RCVTIMEO in microseconds; 0 is none.
     pub(crate) receive_timeout_us: AtomicU32,
+    /// Ring sends when a receive last waited: whether this end only listens.
+    pub(crate) sends_seen: AtomicU64,
     /// It is on the list of [`crate::unread`].
     pub(crate) listed: AtomicU8,
     /// The program's own TCP_NODELAY (bit 0) while the kernel's is always on (bit 1).
@@ -240,6 +242,7 @@ impl Slot {
         self.receive_timeout_us.store(0, Relaxed);
         self.low_water.store(0, Relaxed);
         self.nodelay.store(0, Relaxed);
+        self.sends_seen.store(0, Relaxed);
         self.listed.store(0, Relaxed);
         self.crowded_sets.store(0, Relaxed);
         for set in &self.sets {

@@ -78,6 +78,7 @@ pub(crate) unsafe fn quickly(socket: &Socket, buffer: *const u8, length: usize) 
     if !outgoing.publish(word, length as u64) {
         return None;
     }
+    channel.outgoing_ring().claim(word.position() + length as u64);
     sending.quick_left -= 1;
     unread::note(socket);
     let counters = &socket.card.counters;

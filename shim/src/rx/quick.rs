@@ -13,7 +13,7 @@ use crate::buffers::can_be_buffer;
 use crate::config::config;
 use crate::slot::{Pin, Socket};
 use crate::spin::Watch;
-use crate::{family, spin};
+use crate::{family, guard, spin};
 
 /// What the short way came to.
 pub(crate) enum Quick {
@@ -107,6 +107,9 @@ unsafe fn spin_and_take(
         spin::End::Expired => return Quick::Spun,
         spin::End::Signal => return Quick::No,
     }
+    if config().local_coalesce_nsec != 0 {
+        coalesce(socket);
+    }
     let held = socket.lock_receive();
     let Some(channel) = socket.channel(&held) else { return Quick::No };
     // SAFETY: the caller's contract.
@@ -117,6 +120,21 @@ unsafe fn spin_and_take(
             Quick::Done(count)
         }
         Taken::Nothing(_) | Taken::No => Quick::No,
+    }
+}
+
+/// Leaves the sender alone for a moment: while the reader does not look, the sender keeps the word's cache line
+/// and its messages cost a quarter. Not for a reader that sends as well: somebody waits for its answers.
+#[cold]
+fn coalesce(socket: &Socket) {
+    let sends = socket.card.counters.ring_sends.load(Relaxed);
+    if socket.slot.sends_seen.swap(sends, Relaxed) != sends {
+        return;
+    }
+    let limit = config().local_coalesce_nsec * ticks_per_usec() / 1000;
+    let start = ticks();
+    while ticks().wrapping_sub(start) < limit && !guard::signals_pending() {
+        core::hint::spin_loop();
     }
 }
 
