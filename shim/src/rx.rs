@@ -260,7 +260,7 @@ impl Receive<'_> {
     }
 
     fn may_open(&self, channel: &Channel) -> bool {
-        spin::is_busy() || channel.peer_cpu() == Some(current_cpu())
+        spin::is_busy() || channel.peer_cpu() == Some(current_cpu()) && spin::may_yield()
     }
 
     /// One recvmsg on the kernel socket into the rest of the buffers.

@@ -80,9 +80,8 @@ pub(crate) fn is_busy() -> bool {
     if config().spin == Spin::Hard {
         return true;
     }
-    let short = Memory::average().get() <= limit_usec() * ticks_per_usec();
-    let will_spin = || config().spin == Spin::Adapt && may_keep_core(ticks());
-    short && (Memory::sleeps().get() < SLEEPS_FEW || will_spin())
+    let will_spin = || config().spin == Spin::Adapt && !is_contended(ticks());
+    is_short() && (Memory::sleeps().get() < SLEEPS_FEW || will_spin())
 }
 
 /// Notes that a wait ended in a sleep.
@@ -118,7 +117,7 @@ pub(crate) fn budget(allowed: bool) -> u64 {
         _ if !allowed => 0,
         Spin::Never => 0,
         Spin::Hard => most,
-        Spin::Adapt if is_busy() && may_keep_core(ticks()) => most,
+        Spin::Adapt if is_busy() && !is_contended(ticks()) => most,
         Spin::Adapt => 0,
     }
 }
@@ -147,6 +146,8 @@ impl<P: Fn() -> Option<u32>, R: FnMut() -> bool, L: FnMut() -> bool> Watch<P, R,
         }
         let per_usec = ticks_per_usec();
         let start = ticks();
+        // Where more threads want to run than there are cores, the next one gets this core at once.
+        let yields_after = if cores::are_free(start) { YIELD_USEC * per_usec } else { 0 };
         let (mut last, mut yielded, mut looked) = (start, start, start);
         loop {
             for _ in 0..LOOKS_PER_TICK {
@@ -174,7 +175,7 @@ impl<P: Fn() -> Option<u32>, R: FnMut() -> bool, L: FnMut() -> bool> Watch<P, R,
                 }
             }
             // The peer may have been woken on this very core, where it cannot run, and so cannot tell: let it.
-            if now.wrapping_sub(yielded) > YIELD_USEC * per_usec {
+            if now.wrapping_sub(yielded) > yields_after {
                 yielded = now;
                 if (self.peer_cpu)() == Some(current_cpu()) {
                     return self.by_yielding();
@@ -189,7 +190,7 @@ impl<P: Fn() -> Option<u32>, R: FnMut() -> bool, L: FnMut() -> bool> Watch<P, R,
     /// keep it for a whole time slice.
     fn by_yielding(&mut self) -> End {
         let mut last = ticks();
-        if !is_busy() || last < Memory::contended_until().get() {
+        if !may_yield() {
             return End::Expired;
         }
         for _ in 0..YIELDS_MAX {
@@ -211,9 +212,19 @@ impl<P: Fn() -> Option<u32>, R: FnMut() -> bool, L: FnMut() -> bool> Watch<P, R,
     }
 }
 
-/// Whether spinning takes the core from nobody, as far as we know.
-fn may_keep_core(now: u64) -> bool {
-    now >= Memory::contended_until().get() && cores::are_free(now)
+/// Whether the scheduler lately gave this thread's core to another for long.
+fn is_contended(now: u64) -> bool {
+    now < Memory::contended_until().get()
+}
+
+/// Whether a wait for a peer on this very core should yield it: in every profile, because that costs less than
+/// the sleep.
+pub(crate) fn may_yield() -> bool {
+    is_short() && !is_contended(ticks())
+}
+
+fn is_short() -> bool {
+    Memory::average().get() <= limit_usec() * ticks_per_usec()
 }
 
 /// Somebody else ran on this core: no spinning for a while, longer each time it happens again soon.
