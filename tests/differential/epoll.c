@@ -490,3 +490,27 @@ CASE(echo_server_by_epoll) {
         C(bytes);
     }
 }
+CASE(quiet_member_beside_a_busy_one) {
+    /* A loop that always finds something looks at a quiet member thousands of times, and then must still hear of it. */
+    int ep = make(), c = another(), seen = 0;
+    struct epoll_event g[4];
+    warm(c);
+    if (!server) { ADD(ep, fd, EPOLLIN, 1); ADD(ep, c, EPOLLOUT, 2); }
+    for (int i = 0; i < 200; i++) {
+        if (server) { read_full(fd, buf, 4); write_full(fd, buf, 4); continue; }
+        write_full(fd, "ping", 4);
+        Q(ctl(ep, EPOLL_CTL_MOD, fd, EPOLLIN | EPOLLOUT, 1));
+        Q(ctl(ep, EPOLL_CTL_MOD, fd, EPOLLIN, 1));
+        read_full(fd, buf, 4);
+    }
+    for (int i = 0; !server && i < 10000; i++) Q(epoll_wait(ep, g, 4, 0));
+    step();
+    if (server) Q(send(fd, "late", 4, 0));
+    step();
+    for (time_t end = time(NULL) + 5; !server && time(NULL) < end && !seen;) {
+        int n = Q(epoll_wait(ep, g, 4, 0));
+        while (n-- > 0) seen |= g[n].data.u64 == 1;
+    }
+    if (!server) { C(seen); C(recv(fd, buf, 10, MSG_DONTWAIT)); }
+    step();
+}

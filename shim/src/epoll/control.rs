@@ -163,7 +163,7 @@ impl Inner {
     }
 
     /// Whether one more member may be opened; the one that was quiet longest may have to go for it.
-    fn has_room(&mut self) -> bool {
+    fn has_room(&mut self, set_fd: c_int) -> bool {
         if self.open.len() < OPEN_MAX {
             return true;
         }
@@ -174,7 +174,8 @@ impl Inner {
         if self.open[index].quiet == 0 || incoming.close().position() != incoming.head() {
             return false;
         }
-        self.open.swap_remove(index);
+        let fd = self.open.swap_remove(index).fd;
+        self.unpark(set_fd, fd);
         true
     }
 }
@@ -193,7 +194,7 @@ pub(crate) fn reopen(socket: &Socket, channel: &Channel, kread: u64) -> bool {
         // SAFETY: sets are never freed.
         let Some(set) = (unsafe { set.as_ref() }) else { return false };
         let mut inner = set.lock();
-        if set.sleeping.load(SeqCst) != 0 || inner.outer != 0 || !inner.has_room() {
+        if set.sleeping.load(SeqCst) != 0 || inner.outer != 0 || !inner.has_room(set.fd.load(Relaxed)) {
             return false;
         }
         held[place] = Some(inner);

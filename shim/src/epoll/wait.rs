@@ -383,6 +383,10 @@ fn scan(set_fd: c_int, inner: &mut Inner, events: &mut [epoll_event]) -> usize {
                     word.position() == incoming.head()
                 };
             if done {
+                // From now on only the kernel tells of it.
+                if members.get(&member.fd).is_some_and(|registered| registered.parked) {
+                    unpark.push(member.fd);
+                }
                 open.swap_remove(index);
             } else {
                 index += 1;
