@@ -21,6 +21,9 @@ const LOOKS_PER_TICK: u32 = 16;
 const YIELD_USEC: u64 = 20;
 /// After a gap a thread does not spin for this long.
 const CONTENDED_USEC: u64 = 2_000;
+/// It is so many times as long where more threads want to run than there are cores, and at most.
+const CROWDED_FACTOR: u64 = 8;
+const FACTOR_MAX: u64 = 256;
 /// Yields before a thread that shares its peer's core sleeps.
 const YIELDS_MAX: u32 = 8;
 /// Longest recent wait, on average, that still counts as busy when the profile never spins.
@@ -227,11 +230,13 @@ fn is_short() -> bool {
     Memory::average().get() <= limit_usec() * ticks_per_usec()
 }
 
-/// Somebody else ran on this core: no spinning for a while, longer each time it happens again soon.
+/// Somebody else ran on this core: no spinning for a while, longer each time it happens again soon. Every try
+/// costs a whole time slice where the core is wanted by one who never yields it.
 fn note_contention(now: u64) {
-    let until = Memory::contended_until();
-    let again = now.wrapping_sub(until.get()) < 10 * CONTENDED_USEC * ticks_per_usec();
-    let factor = Memory::contention();
-    factor.set(if again { (factor.get() * 2).clamp(1, 64) } else { 1 });
+    let (until, factor) = (Memory::contended_until(), Memory::contention());
+    let last = factor.get() * CONTENDED_USEC * ticks_per_usec();
+    let again = factor.get() != 0 && now.wrapping_sub(until.get()) < 4 * last;
+    let first = if cores::are_free(now) { 1 } else { CROWDED_FACTOR };
+    factor.set(if again { (factor.get() * 2).clamp(first, FACTOR_MAX) } else { first });
     until.set(now + factor.get() * CONTENDED_USEC * ticks_per_usec());
 }
