@@ -140,8 +140,10 @@ pub(crate) unsafe fn sendto(
         // SAFETY: the caller's contract.
         unsafe { real::sendto(fd, buffer, length, flags, address, address_length) }
     };
-    if !address.is_null() || address_length != 0 {
-        // The kernel checks the address, and then ignores it.
+    // move_addr_to_kernel in net/socket.c; a connected TCP socket then ignores the address.
+    let legal = address.is_null()
+        || is_plausible(address) && address_length as usize <= size_of::<libc::sockaddr_storage>();
+    if !legal {
         let socket = slot::find(fd).filter(slot::Socket::is_live);
         let _guard = Guard::enter();
         if let Some(channel) = socket.and_then(|socket| tx::to_kernel(&socket)) {
