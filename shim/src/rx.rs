@@ -27,6 +27,9 @@ const AGAIN: Outcome = Outcome::Fail(Errno(libc::EAGAIN));
 /// A non-blocking reader that finds nothing looks at the kernel socket this often: a killed peer, urgent data.
 const LOOK_USEC: u64 = 50;
 
+/// Bytes that a bulk transfer moves at a time.
+pub(crate) const PIECE: usize = 64 << 10;
+
 /// One receive call.
 struct Receive<'a> {
     socket: &'a Socket,
@@ -71,6 +74,28 @@ pub(crate) unsafe fn receive(socket: &Socket, vector: &[iovec], flags: c_int, sp
     call.slowly()
 }
 
+/// Takes `count` published bytes from `head` on: `copy(position, offset, length)` moves each piece. The room of
+/// a piece goes back to the sender at once, so that both ends of a bulk transfer copy at the same time.
+#[inline(always)]
+fn drain(
+    socket: &Socket,
+    channel: &Channel,
+    head: u64,
+    count: usize,
+    mut copy: impl FnMut(u64, usize, usize),
+) {
+    let mut done = 0;
+    while done < count {
+        let length = (count - done).min(PIECE);
+        copy(head + done as u64, done, length);
+        done += length;
+        channel.incoming().set_head(head + done as u64);
+    }
+    let counters = &socket.card.counters;
+    bump(&counters.ring_receives, 1);
+    bump(&counters.ring_received_bytes, count as u64);
+}
+
 impl Receive<'_> {
     /// The common case: enough bytes in the ring for a plain call.
     #[inline]
@@ -90,12 +115,7 @@ impl Receive<'_> {
             return None;
         }
         let count = count.min(wanted);
-        // SAFETY: the buffers are the caller's promise; `available` bounded the count by the ring.
-        unsafe { self.buffers.fill(channel.incoming_ring(), head, count) };
-        incoming.set_head(head + count as u64);
-        let counters = &self.socket.card.counters;
-        bump(&counters.ring_receives, 1);
-        bump(&counters.ring_received_bytes, count as u64);
+        self.drain(channel, head, count);
         spin::record_ready();
         Some(Outcome::Value(count))
     }
@@ -183,19 +203,28 @@ impl Receive<'_> {
         if self.buffers.is_wild() || self.buffers.is_faulty() && self.flags & MSG_TRUNC == 0 {
             return Err(Outcome::Fail(Errno(libc::EFAULT)));
         }
-        if self.flags & MSG_TRUNC != 0 {
+        if !peek {
+            self.drain(channel, head, count);
+        } else if self.flags & MSG_TRUNC != 0 {
             self.buffers.advance(count);
         } else {
             // SAFETY: the buffers are the caller's promise; `available` bounded the count by the ring.
             unsafe { self.buffers.fill(channel.incoming_ring(), head, count) };
         }
-        if !peek {
-            incoming.set_head(head + count as u64);
-            let counters = &self.socket.card.counters;
-            bump(&counters.ring_receives, 1);
-            bump(&counters.ring_received_bytes, count as u64);
-        }
         Ok(tail)
+    }
+
+    /// Moves `count` published ring bytes from `head` on into the buffers, or away (MSG_TRUNC).
+    fn drain(&mut self, channel: &Channel, head: u64, count: usize) {
+        let (buffers, drop) = (&mut self.buffers, self.flags & MSG_TRUNC != 0);
+        drain(self.socket, channel, head, count, |position, _, length| {
+            if drop {
+                buffers.advance(length);
+            } else {
+                // SAFETY: the buffers are the caller's promise; `available` bounded the count by the ring.
+                unsafe { buffers.fill(channel.incoming_ring(), position, length) };
+            }
+        });
     }
 
     /// The word is open and the ring is empty: a non-blocking call fails, but looks at the kernel now and then.

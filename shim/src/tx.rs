@@ -7,14 +7,14 @@
 use driver::cards::{Held, bump};
 use driver::channel::Channel;
 use driver::clock::{current_cpu, ticks, ticks_per_usec};
-use driver::switch::available;
+use driver::switch::{POSITION, Word, available};
 use driver::sys::{self, Errno};
 use libc::{MSG_NOSIGNAL, MSG_OOB, MSG_ZEROCOPY, c_int, iovec};
 use rows::reasons::Reason;
 
 use crate::buffers::{Buffers, NOTHING, can_be_buffer};
 use crate::config::{Spin, config};
-use crate::rx::message_over;
+use crate::rx::{PIECE, message_over};
 use crate::slot::{Outcome, Socket};
 use crate::spin::Watch;
 use crate::{close, family, guard, real, spin, unread};
@@ -66,7 +66,7 @@ pub(crate) unsafe fn quickly(socket: &Socket, buffer: *const u8, length: usize) 
     let sending = unsafe { socket.sending(&held) };
     // The reader was at least here when we last looked: often that is room enough, without a look at its line.
     let used = available(word.position(), sending.head_seen, capacity as u64).ok()? as usize;
-    if length == 0 || length > capacity - used || sending.quick_left == 0 {
+    if length == 0 || length > (capacity - used).min(PIECE) || sending.quick_left == 0 {
         return None;
     }
     if !can_be_buffer(buffer.cast_mut().cast(), length) {
@@ -135,27 +135,42 @@ impl Send<'_> {
         } else if self.is_suspicious(held, channel) {
             return Try::Kernel;
         }
-        let (room, left) = (room as usize, self.buffers.left());
         // A write that could fit goes whole or not at all: another thread must not get in between.
-        if room == 0 || room < left && left <= channel.capacity() / 4 {
+        if room == 0 || room < self.buffers.left() as u64 && self.buffers.left() <= channel.capacity() / 4 {
             return Try::Full;
         }
-        let count = room.min(left);
-        // SAFETY: the send lock is held.
-        unsafe { self.socket.sending(held) }.kernel_streak = 0;
-        let before = self.buffers.done();
-        // SAFETY: the buffers are the caller's promise; `room` bounded it by the ring's free space,
-        // which only the holder of the send lock writes.
-        unsafe { self.buffers.pour(channel.outgoing_ring(), word.position(), count) };
-        if !outgoing.publish(word, count as u64) {
-            self.buffers.retreat(before);
-            return Try::Kernel;
+        sending.kernel_streak = 0;
+        bump(&self.socket.card.counters.ring_sends, 1);
+        self.pour(channel, word, room as usize)
+    }
+
+    /// Copies what fits into `room` free bytes behind `word`, and publishes it piece by piece, so that both ends
+    /// of a bulk transfer copy at the same time.
+    #[inline]
+    fn pour(&mut self, channel: &Channel, mut word: Word, mut room: usize) -> Try {
+        let outgoing = channel.outgoing();
+        while self.buffers.left() > 0 {
+            let count = room.min(self.buffers.left()).min(PIECE);
+            if count == 0 {
+                return Try::Full;
+            }
+            let before = self.buffers.done();
+            // SAFETY: the buffers are the caller's promise; `room` bounded it by the ring's free space,
+            // which only the holder of the send lock writes.
+            unsafe { self.buffers.pour(channel.outgoing_ring(), word.position(), count) };
+            if !outgoing.publish(word, count as u64) {
+                self.buffers.retreat(before);
+                return Try::Kernel;
+            }
+            unread::note(self.socket);
+            bump(&self.socket.card.counters.ring_sent_bytes, count as u64);
+            word = Word((word.0 + count as u64) & POSITION);
+            let Ok(free) = outgoing.room(word, channel.capacity() as u64) else {
+                return Try::Fail(close::violation(self.socket, channel));
+            };
+            room = free as usize;
         }
-        unread::note(self.socket);
-        let counters = &self.socket.card.counters;
-        bump(&counters.ring_sends, 1);
-        bump(&counters.ring_sent_bytes, count as u64);
-        if self.buffers.left() == 0 { Try::Done } else { Try::Full }
+        Try::Done
     }
 
     /// A stream of sends on the kernel would stay there for ever: the reader can open the ring only when it has

@@ -8,7 +8,7 @@ use driver::clock::{current_cpu, ticks, ticks_per_usec};
 use driver::switch::available;
 use libc::c_int;
 
-use super::{LOOK_USEC, kernel_has_something};
+use super::{LOOK_USEC, drain, kernel_has_something};
 use crate::buffers::can_be_buffer;
 use crate::config::config;
 use crate::slot::{Pin, Socket};
@@ -78,12 +78,10 @@ unsafe fn take(socket: &Socket, channel: &Channel, buffer: *mut u8, length: usiz
         return Taken::Nothing(head);
     }
     let count = count.min(length);
-    // SAFETY: the caller's contract; `available` bounded the count by the ring.
-    unsafe { channel.incoming_ring().read(head, buffer, count) };
-    incoming.set_head(head + count as u64);
-    let counters = &socket.card.counters;
-    bump(&counters.ring_receives, 1);
-    bump(&counters.ring_received_bytes, count as u64);
+    drain(socket, channel, head, count, |position, offset, length| {
+        // SAFETY: the caller's contract; `available` bounded the count by the ring.
+        unsafe { channel.incoming_ring().read(position, buffer.add(offset), length) };
+    });
     Taken::Bytes(count)
 }
 
