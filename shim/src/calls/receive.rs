@@ -2,11 +2,10 @@
 
 use crate::buffers::is_plausible;
 use crate::guard::Guard;
-use crate::process::is_forbidden;
 use crate::real::{self, types::*};
+use crate::rx;
 use crate::rx::Quick;
 use crate::slot::{self, Outcome};
-use crate::{meet, rx};
 
 /// Receives into a vector, by the rings' code or, for a socket without rings, by `call`.
 ///
@@ -20,35 +19,15 @@ unsafe fn by_path(
     mut spun: bool,
     call: impl Fn() -> isize,
 ) -> isize {
-    loop {
-        let Some(socket) = slot::find(fd) else { return call() };
-        let guard = Guard::enter();
-        if socket.is_live() && is_forbidden() {
-            // SAFETY: the caller's contract.
-            let left = unsafe { what_is_left(&socket, vector, flags) };
-            drop(guard);
-            return left.unwrap_or_else(call);
-        }
-        if socket.is_live() {
-            // SAFETY: the caller's contract.
-            match unsafe { rx::receive(&socket, vector, flags, core::mem::take(&mut spun)) } {
-                Outcome::Kernel if socket.is_live() && socket.is_current() => {
-                    drop(guard);
-                    return call();
-                }
-                Outcome::Kernel => {}
-                outcome => return super::result(outcome),
-            }
-        }
-        let Some(socket) = slot::find(fd) else {
-            drop(guard);
-            return call();
-        };
-        let result = meet::around(&socket, true, &call);
-        if result != meet::RETRY {
-            return result;
-        }
-    }
+    super::by_path(
+        fd,
+        true,
+        // SAFETY: the caller's contract.
+        |socket| unsafe { rx::receive(socket, vector, flags, core::mem::take(&mut spun)) },
+        // SAFETY: the caller's contract.
+        |socket| unsafe { what_is_left(socket, vector, flags) },
+        call,
+    )
 }
 
 /// Under a seccomp filter only the program's own calls are made: ring bytes first, as one short receive, and

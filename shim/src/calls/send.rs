@@ -6,9 +6,8 @@ use rows::reasons::Reason;
 use super::receive::vector;
 use crate::buffers::is_plausible;
 use crate::guard::Guard;
-use crate::process::is_forbidden;
 use crate::real::{self, types::*};
-use crate::slot::{self, Outcome};
+use crate::slot;
 use crate::{close, family, fdtable, meet, rx, tx};
 
 /// Files up to this size go into the ring at once; larger ones are the kernel's.
@@ -20,34 +19,9 @@ const FILE_MAX: usize = 64 << 10;
 /// The caller's contract for the buffers and for `call`.
 #[inline(never)]
 unsafe fn by_path(fd: c_int, vector: &[iovec], flags: c_int, call: impl Fn() -> isize) -> isize {
-    loop {
-        let Some(socket) = slot::find(fd) else { return call() };
-        let guard = Guard::enter();
-        if socket.is_live() && is_forbidden() {
-            // Its directions are revoked: nobody counts any more.
-            drop(guard);
-            return call();
-        }
-        if socket.is_live() {
-            // SAFETY: the caller's contract.
-            match unsafe { tx::send(&socket, vector, flags) } {
-                Outcome::Kernel if socket.is_live() && socket.is_current() => {
-                    drop(guard);
-                    return call();
-                }
-                Outcome::Kernel => {}
-                outcome => return super::result(outcome),
-            }
-        }
-        let Some(socket) = slot::find(fd) else {
-            drop(guard);
-            return call();
-        };
-        let result = meet::around(&socket, false, &call);
-        if result != meet::RETRY {
-            return result;
-        }
-    }
+    // Under a filter its directions are revoked: nobody counts any more.
+    // SAFETY: the caller's contract.
+    super::by_path(fd, false, |socket| unsafe { tx::send(socket, vector, flags) }, |_| None, call)
 }
 
 /// One plain buffer: the short way first.
