@@ -16,6 +16,7 @@ pub(crate) use wait::*;
 #[cfg_attr(test, allow(unused_imports))]
 pub(crate) use crate::{
     fortify::*,
+    jump::{__longjmp_chk, _longjmp, longjmp, siglongjmp},
     process::*,
     rawcall::syscall,
     signals::{sigaction, siginterrupt, signal, sigset, sysv_signal},

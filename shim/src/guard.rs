@@ -6,8 +6,8 @@
 //! those signals, and the kernel delivers them there and then, as it always does: mask, alternate stack,
 //! `ucontext`, order and coalescing are the kernel's own. Nothing is queued here, so nothing overflows.
 //!
-//! A handler may `longjmp` away. It runs only at points where the depth is 0 and no lock is held, so nothing
-//! is left behind.
+//! A handler may `longjmp` away. It runs only at points where the depth is 0 and no lock is held; what else the
+//! interrupted call holds there it has named to [`crate::jump`].
 
 use core::arch::{asm, global_asm};
 use core::cell::Cell;
@@ -30,6 +30,8 @@ pub(crate) struct Thread {
     tid: AtomicI32,
     /// Free for the data path's own per-thread state.
     pub spare: [Cell<u64>; 8],
+    /// The calls of accel that let handlers run and hold something.
+    pub frames: crate::jump::Frames,
 }
 
 // The thread-local block in the initial-exec model, which stable Rust cannot ask for: the library is loaded at
@@ -240,6 +242,7 @@ pub(crate) fn tid() -> i32 {
 pub(crate) fn after_fork_in_child() {
     let thread = thread();
     thread.tid.store(0, Relaxed);
+    crate::jump::after_fork_in_child();
     let blocked = thread.deferred.swap(0, Relaxed);
     thread.eintr.store(0, Relaxed);
     if blocked != 0 {

@@ -30,6 +30,7 @@ mod family;
 mod fdtable;
 mod fortify;
 mod guard;
+mod jump;
 mod lock;
 mod log;
 mod meet;

@@ -68,12 +68,12 @@ pub(crate) fn around(socket: &Socket, receiving: bool, f: impl FnOnce() -> isize
         crate::errno::kept(|| step(socket));
     }
     let result = {
-        let _inside = InKernel::enter(socket);
+        let mut inside = Some(InKernel::enter(socket));
         if socket.is_live() {
             // It was upgraded between the caller's look and ours: the caller looks again.
             return RETRY;
         }
-        crate::guard::outside(f)
+        crate::jump::holding(&mut || drop(inside.take()), || crate::guard::outside(f))
     };
     if result > 0 {
         let counters = &socket.card.counters;

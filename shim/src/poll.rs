@@ -3,6 +3,8 @@
 //! As with epoll: rings first, the kernel beside them, then spinning, then every covered direction is closed
 //! and the thread sleeps in the kernel's own call.
 
+use core::mem::take;
+
 use driver::channel::Channel;
 use driver::clock::{current_cpu, ticks, ticks_per_usec};
 use driver::sys::{self, Errno};
@@ -13,7 +15,7 @@ use crate::fdtable;
 use crate::guard::{self, Interrupt};
 use crate::rx::Sleeper;
 use crate::slot::{self, Pin, Socket};
-use crate::{family, spin, unread};
+use crate::{family, jump, spin, unread};
 
 const READ: i16 = POLLIN | POLLRDNORM;
 const WRITE: i16 = POLLOUT | POLLWRNORM;
@@ -82,7 +84,9 @@ impl<'a> Poll<'a> {
         sleep: impl Fn(&mut [pollfd], Option<u64>) -> sys::Result<usize>,
     ) -> sys::Result<usize> {
         if self.masked && (self.is_readable() || self.timeout_ns == Some(0)) {
-            let result = guard::outside(|| sleep(self.fds, Some(0)));
+            let watched = &mut self.watched;
+            let body = || guard::outside(|| sleep(self.fds, Some(0)));
+            let result = jump::holding(&mut || drop(take(watched)), body);
             let count = self.answer()?;
             return if count > 0 { Ok(count) } else { result };
         }
@@ -107,7 +111,9 @@ impl<'a> Poll<'a> {
                 }
                 spin::End::Signal => {
                     // poll and select are never restarted: signal(7).
-                    if guard::take_interrupt() != Interrupt::None {
+                    let watched = &mut self.watched;
+                    let taken = jump::holding(&mut || drop(take(watched)), guard::take_interrupt);
+                    if taken != Interrupt::None {
                         return Err(Errno(libc::EINTR));
                     }
                     continue;
@@ -125,8 +131,8 @@ impl<'a> Poll<'a> {
         sleep: &impl Fn(&mut [pollfd], Option<u64>) -> sys::Result<usize>,
     ) -> Option<sys::Result<usize>> {
         let left = self.left();
-        let sleepers: Vec<Sleeper> = self.watched.iter().map(Watched::close_for_sleep).collect();
-        let in_sets: Vec<epoll::Sleeping> =
+        let mut sleepers: Vec<Sleeper> = self.watched.iter().map(Watched::close_for_sleep).collect();
+        let mut in_sets: Vec<epoll::Sleeping> =
             self.sets.iter().map(|(_, set)| epoll::Sleeping::enter(set)).collect();
         let sets_have = self.sets.iter().fold(false, |has, (_, set)| has | epoll::close_for_sleep(set));
         if sets_have || self.is_readable() {
@@ -134,7 +140,10 @@ impl<'a> Poll<'a> {
         }
         spin::record_sleep();
         let slice = unread::bounded(left);
-        let slept = guard::outside_unless_interrupted(|| sleep(self.fds, slice));
+        let watched = &mut self.watched;
+        let mut undo = || drop((take(&mut in_sets), take(&mut sleepers), take(watched)));
+        let body = || guard::outside_unless_interrupted(|| sleep(self.fds, slice));
+        let slept = jump::holding(&mut undo, body);
         drop(in_sets);
         drop(sleepers);
         spin::record(self.started);

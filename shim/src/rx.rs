@@ -16,7 +16,7 @@ use rows::reasons::Reason;
 use crate::buffers::{Buffers, NOTHING};
 use crate::guard::{self, Interrupt};
 use crate::slot::{Outcome, Socket};
-use crate::{close, epoll, family, real, spin};
+use crate::{close, epoll, family, jump, real, spin};
 
 mod quick;
 
@@ -425,8 +425,8 @@ impl Receive<'_> {
     fn sleep(&mut self, held: Held) -> Option<Outcome> {
         let channel = *self.socket.channel(&held)?;
         // Another thread may close the descriptor meanwhile: the channel must stay.
-        let _pin = self.socket.pin();
-        let sleeper = Sleeper::enter(self.socket);
+        let mut pin = Some(self.socket.pin());
+        let mut sleeper = Some(Sleeper::enter(self.socket));
         let before = channel.incoming().close();
         if before.position() != self.seen {
             return None;
@@ -438,14 +438,14 @@ impl Receive<'_> {
         drop(held);
         let timeout = u64::from(self.socket.slot.receive_timeout_us.load(Relaxed));
         let deadline = (timeout != 0).then(|| self.waiting + timeout * ticks_per_usec());
-        let result = match close::sleep_watching(self.socket, &channel, deadline) {
-            None => return None,
-            Some(Ok(())) => {
+        let mut undo = || drop((sleeper.take(), pin.take()));
+        let result = jump::holding(&mut undo, || {
+            close::sleep_watching(self.socket, &channel, deadline).map(|watched| {
+                watched?;
                 spin::record_sleep();
                 self.blocking_receive()
-            }
-            Some(Err(error)) => Err(error),
-        };
+            })
+        })?;
         let held = self.socket.lock_receive();
         drop(sleeper);
         match result {
@@ -581,12 +581,12 @@ pub(crate) fn ring_to_pipe(socket: &Socket, pipe: c_int, most: usize) -> Option<
 
 /// Runs a kernel call that takes bytes from the socket, and counts them. The direction is closed.
 pub(crate) fn counted(socket: &Socket, call: impl FnOnce() -> isize) -> isize {
-    let sleeper = {
+    let mut sleeper = {
         let _held = socket.lock_receive();
-        Sleeper::enter(socket)
+        Some(Sleeper::enter(socket))
     };
     close_incoming(socket, None);
-    let result = guard::outside(call);
+    let result = jump::holding(&mut || drop(sleeper.take()), || guard::outside(call));
     let held = socket.lock_receive();
     drop(sleeper);
     if socket.channel(&held).is_some() && result > 0 {

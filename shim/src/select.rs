@@ -7,7 +7,7 @@ use libc::{
 };
 
 use crate::poll::{Poll, concerns_us};
-use crate::real;
+use crate::{jump, real};
 
 /// What each of the three sets asks for, and which results count for it (fs/select.c: POLLIN_SET and so on).
 const ASKED: [i16; 3] = [POLLIN | POLLRDNORM, POLLOUT | POLLWRNORM, POLLPRI];
@@ -96,18 +96,24 @@ impl Select {
         mask: Option<&sigset_t>,
     ) -> (sys::Result<usize>, Option<u64>) {
         let mut fds = core::mem::take(&mut self.fds);
+        let array = &raw mut fds;
         let mut call = Poll::new(&mut fds, timeout_ns, may_spin, mask.is_some());
-        let outcome = call.wait(|list, left| {
-            let left = left.map(|ns| libc::timespec {
-                tv_sec: (ns / 1_000_000_000) as i64,
-                tv_nsec: (ns % 1_000_000_000) as i64,
-            });
-            let pointer = left.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
-            let mask = mask.map_or(core::ptr::null(), core::ptr::from_ref);
-            // SAFETY: the array is a live slice; the mask is the caller's.
-            let result = unsafe { real::ppoll(list.as_mut_ptr(), list.len() as libc::nfds_t, pointer, mask) };
-            usize::try_from(result).map_err(|_| Errno(crate::errno::get()))
-        });
+        let mut wait = || {
+            call.wait(|list, left| {
+                let left = left.map(|ns| libc::timespec {
+                    tv_sec: (ns / 1_000_000_000) as i64,
+                    tv_nsec: (ns % 1_000_000_000) as i64,
+                });
+                let pointer = left.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
+                let mask = mask.map_or(core::ptr::null(), core::ptr::from_ref);
+                // SAFETY: the array is a live slice; the mask is the caller's.
+                let result =
+                    unsafe { real::ppoll(list.as_mut_ptr(), list.len() as libc::nfds_t, pointer, mask) };
+                usize::try_from(result).map_err(|_| Errno(crate::errno::get()))
+            })
+        };
+        // SAFETY: after a jump nobody uses the array, or the call that borrows it, again.
+        let outcome = jump::holding(&mut || drop(unsafe { core::mem::take(&mut *array) }), &mut wait);
         let left = call.left();
         drop(call);
         (outcome.and_then(|_| self.answer(&fds)), left)

@@ -5,7 +5,7 @@
 
 use libc::{c_char, c_int};
 
-use crate::{config, environment, family, log, process, real};
+use crate::{config, environment, family, jump, log, process, real};
 
 #[used]
 #[unsafe(link_section = ".init_array")]
@@ -25,6 +25,8 @@ extern "C" fn at_load(_argc: c_int, _argv: *const *const c_char, _envp: *const *
     let _ = config::config();
     // Forks are followed from the first on, whether sockets exist yet or not.
     process::start();
+    // Before any handler can jump out of a call.
+    jump::start();
     log::abort_on_panic();
 }
 

@@ -17,7 +17,7 @@ use crate::config::{Spin, config};
 use crate::rx::{PIECE, message_over};
 use crate::slot::{Outcome, Socket};
 use crate::spin::Watch;
-use crate::{close, family, guard, real, spin, unread};
+use crate::{close, family, guard, jump, real, spin, unread};
 
 /// Published bytes that nobody takes for this long: look whether the peer still lives.
 const SUSPICIOUS_USEC: u64 = 1_000;
@@ -228,7 +228,7 @@ impl Send<'_> {
     #[cold]
     #[inline(never)]
     fn slowly(&mut self, held: Held, channel: &Channel, mut last: Try) -> Outcome {
-        let pin = self.socket.pin();
+        let mut pin = Some(self.socket.pin());
         let mut held = Some(held);
         loop {
             match last {
@@ -251,9 +251,7 @@ impl Send<'_> {
                         close::send_again_if_asked(self.socket, held, channel);
                     }
                     drop(held);
-                    let outcome = self.by_kernel(channel);
-                    drop(pin);
-                    return outcome;
+                    return jump::holding(&mut || drop(pin.take()), || self.by_kernel(channel));
                 }
             }
             let again = self.socket.lock_send();
@@ -317,7 +315,7 @@ impl Send<'_> {
         count: usize,
         bytes: u64,
     ) -> sys::Result<usize> {
-        let mut announced = Announced::new(channel, bytes);
+        let mut announced = Some(Announced::new(channel, bytes));
         // After part of the call went by the ring, a failure is reported by the next call, without a signal.
         let quiet = if self.buffers.done() > 0 { MSG_NOSIGNAL } else { 0 };
         let (fd, flags) = (self.socket.fd, self.flags | quiet);
@@ -330,13 +328,19 @@ impl Send<'_> {
             // SAFETY: the message names the caller's buffers.
             unsafe { real::sendmsg(fd, &raw const message, flags) }
         };
-        let result =
-            if self.socket.may_block(flags) { guard::outside_unless_interrupted(send) } else { Ok(send()) };
+        let result = if self.socket.may_block(flags) {
+            let mut undo = || abandon(channel, announced.take());
+            jump::holding(&mut undo, || guard::outside_unless_interrupted(send))
+        } else {
+            Ok(send())
+        };
         match result {
             Err(_) => Err(Errno(libc::EINTR)),
             Ok(sent) => {
                 let sent = usize::try_from(sent).map_err(|_| Errno(crate::errno::get()))?;
-                announced.sent = sent as u64;
+                if let Some(announced) = &mut announced {
+                    announced.sent = sent as u64;
+                }
                 Ok(sent)
             }
         }
@@ -358,9 +362,9 @@ impl Send<'_> {
         // In order: nothing may be added to the ring behind what the kernel gets now.
         channel.outgoing().close();
         close::send_again_if_asked(self.socket, &held, &channel);
-        let _pin = self.socket.pin();
+        let mut pin = Some(self.socket.pin());
         drop(held);
-        self.by_kernel(&channel)
+        jump::holding(&mut || drop(pin.take()), || self.by_kernel(&channel))
     }
 }
 
@@ -382,6 +386,12 @@ impl Drop for Announced<'_> {
     fn drop(&mut self) {
         self.channel.outgoing().kernel_send_ends(self.bytes, self.sent);
     }
+}
+
+/// A handler jumps out of a kernel send: how much of it went is lost, so the direction stays on the kernel.
+fn abandon(channel: &Channel, announced: Option<Announced<'_>>) {
+    channel.outgoing().revoke();
+    drop(announced);
 }
 
 /// Whether our own connection has failed, and whether the peer has sent its FIN.
@@ -422,9 +432,11 @@ pub(crate) fn to_kernel(socket: &Socket) -> Option<Channel> {
 
 /// Runs a kernel call that may send up to `bytes` on the socket.
 pub(crate) fn announced(channel: &Channel, bytes: u64, call: impl FnOnce() -> isize) -> isize {
-    let mut announced = Announced::new(channel, bytes);
-    let result = guard::outside(call);
-    announced.sent = u64::try_from(result).unwrap_or(0);
+    let mut announced = Some(Announced::new(channel, bytes));
+    let result = jump::holding(&mut || abandon(channel, announced.take()), || guard::outside(call));
+    if let Some(announced) = &mut announced {
+        announced.sent = u64::try_from(result).unwrap_or(0);
+    }
     result
 }
 

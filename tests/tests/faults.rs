@@ -55,6 +55,7 @@ cases! {
     long_answer: "many" [ADAPT, HARD, NEVER];
     cancel: "many" [HARD];
     jumping: "many" [HARD];
+    jumping_from_send: "many" [HARD];
 }
 
 #[test]

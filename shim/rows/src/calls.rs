@@ -136,6 +136,10 @@ macro_rules! interposed {
             always fn __sysv_signal = sysv_signal(signal: c_int, handler: sighandler_t) -> sighandler_t, "as sigaction";
             always fn sigset = sigset(signal: c_int, disposition: sighandler_t) -> sighandler_t, "as sigaction";
             always fn siginterrupt = siginterrupt(signal: c_int, flag: c_int) -> c_int, "as sigaction";
+            always fn longjmp = longjmp(buffer: *mut c_void, value: c_int) -> !, "a handler that leaves a blocking call leaves nothing behind";
+            always fn _longjmp = _longjmp(buffer: *mut c_void, value: c_int) -> !, "as longjmp";
+            always fn siglongjmp = siglongjmp(buffer: *mut c_void, value: c_int) -> !, "as longjmp";
+            always fn __longjmp_chk = __longjmp_chk(buffer: *mut c_void, value: c_int) -> !, "fortified longjmp";
         }
     };
 }

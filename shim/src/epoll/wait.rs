@@ -11,7 +11,7 @@ use libc::{
 
 use super::{Inner, QUIET_SCANS, Set, at};
 use crate::guard::{self, Interrupt};
-use crate::{spin, unread};
+use crate::{jump, spin, unread};
 
 /// While rings keep a thread busy, the kernel is asked this often all the same.
 const ASK_USEC: u64 = 5;
@@ -61,14 +61,15 @@ pub(crate) fn wait(
         if left == Some(0) {
             continue;
         }
-        let sleeper = Sleeping::enter(set);
+        let mut sleeper = Some(Sleeping::enter(set));
         if close_for_sleep(set) {
             drop(sleeper);
             continue;
         }
         let slice = unread::bounded(left);
         spin::record_sleep();
-        let slept = guard::outside_unless_interrupted(|| sleep(call.events, slice));
+        let body = || guard::outside_unless_interrupted(|| sleep(call.events, slice));
+        let slept = jump::holding(&mut || drop(sleeper.take()), body);
         drop(sleeper);
         let count = slept.map_err(|_| Errno(libc::EINTR))??;
         spin::record(started);
