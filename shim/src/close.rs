@@ -11,7 +11,7 @@ use libc::c_int;
 use rows::reasons::Reason;
 
 use crate::slot::{Outcome, Socket};
-use crate::{epoll, family, guard, meet, real};
+use crate::{epoll, family, guard, meet, real, tx};
 
 /// The last descriptor of this process is going. `closing`: the program closes it now; otherwise the number
 /// was reused behind our back and nothing may be done to what it names today.
@@ -260,7 +260,34 @@ pub(crate) fn still_unread(socket: &Socket) -> bool {
     send_again_if_asked(socket, &held, &channel);
     // SAFETY: the send lock is held.
     let again = unsafe { socket.sending(&held) }.sent_again;
-    !again && !channel.outgoing().is_consumed()
+    if again || channel.outgoing().is_consumed() {
+        return false;
+    }
+    !tx::has_stalled(socket, &held, &channel) || !end_if_killed(socket, &channel)
+}
+
+/// If the peer was killed with bytes of ours unread, the connection ends as by Linux's RST: who waits for nothing
+/// but POLLERR or POLLHUP would not hear of the FIN. Kernel bytes that nobody has read yet would be lost: first
+/// they must go.
+fn end_if_killed(socket: &Socket, channel: &Channel) -> bool {
+    if crate::process::is_forbidden() {
+        return false;
+    }
+    let (failed, fin) = tx::peer_state(socket.fd);
+    let killed = !failed && fin && peer_sent_fin(socket.fd) && left_unread(channel);
+    if !killed || sys::ioctl_int(socket.fd, libc::FIONREAD) != Ok(0) {
+        return false;
+    }
+    channel.outgoing().revoke();
+    as_if_reset(socket.fd);
+    true
+}
+
+/// Whether the peer, which has sent its FIN, did so without a farewell and left bytes of ours unread in the ring.
+pub(crate) fn left_unread(channel: &Channel) -> bool {
+    // In this order: what is given up counts as consumed, and is marked before.
+    let consumed = channel.outgoing().is_consumed();
+    !channel.peer_finished() && channel.peer_gave_up().is_none() && !consumed
 }
 
 /// Longest slice of such a sleep.

@@ -350,9 +350,7 @@ impl Receive<'_> {
         let receiving = unsafe { self.socket.receiving(&held) };
         if !receiving.ended && close::peer_sent_fin(self.socket.fd) {
             receiving.ended = true;
-            let died = !channel.peer_finished()
-                && channel.peer_gave_up().is_none()
-                && !channel.outgoing().is_consumed();
+            let died = close::left_unread(channel);
             // From now on our sends meet RST and EPIPE where Linux would.
             channel.outgoing().revoke();
             if died {

@@ -206,18 +206,9 @@ impl Send<'_> {
 
     /// Bytes lie unread: has the reader moved at all lately, and if not, does the peer still live?
     fn is_suspicious(&self, held: &Held, channel: &Channel) -> bool {
-        // SAFETY: the send lock is held.
-        let sending = unsafe { self.socket.sending(held) };
-        let head = channel.outgoing().head();
-        if head != sending.head_seen || sending.head_seen_at == 0 {
-            sending.head_seen = head;
-            sending.head_seen_at = ticks();
+        if !has_stalled(self.socket, held, channel) {
             return false;
         }
-        if ticks().wrapping_sub(sending.head_seen_at) < SUSPICIOUS_USEC * ticks_per_usec() {
-            return false;
-        }
-        sending.head_seen_at = ticks();
         let (own, peer) = peer_state(self.socket.fd);
         if own || peer {
             channel.outgoing().revoke();
@@ -386,6 +377,23 @@ impl Drop for Announced<'_> {
     fn drop(&mut self) {
         self.channel.outgoing().kernel_send_ends(self.bytes, self.sent);
     }
+}
+
+/// Whether the reader has taken nothing for a while; once in that while.
+pub(crate) fn has_stalled(socket: &Socket, held: &Held, channel: &Channel) -> bool {
+    // SAFETY: the send lock is held.
+    let sending = unsafe { socket.sending(held) };
+    let head = channel.outgoing().head();
+    if head != sending.head_seen || sending.head_seen_at == 0 {
+        sending.head_seen = head;
+        sending.head_seen_at = ticks();
+        return false;
+    }
+    if ticks().wrapping_sub(sending.head_seen_at) < SUSPICIOUS_USEC * ticks_per_usec() {
+        return false;
+    }
+    sending.head_seen_at = ticks();
+    true
 }
 
 /// A handler jumps out of a kernel send: how much of it went is lost, so the direction stays on the kernel.

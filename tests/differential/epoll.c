@@ -357,6 +357,32 @@ CASE(inherited_over_fork) {
     step(); step();
     wait_in(fd); look(ep, 8, 0); C(recv(fd, buf, 100, 0)); SHOW(buf, 6); look(ep, 8, 0);
 }
+/* What lies unread when the child first waits on the set that it inherited: sent before the fork, and after it. */
+CASE(inherited_with_bytes_unread) {
+    int ep = make();
+    if (!server) ADD(ep, fd, EPOLLIN, 9);
+    GIVE(fd, "before");
+    if (!server) {
+        pid_t child = fork();
+        if (child == 0) { look(ep, 8, 5000); C(recv(fd, buf, 100, 0)); SHOW(buf, 6); look(ep, 8, 0); _exit(0); }
+        C(waitpid(child, NULL, 0) == child); look(ep, 8, 0);
+    }
+    step();
+}
+CASE(inherited_and_then_sent_to) {
+    int ep = make(), p[2]; Q(pipe(p));
+    pid_t child = -1;
+    if (!server) {
+        ADD(ep, fd, EPOLLIN, 9);
+        child = fork();
+        if (child == 0) { Q(read(p[0], buf, 1)); look(ep, 8, 5000); C(recv(fd, buf, 100, 0)); SHOW(buf, 5); look(ep, 8, 0); _exit(0); }
+    }
+    step();
+    if (server) Q(send(fd, "after", 5, 0));
+    step();
+    if (!server) { Q(write(p[1], "x", 1)); C(waitpid(child, NULL, 0) == child); look(ep, 8, 0); }
+    step();
+}
 CASE(changed_by_the_child) {
     /* The set is shared with the child: what it adds the parent sees. */
     int ep = make();
