@@ -127,6 +127,7 @@ pub(crate) fn to_kernel_for_good(socket: &Socket, reason: Reason) {
             channel.outgoing().revoke();
             channel.incoming().revoke();
         }
+        socket.begin_to_leave(&both);
         socket.card.describe(socket.fd, Path::Kernel, reason as u8);
         family::table().count_reason(reason as u8);
         return;

@@ -18,8 +18,10 @@ use crate::guard::{self, Interrupt};
 use crate::slot::{Outcome, Socket};
 use crate::{close, epoll, family, jump, real, spin};
 
+mod options;
 mod quick;
 
+pub(crate) use options::{Control, TCP_INQ, peek_offset_in_ring, set_peek_offset};
 use quick::spin_for_bytes;
 pub(crate) use quick::{Quick, quickly};
 
@@ -41,6 +43,8 @@ struct Receive<'a> {
     seen: u64,
     /// The short way has spun already.
     spun: bool,
+    /// Room for control messages, where the kernel gives some.
+    control: Option<&'a Control>,
 }
 
 /// What one look at ring and kernel gave.
@@ -57,14 +61,20 @@ enum Step {
 /// # Safety
 /// The buffers are the caller's promise, as with recvmsg(2).
 #[inline(never)]
-pub(crate) unsafe fn receive(socket: &Socket, vector: &[iovec], flags: c_int, spun: bool) -> Outcome {
+pub(crate) unsafe fn receive(
+    socket: &Socket,
+    vector: &[iovec],
+    flags: c_int,
+    spun: bool,
+    control: Option<&Control>,
+) -> Outcome {
     // SAFETY: the caller's contract.
     let Some(buffers) = (unsafe { Buffers::new(vector) }) else { return Outcome::Kernel };
     if flags & (MSG_OOB | MSG_ERRQUEUE) != 0 {
         return Outcome::Kernel;
     }
     family::check_owner(socket);
-    let mut call = Receive { socket, buffers, flags, waiting: 0, seen: 0, spun };
+    let mut call = Receive { socket, buffers, flags, waiting: 0, seen: 0, spun, control };
     {
         let held = socket.lock_receive();
         if let Some(outcome) = call.by_open_ring(&held) {
@@ -100,7 +110,7 @@ impl Receive<'_> {
     /// The common case: enough bytes in the ring for a plain call.
     #[inline]
     fn by_open_ring(&mut self, held: &Held) -> Option<Outcome> {
-        let channel = self.socket.channel(held)?;
+        let channel = self.socket.plain_channel(held)?;
         let incoming = channel.incoming();
         let (word, head) = (incoming.word(), incoming.head());
         let count = available(word.position(), head, channel.capacity() as u64).ok()? as usize;
@@ -138,6 +148,9 @@ impl Receive<'_> {
     }
 
     fn finished(&self, outcome: Outcome) -> Outcome {
+        if let (Outcome::Value(count), true) = (outcome, self.flags & MSG_PEEK != 0) {
+            options::peeked(self.socket, count);
+        }
         if self.waiting != 0 {
             spin::record(self.waiting);
         }
@@ -160,7 +173,7 @@ impl Receive<'_> {
     /// Takes what is in the ring, and then, if the direction is closed, what the kernel has.
     fn look(&mut self, held: Held) -> Step {
         let Some(channel) = self.socket.channel(&held).copied() else { return Step::Return(Outcome::Kernel) };
-        let seen = match self.take_from_ring(&channel) {
+        let seen = match self.take_from_ring(&held, &channel) {
             Ok(position) => position,
             Err(outcome) => return Step::Return(outcome),
         };
@@ -185,18 +198,19 @@ impl Receive<'_> {
     }
 
     /// Moves ring bytes into the buffers, and tells up to which position. With MSG_PEEK they stay in the ring.
-    fn take_from_ring(&mut self, channel: &Channel) -> Result<u64, Outcome> {
+    fn take_from_ring(&mut self, held: &Held, channel: &Channel) -> Result<u64, Outcome> {
         let incoming = channel.incoming();
         let (tail, head) = (incoming.word().position(), incoming.head());
         let Ok(count) = available(tail, head, channel.capacity() as u64) else {
             return Err(close::violation(self.socket, channel));
         };
         let peek = self.flags & MSG_PEEK != 0;
-        // A peek always starts at the front, whatever an earlier round of this call saw.
+        // A peek always starts at the same place, whatever an earlier round of this call saw.
+        let skipped = if peek { options::peek_from(self.socket, held) } else { 0 };
         if peek {
             self.buffers = self.buffers.rewound();
         }
-        let count = (count as usize).min(self.buffers.left());
+        let count = (count.saturating_sub(skipped) as usize).min(self.buffers.left());
         if count == 0 {
             return Ok(tail);
         }
@@ -205,11 +219,12 @@ impl Receive<'_> {
         }
         if !peek {
             self.drain(channel, head, count);
+            options::consumed(self.socket, held, count);
         } else if self.flags & MSG_TRUNC != 0 {
             self.buffers.advance(count);
         } else {
             // SAFETY: the buffers are the caller's promise; `available` bounded the count by the ring.
-            unsafe { self.buffers.fill(channel.incoming_ring(), head, count) };
+            unsafe { self.buffers.fill(channel.incoming_ring(), head + skipped, count) };
         }
         Ok(tail)
     }
@@ -301,13 +316,32 @@ impl Receive<'_> {
             // SAFETY: nothing is written.
             return unsafe { sys::recv(self.socket.fd, core::ptr::null_mut(), 0, flags) };
         }
-        if let [one] = &room[..count] {
+        if let ([one], None) = (&room[..count], self.control) {
             // SAFETY: the caller's buffer.
             return unsafe { sys::recv(self.socket.fd, one.iov_base, one.iov_len, flags) };
         }
-        let mut message = message_over(&mut room, count);
-        // SAFETY: the message names the caller's buffers.
-        unsafe { sys::recvmsg(self.socket.fd, &raw mut message, flags) }
+        self.by_message(&mut room, count, |message| {
+            // SAFETY: the message names the caller's buffers.
+            unsafe { sys::recvmsg(self.socket.fd, message, flags) }
+        })
+    }
+
+    /// A call with a message over the first `count` buffers, and the caller's room for control messages.
+    fn by_message<E>(
+        &self,
+        room: &mut [iovec; 64],
+        count: usize,
+        call: impl FnOnce(*mut msghdr) -> Result<usize, E>,
+    ) -> Result<usize, E> {
+        let mut message = message_over(room, count);
+        if let Some(control) = self.control {
+            control.offer(&mut message);
+        }
+        let result = call(&raw mut message);
+        if let (Ok(_), Some(control)) = (&result, self.control) {
+            control.take(&message);
+        }
+        result
     }
 
     /// Counts bytes that came from the kernel.
@@ -457,19 +491,18 @@ impl Receive<'_> {
         let mut room = [NOTHING; 64];
         let count = self.buffers.rest(&mut room);
         let (fd, flags) = (self.socket.fd, self.flags);
+        let counted = |result| usize::try_from(result).map_err(|_| Errno(crate::errno::get()));
         let slept = guard::outside_unless_interrupted(|| {
-            if let [one] = &room[..count] {
+            if let ([one], None) = (&room[..count], self.control) {
                 // SAFETY: the caller's buffer.
-                return unsafe { real::recv(fd, one.iov_base, one.iov_len, flags) };
+                return counted(unsafe { real::recv(fd, one.iov_base, one.iov_len, flags) });
             }
-            let mut message = message_over(&mut room, count);
-            // SAFETY: the message names the caller's buffers.
-            unsafe { real::recvmsg(fd, &raw mut message, flags) }
+            self.by_message(&mut room, count, |message| {
+                // SAFETY: the message names the caller's buffers.
+                counted(unsafe { real::recvmsg(fd, message, flags) })
+            })
         });
-        match slept {
-            Err(_) => Err(Errno(libc::EINTR)),
-            Ok(result) => usize::try_from(result).map_err(|_| Errno(crate::errno::get())),
-        }
+        slept.unwrap_or(Err(Errno(libc::EINTR)))
     }
 
     fn woken(&mut self, held: Held, channel: &Channel, result: sys::Result<usize>) -> Option<Outcome> {
@@ -571,6 +604,7 @@ pub(crate) fn ring_to_pipe(socket: &Socket, pipe: c_int, most: usize) -> Option<
     match unsafe { sys::write(pipe, at.cast(), length) } {
         Ok(written) => {
             incoming.set_head(head + written as u64);
+            options::consumed(socket, &held, written);
             Some(Outcome::Value(written))
         }
         Err(error) => Some(Outcome::Fail(error)),

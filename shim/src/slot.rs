@@ -39,10 +39,12 @@ pub(crate) enum State {
     Candidate = 0,
     /// Has rings.
     Live = 1,
+    /// Has rings that nobody fills any more, and an option under which what lies there is not read the short way.
+    Leaving = 2,
     /// On the kernel for good.
-    Kernel = 2,
+    Kernel = 3,
     /// Not used.
-    Free = 3,
+    Free = 4,
 }
 
 /// The receiving half.
@@ -95,6 +97,10 @@ pub(crate) struct Slot {
     pub(crate) listed: AtomicU8,
     /// The program's own TCP_NODELAY (bit 0) while the kernel's is always on (bit 1).
     pub(crate) nodelay: AtomicU8,
+    /// SO_PEEK_OFF as far as it lies in the ring, plus one; 0 when it is not set. Under the receive lock.
+    pub(crate) peek_offset: AtomicU32,
+    /// The kernel gives control messages with what it receives.
+    pub(crate) controls: AtomicU8,
     /// SO_RCVLOWAT, when it is more than one byte.
     pub(crate) low_water: AtomicU32,
     /// Epoll sets that watch it (index plus one; 0 is none).
@@ -241,6 +247,8 @@ impl Slot {
         self.messages.store(0, Relaxed);
         self.receive_timeout_us.store(0, Relaxed);
         self.low_water.store(0, Relaxed);
+        self.peek_offset.store(0, Relaxed);
+        self.controls.store(0, Relaxed);
         self.nodelay.store(0, Relaxed);
         self.sends_seen.store(0, Relaxed);
         self.listed.store(0, Relaxed);
@@ -264,7 +272,8 @@ impl Slot {
         match self.state.load(Acquire) {
             0 => State::Candidate,
             1 => State::Live,
-            2 => State::Kernel,
+            2 => State::Leaving,
+            3 => State::Kernel,
             _ => State::Free,
         }
     }
@@ -319,13 +328,24 @@ impl Socket {
     /// Whether data calls go through the rings' code.
     #[inline]
     pub(crate) fn is_live(&self) -> bool {
-        self.slot.state() == State::Live
+        matches!(self.slot.state(), State::Live | State::Leaving)
     }
 
     /// The channel, while `_held` keeps it mapped.
     #[inline]
-    pub(crate) fn channel<'a>(&self, _held: &'a Held) -> Option<&'a Channel> {
-        if !self.is_current() || self.slot.state() != State::Live {
+    pub(crate) fn channel<'a>(&self, held: &'a Held) -> Option<&'a Channel> {
+        self.is_live().then(|| self.channel_of(held)).flatten()
+    }
+
+    /// The channel of a socket that needs no more care than its bytes: for the short ways.
+    #[inline]
+    pub(crate) fn plain_channel<'a>(&self, held: &'a Held) -> Option<&'a Channel> {
+        if self.slot.state() == State::Live { self.channel_of(held) } else { None }
+    }
+
+    #[inline]
+    fn channel_of<'a>(&self, _held: &'a Held) -> Option<&'a Channel> {
+        if !self.is_current() {
             return None;
         }
         // SAFETY: a lock of the socket is held, so nobody replaces the channel meanwhile.
@@ -372,6 +392,11 @@ impl Socket {
     pub(crate) fn become_live(&self, _both: &Both) {
         self.slot.state.store(State::Live as u8, SeqCst);
         self.card.describe(self.fd, Path::Local, Reason::None as u8);
+    }
+
+    /// Nobody fills the rings any more. Both locks are held.
+    pub(crate) fn begin_to_leave(&self, _both: &Both) {
+        self.slot.state.store(State::Leaving as u8, SeqCst);
     }
 
     /// The rings are not used any more; the channel stays mapped until the slot is freed. Both locks are held.

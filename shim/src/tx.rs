@@ -58,7 +58,7 @@ pub(crate) unsafe fn quickly(socket: &Socket, buffer: *const u8, length: usize) 
         return None;
     }
     let held = socket.lock_send();
-    let channel = socket.channel(&held)?;
+    let channel = socket.plain_channel(&held)?;
     let outgoing = channel.outgoing();
     let word = outgoing.sendable()?;
     let capacity = channel.capacity();

@@ -239,6 +239,28 @@ CASE(peek_offset) {
     }
     step();
 }
+static void peek_at(int fd, int n) { long r = C(recv(fd, buf, n, MSG_PEEK | MSG_DONTWAIT)); if (r > 0) SHOW(buf, r); C(get_int(fd, SOL_SOCKET, SO_PEEK_OFF)); }
+CASE(peek_offset_over_more_that_comes) {
+    GIVEN("0123456789");
+    if (!server) { C(set_int(fd, SOL_SOCKET, SO_PEEK_OFF, 4)); peek_at(fd, 2); }
+    step();
+    if (server) SEND("abcdef");
+    step();
+    if (!server) {
+        need(fd, 16);
+        peek_at(fd, 8); peek_at(fd, 30); peek_at(fd, 30);
+        C(recv(fd, buf, 3, 0)); SHOW(buf, 3); peek_at(fd, 1);
+        C(set_int(fd, SOL_SOCKET, SO_PEEK_OFF, 9)); peek_at(fd, 2);
+        C(set_int(fd, SOL_SOCKET, SO_PEEK_OFF, 1)); C(recv(fd, buf, 5, 0)); SHOW(buf, 5); peek_at(fd, 100);
+        struct iovec v[2] = {{buf, 2}, {buf + 2, 4}};
+        C(readv(fd, v, 2)); SHOW(buf, 6); C(get_int(fd, SOL_SOCKET, SO_PEEK_OFF)); C(recv(fd, buf, 30, MSG_DONTWAIT)); SHOW(buf, 2); peek_at(fd, 3);
+    }
+    step();
+    if (server) SEND("xyz");
+    step();
+    if (!server) { need(fd, 3); C(set_int(fd, SOL_SOCKET, SO_PEEK_OFF, 0)); peek_at(fd, 2); C(read(fd, buf, 30)); SHOW(buf, 3); C(get_int(fd, SOL_SOCKET, SO_PEEK_OFF)); }
+    step();
+}
 CASE(waitall_split) {
     if (server) { wait_peer_asleep(); SEND("0123"); wait_peer_asleep(); SEND("4567"); wait_peer_asleep(); SEND("89ab"); step(); }
     else { C(recv(fd, buf, 10, MSG_WAITALL)); SHOW(buf, 10); step(); C(recv(fd, buf, 10, MSG_DONTWAIT)); SHOW(buf, 2); }
@@ -464,6 +486,28 @@ CASE(timestamp_and_inq_messages) {
         m.msg_controllen = 4; C(recvmsg(fd, &m, 0)); C(m.msg_flags); C(m.msg_controllen);
         C(get_int(fd, SOL_TCP, TCP_INQ)); C(set_int(fd, SOL_TCP, TCP_INQ, 2));
     }
+    step();
+}
+CASE(inq_messages_over_what_lies_there) {
+    char control[256];
+    struct iovec v = {buf, 4};
+    struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = control};
+    static const int room[] = {sizeof control, 20, 18, 17, 16, 15, 0};
+    GIVEN("0123456789 0123456789 0123456789");
+    if (!server) {
+        C(set_int(fd, SOL_TCP, TCP_INQ, 1));
+        C(recv(fd, buf, 1, 0));
+        for (unsigned i = 0; i < sizeof room / sizeof *room; i++) {
+            memset(control, 0x55, sizeof control);
+            m.msg_controllen = room[i]; m.msg_flags = 0;
+            C(recvmsg(fd, &m, i == 1 ? MSG_PEEK : 0)); C(m.msg_flags); C(m.msg_controllen); SHOW(control, 32);
+        }
+        C(set_int(fd, SOL_TCP, TCP_INQ, 0)); m.msg_controllen = sizeof control; v.iov_len = 100; C(recvmsg(fd, &m, 0)); C(m.msg_controllen);
+    }
+    step();
+    if (server) SEND("more");
+    step();
+    if (!server) { need(fd, 4); C(set_int(fd, SOL_TCP, TCP_INQ, 1)); v.iov_len = 1; m.msg_controllen = sizeof control; C(recvmsg(fd, &m, MSG_DONTWAIT)); C(m.msg_controllen); SHOW(control, 24); C(readv(fd, &v, 1)); }
     step();
 }
 CASE_ONCE(receive_on_the_wrong_thing) {

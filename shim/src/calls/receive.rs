@@ -3,8 +3,7 @@
 use crate::buffers::is_plausible;
 use crate::guard::Guard;
 use crate::real::{self, types::*};
-use crate::rx;
-use crate::rx::Quick;
+use crate::rx::{self, Control, Quick};
 use crate::slot::{self, Outcome};
 
 /// Receives into a vector, by the rings' code or, for a socket without rings, by `call`.
@@ -17,13 +16,14 @@ unsafe fn by_path(
     vector: &[iovec],
     flags: c_int,
     mut spun: bool,
+    control: Option<&Control>,
     call: impl Fn() -> isize,
 ) -> isize {
     super::by_path(
         fd,
         true,
         // SAFETY: the caller's contract.
-        |socket| unsafe { rx::receive(socket, vector, flags, core::mem::take(&mut spun)) },
+        |socket| unsafe { rx::receive(socket, vector, flags, core::mem::take(&mut spun), control) },
         // SAFETY: the caller's contract.
         |socket| unsafe { what_is_left(socket, vector, flags) },
         call,
@@ -44,7 +44,7 @@ unsafe fn what_is_left(socket: &slot::Socket, vector: &[iovec], flags: c_int) ->
         return None;
     }
     // SAFETY: the caller's contract; the buffer only got shorter.
-    match unsafe { rx::receive(socket, &clipped, flags, true) } {
+    match unsafe { rx::receive(socket, &clipped, flags, true, None) } {
         Outcome::Kernel => None,
         outcome => Some(super::result(outcome)),
     }
@@ -75,7 +75,7 @@ unsafe fn plain(
         }
     }
     // SAFETY: the caller's contract.
-    unsafe { by_path(fd, &one(buffer, length), flags, spun, call) }
+    unsafe { by_path(fd, &one(buffer, length), flags, spun, None, call) }
 }
 
 fn one(buffer: *mut c_void, length: size_t) -> [iovec; 1] {
@@ -123,7 +123,7 @@ pub(crate) unsafe fn readv(fd: c_int, list: *const iovec, count: c_int) -> ssize
         return unsafe { real::readv(fd, list, count) };
     }
     // SAFETY: the caller's contract.
-    unsafe { by_path(fd, buffers, 0, false, || real::readv(fd, list, count)) }
+    unsafe { by_path(fd, buffers, 0, false, None, || real::readv(fd, list, count)) }
 }
 
 /// # Safety
@@ -144,7 +144,7 @@ pub(crate) unsafe fn preadv2(
     };
     let wait = if flags & libc::RWF_NOWAIT != 0 { libc::MSG_DONTWAIT } else { 0 };
     // SAFETY: the caller's contract.
-    unsafe { by_path(fd, buffers, wait, false, || real::preadv2(fd, list, count, offset, flags)) }
+    unsafe { by_path(fd, buffers, wait, false, None, || real::preadv2(fd, list, count, offset, flags)) }
 }
 
 /// # Safety
@@ -199,20 +199,25 @@ pub(crate) unsafe fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> s
     };
     let by_kernel = core::cell::Cell::new(false);
     // SAFETY: the caller's contract.
+    let control = slot::find(fd).and_then(|socket| Control::of(&socket, unsafe { &*message }));
+    // SAFETY: the caller's contract.
     let result = unsafe {
-        by_path(fd, buffers, flags, false, || {
+        by_path(fd, buffers, flags, false, control.as_ref(), || {
             by_kernel.set(true);
             real::recvmsg(fd, message, flags)
         })
     };
     if result >= 0 && !by_kernel.get() {
-        // SAFETY: the caller's contract: the header is writable. TCP fills in neither address nor control.
+        // SAFETY: the caller's contract.
+        let answer = control.zip(slot::find(fd)).map(|(control, socket)| unsafe { control.answer(&socket) });
+        let (given, more) = answer.unwrap_or((0, 0));
+        // SAFETY: the caller's contract: the header is writable. TCP fills in no address.
         unsafe {
             if !(*message).msg_name.is_null() {
                 (*message).msg_namelen = 0;
             }
-            (*message).msg_controllen = 0;
-            (*message).msg_flags = flags & libc::MSG_CMSG_CLOEXEC;
+            (*message).msg_controllen = given;
+            (*message).msg_flags = flags & libc::MSG_CMSG_CLOEXEC | more;
         }
     }
     result

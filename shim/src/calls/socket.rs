@@ -180,6 +180,17 @@ pub(crate) unsafe fn getsockopt(
         unsafe { value.cast::<c_int>().write_unaligned(own) };
     }
     if result == 0
+        && (level, name) == (libc::SOL_SOCKET, libc::SO_PEEK_OFF)
+        && let Some(socket) = slot::find(fd).filter(Socket::is_live)
+        // SAFETY: the kernel has just written `*length` bytes there.
+        && unsafe { *length } as usize >= size_of::<c_int>()
+    {
+        let _guard = Guard::enter();
+        let offset = value.cast::<c_int>();
+        // SAFETY: as above.
+        unsafe { offset.write_unaligned(offset.read_unaligned() + rx::peek_offset_in_ring(&socket)) };
+    }
+    if result == 0
         && (level, name) == (libc::IPPROTO_TCP, libc::TCP_INFO)
         && let Some(socket) = slot::find(fd).filter(Socket::is_live)
     {
@@ -234,11 +245,10 @@ const KERNEL_ONLY: &[(c_int, c_int)] = &[
     (libc::SOL_SOCKET, libc::SO_ZEROCOPY),
     (libc::IPPROTO_TCP, libc::TCP_ULP),
     (libc::IPPROTO_TCP, libc::TCP_REPAIR),
-    (libc::IPPROTO_TCP, TCP_INQ),
+    (libc::IPPROTO_TCP, rx::TCP_INQ),
     (libc::IPPROTO_TCP, TCP_MD5SIG),
 ];
 /// linux/tcp.h.
-const TCP_INQ: c_int = 36;
 const TCP_MD5SIG: c_int = 14;
 
 /// # Safety
@@ -259,7 +269,10 @@ pub(crate) unsafe fn setsockopt(
         errno::kept(|| super::send::kernel_for_good(fd, Reason::Option));
     }
     // SAFETY: the caller's contract.
-    let result = unsafe { real::setsockopt(fd, level, name, value, length) };
+    let result = unsafe { set_option(&socket, level, name, value, length) };
+    if result == 0 && GIVE_CONTROL.contains(&(level, name)) {
+        socket.slot.controls.store(1, Relaxed);
+    }
     if result == 0 && level == libc::SOL_SOCKET {
         errno::kept(|| note_option(&socket, name));
     }
@@ -267,6 +280,39 @@ pub(crate) unsafe fn setsockopt(
         nagle::was_set(&socket);
     }
     result
+}
+
+/// Options after which the kernel gives control messages.
+const GIVE_CONTROL: &[(c_int, c_int)] = &[
+    (libc::SOL_SOCKET, libc::SO_TIMESTAMPING),
+    (libc::SOL_SOCKET, libc::SO_TIMESTAMP),
+    (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS),
+    (libc::IPPROTO_TCP, rx::TCP_INQ),
+];
+
+/// The kernel's setsockopt; of SO_PEEK_OFF it gets the part behind the ring's bytes.
+///
+/// # Safety
+/// setsockopt(2).
+unsafe fn set_option(
+    socket: &Socket,
+    level: c_int,
+    name: c_int,
+    value: *const c_void,
+    length: socklen_t,
+) -> c_int {
+    let is_offset = (level, name) == (libc::SOL_SOCKET, libc::SO_PEEK_OFF) && socket.is_live();
+    if is_offset && is_plausible(value) && length as usize >= size_of::<c_int>() {
+        let _guard = Guard::enter();
+        // SAFETY: the caller's contract.
+        let offset = unsafe { value.cast::<c_int>().read_unaligned() };
+        return rx::set_peek_offset(socket, offset, |offset| {
+            // SAFETY: a live value.
+            unsafe { real::setsockopt(socket.fd, level, name, (&raw const offset).cast(), length.min(4)) }
+        });
+    }
+    // SAFETY: the caller's contract.
+    unsafe { real::setsockopt(socket.fd, level, name, value, length) }
 }
 
 /// Remembers what the rings' code needs to know; as the kernel holds it now.

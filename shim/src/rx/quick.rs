@@ -36,7 +36,7 @@ pub(crate) unsafe fn quickly(socket: &Socket, buffer: *mut u8, length: usize, fl
         return Quick::No;
     }
     let held = socket.lock_receive();
-    let Some(channel) = socket.channel(&held) else { return Quick::No };
+    let Some(channel) = socket.plain_channel(&held) else { return Quick::No };
     // SAFETY: the caller's contract.
     match unsafe { take(socket, channel, buffer, length) } {
         Taken::Bytes(count) => {
@@ -109,7 +109,7 @@ unsafe fn spin_and_take(
         coalesce(socket);
     }
     let held = socket.lock_receive();
-    let Some(channel) = socket.channel(&held) else { return Quick::No };
+    let Some(channel) = socket.plain_channel(&held) else { return Quick::No };
     // SAFETY: the caller's contract.
     match unsafe { take(socket, channel, buffer, length) } {
         Taken::Bytes(count) => {

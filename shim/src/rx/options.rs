@@ -1,0 +1,131 @@
+//! Options under which the kernel tells a receiver more than bytes, while ring bytes are still to be read: SO_PEEK_OFF,
+//! and what comes as control messages (TCP_INQ, timestamps).
+//!
+//! Such an option takes the connection to the kernel for good, but what lies in the ring then is read first. A peek's
+//! offset is kept in two parts: the part inside the ring here, the rest in the kernel, which counts from its own
+//! first byte. Together they are what Linux would have (sk_peek_offset_fwd and _bwd in include/net/sock.h).
+
+use core::cell::Cell;
+use core::sync::atomic::Ordering::Relaxed;
+
+use driver::cards::Held;
+use driver::channel::Channel;
+use driver::switch::available;
+use driver::sys;
+use libc::{c_int, c_void, msghdr};
+
+use super::waiting_in_ring;
+use crate::slot::Socket;
+
+/// linux/tcp.h: the option, and the type of its control message.
+pub(crate) const TCP_INQ: c_int = 36;
+
+/// Room for control messages in the program's own message.
+pub(crate) struct Control {
+    at: *mut c_void,
+    length: usize,
+    /// `msg_controllen` and `msg_flags` as the kernel left them.
+    given: Cell<Option<(usize, c_int)>>,
+}
+
+impl Control {
+    /// The room in `message`, for a socket on which the kernel gives control messages.
+    pub(crate) fn of(socket: &Socket, message: &msghdr) -> Option<Self> {
+        let wanted = socket.is_live() && socket.slot.controls.load(Relaxed) != 0;
+        let (at, length) = (message.msg_control, message.msg_controllen);
+        wanted.then(|| Self { at, length, given: Cell::new(None) })
+    }
+
+    /// Offers the room to the kernel.
+    pub(super) fn offer(&self, message: &mut msghdr) {
+        (message.msg_control, message.msg_controllen) = (self.at, self.length);
+    }
+
+    /// The kernel has filled it.
+    pub(super) fn take(&self, message: &msghdr) {
+        self.given.set(Some((message.msg_controllen, message.msg_flags)));
+    }
+
+    /// What the program's message says afterwards: `msg_controllen` and the flags. Of ring bytes only TCP_INQ tells
+    /// anything: how many more can be read (put_cmsg in net/core/scm.c).
+    ///
+    /// # Safety
+    /// The room is writable.
+    pub(crate) unsafe fn answer(&self, socket: &Socket) -> (usize, c_int) {
+        if let Some(given) = self.given.get() {
+            return given;
+        }
+        let mut on: c_int = 0;
+        let asked = sys::getsockopt(socket.fd, libc::IPPROTO_TCP, TCP_INQ, &mut on);
+        if asked.is_err() || on == 0 {
+            return (0, 0);
+        }
+        let header = size_of::<libc::cmsghdr>();
+        if self.at.is_null() || self.length < header {
+            return (0, libc::MSG_CTRUNC);
+        }
+        let kernel = sys::ioctl_int(socket.fd, libc::FIONREAD).unwrap_or(0);
+        let left = waiting_in_ring(socket) as c_int + kernel;
+        let whole = header + size_of::<c_int>();
+        let length = whole.min(self.length);
+        // SAFETY: an all-zero header is a valid one; header and value stay inside the caller's room.
+        unsafe {
+            let mut message: libc::cmsghdr = core::mem::zeroed();
+            message.cmsg_len = length as _;
+            (message.cmsg_level, message.cmsg_type) = (libc::IPPROTO_TCP, TCP_INQ);
+            self.at.cast::<libc::cmsghdr>().write_unaligned(message);
+            let value = left.to_ne_bytes();
+            self.at.cast::<u8>().add(header).copy_from_nonoverlapping(value.as_ptr(), length - header);
+        }
+        let space = whole.next_multiple_of(size_of::<usize>());
+        (space.min(self.length), if length < whole { libc::MSG_CTRUNC } else { 0 })
+    }
+}
+
+/// Where in the ring a peek begins, counted from its first unread byte.
+pub(super) fn peek_from(socket: &Socket, _held: &Held) -> u64 {
+    u64::from(socket.slot.peek_offset.load(Relaxed).saturating_sub(1))
+}
+
+/// A peek gave so many bytes, those in the ring first; the kernel has counted its own.
+pub(super) fn peeked(socket: &Socket, count: usize) {
+    if socket.slot.peek_offset.load(Relaxed) != 0 {
+        let held = socket.lock_receive();
+        let waiting = socket.channel(&held).and_then(waiting_in).unwrap_or(0);
+        let now = (peek_from(socket, &held) + count as u64).min(waiting);
+        socket.slot.peek_offset.store(now as u32 + 1, Relaxed);
+    }
+}
+
+/// So many ring bytes are gone.
+pub(super) fn consumed(socket: &Socket, held: &Held, count: usize) {
+    if socket.slot.peek_offset.load(Relaxed) != 0 {
+        let now = peek_from(socket, held).saturating_sub(count as u64);
+        socket.slot.peek_offset.store(now as u32 + 1, Relaxed);
+    }
+}
+
+/// The program sets SO_PEEK_OFF; the direction is closed for good. `set` gives the kernel its part.
+pub(crate) fn set_peek_offset(socket: &Socket, offset: c_int, set: impl FnOnce(c_int) -> c_int) -> c_int {
+    let held = socket.lock_receive();
+    let waiting = socket.channel(&held).and_then(waiting_in).unwrap_or(0);
+    let in_ring = (offset.max(0) as u64).min(waiting) as c_int;
+    let result = set(offset - in_ring);
+    if result == 0 {
+        let noted = if offset < 0 { 0 } else { in_ring as u32 + 1 };
+        socket.slot.peek_offset.store(noted, Relaxed);
+    }
+    result
+}
+
+/// The part of SO_PEEK_OFF that the kernel does not know of.
+pub(crate) fn peek_offset_in_ring(socket: &Socket) -> c_int {
+    let held = socket.lock_receive();
+    peek_from(socket, &held) as c_int
+}
+
+/// Unread ring bytes; `None` if the peer cheats.
+pub(super) fn waiting_in(channel: &Channel) -> Option<u64> {
+    let incoming = channel.incoming();
+    available(incoming.word().position(), incoming.head(), channel.capacity() as u64).ok()
+}
