@@ -20,10 +20,12 @@ use crate::{close, epoll, family, jump, real, spin};
 
 mod options;
 mod quick;
+mod splice;
 
 pub(crate) use options::{Control, TCP_INQ, peek_offset_in_ring, set_peek_offset};
 use quick::spin_for_bytes;
 pub(crate) use quick::{Quick, quickly};
+pub(crate) use splice::{counted, ring_to_pipe};
 
 const AGAIN: Outcome = Outcome::Fail(Errno(libc::EAGAIN));
 /// A non-blocking reader that finds nothing looks at the kernel socket this often: a killed peer, urgent data.
@@ -265,7 +267,8 @@ impl Receive<'_> {
     fn take_from_kernel(&mut self, held: Held, channel: &Channel) -> Step {
         // SAFETY: the receive lock is held.
         let receiving = unsafe { self.socket.receiving(&held) };
-        if let Some(error) = receiving.stashed {
+        let drained = || sys::ioctl_int(self.socket.fd, libc::FIONREAD).is_ok_and(|bytes| bytes == 0);
+        if let Some(error) = receiving.stashed.filter(|_| drained()) {
             if self.buffers.done() == 0 {
                 receiving.stashed = None;
                 return Step::Return(Outcome::Fail(Errno(error)));
@@ -362,7 +365,11 @@ impl Receive<'_> {
     fn try_reopen(&self, held: &Held, channel: &Channel) {
         // SAFETY: the receive lock is held.
         let receiving = unsafe { self.socket.receiving(held) };
-        if receiving.ended || self.flags & MSG_PEEK != 0 || !self.may_open(channel) {
+        if receiving.ended
+            || receiving.stashed.is_some()
+            || self.flags & MSG_PEEK != 0
+            || !self.may_open(channel)
+        {
             return;
         }
         if self.socket.slot.low_water.load(Relaxed) > 1 || !channel.peer_committed() {
@@ -578,52 +585,20 @@ pub(crate) fn close_incoming(socket: &Socket, for_good: Option<Reason>) {
     }
 }
 
+/// The next call that finds nothing to read fails with this error: net/socket.c, do_recvmmsg.
+pub(crate) fn stash(socket: &Socket, error: c_int) {
+    let held = socket.lock_receive();
+    if let Some(channel) = socket.channel(&held) {
+        // SAFETY: the receive lock is held.
+        unsafe { socket.receiving(&held) }.stashed = Some(error);
+        channel.incoming().close();
+    }
+}
+
 /// The error that the kernel reported while ring bytes were unread; asked for once, as SO_ERROR is.
 pub(crate) fn take_stashed(socket: &Socket) -> Option<i32> {
     let held = socket.lock_receive();
     socket.channel(&held)?;
     // SAFETY: the receive lock is held.
     unsafe { socket.receiving(&held) }.stashed.take()
-}
-
-/// Writes ring bytes to a pipe, for splice; `None` when the ring is empty.
-pub(crate) fn ring_to_pipe(socket: &Socket, pipe: c_int, most: usize) -> Option<Outcome> {
-    family::check_owner(socket);
-    let held = socket.lock_receive();
-    let channel = *socket.channel(&held)?;
-    let incoming = channel.incoming();
-    let head = incoming.head();
-    let Ok(count) = available(incoming.word().position(), head, channel.capacity() as u64) else {
-        return Some(close::violation(socket, &channel));
-    };
-    let (at, length) = channel.incoming_ring().piece(head, (count as usize).min(most));
-    if length == 0 {
-        return None;
-    }
-    // SAFETY: `piece` lies inside the mapped ring; the kernel copies the bytes.
-    match unsafe { sys::write(pipe, at.cast(), length) } {
-        Ok(written) => {
-            incoming.set_head(head + written as u64);
-            options::consumed(socket, &held, written);
-            Some(Outcome::Value(written))
-        }
-        Err(error) => Some(Outcome::Fail(error)),
-    }
-}
-
-/// Runs a kernel call that takes bytes from the socket, and counts them. The direction is closed.
-pub(crate) fn counted(socket: &Socket, call: impl FnOnce() -> isize) -> isize {
-    let mut sleeper = {
-        let _held = socket.lock_receive();
-        Some(Sleeper::enter(socket))
-    };
-    close_incoming(socket, None);
-    let result = jump::holding(&mut || drop(sleeper.take()), || guard::outside(call));
-    let held = socket.lock_receive();
-    drop(sleeper);
-    if socket.channel(&held).is_some() && result > 0 {
-        // SAFETY: the receive lock is held.
-        unsafe { socket.receiving(&held) }.kread += result as u64;
-    }
-    result
 }

@@ -421,6 +421,19 @@ CASE(recvmmsg_error_later) {
     if (!server) { v[1].iov_base = a; wait_ev(fd, POLLRDHUP); C(recvmmsg(fd, m, 2, 0, NULL)); C(m[0].msg_len); C(m[1].msg_len); }
     step();
 }
+CASE(recvmmsg_error_for_the_next_receive) {
+    char a[4];
+    struct iovec v[2] = {{a, 4}, {(void *)-1, 4}};
+    struct mmsghdr m[2];
+    for (int i = 0; i < 2; i++) m[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &v[i], .msg_iovlen = 1}};
+    GIVEN("0123456789");
+    if (!server) { C(recvmmsg(fd, m, 2, 0, NULL)); v[1].iov_base = a; C(recvmmsg(fd, m, 2, 0, NULL)); C(recvmmsg(fd, m, 1, 0, NULL)); }
+    GIVEN("0123456789");
+    if (!server) { v[1].iov_base = (void *)-1; C(recvmmsg(fd, m, 2, 0, NULL)); C(recv(fd, buf, 100, 0)); C(recv(fd, buf, 100, 0)); C(recv(fd, buf, 100, MSG_DONTWAIT)); so_error(fd); }
+    step();
+    if (server) { put(fd, 100, 4); step(); }
+    else { get(fd, 100, 4); step(); }
+}
 CASE(eof_again_and_again) {
     GIVEN("last words");
     if (server) C(shutdown(fd, SHUT_WR));

@@ -232,11 +232,11 @@ pub(crate) unsafe fn recvmmsg(
     flags: c_int,
     timeout: *mut timespec,
 ) -> c_int {
-    let live = slot::find(fd).is_some_and(|socket| socket.is_live());
-    if !live || !is_plausible(messages) {
+    let socket = slot::find(fd).filter(slot::Socket::is_live);
+    let Some(socket) = socket.filter(|_| is_plausible(messages)) else {
         // SAFETY: the caller's contract.
         return unsafe { real::recvmmsg(fd, messages, count, flags, timeout) };
-    }
+    };
     let deadline = if timeout.is_null() {
         None
     } else {
@@ -250,6 +250,10 @@ pub(crate) unsafe fn recvmmsg(
                 .saturating_add(limit.tv_sec as u64 * 1_000_000_000 + limit.tv_nsec as u64),
         )
     };
+    // As the kernel does, whatever there is to read.
+    if let Some(error) = stashed(&socket) {
+        return crate::errno::fail(error);
+    }
     let mut done = 0;
     let mut each = flags & !libc::MSG_WAITFORONE;
     while done < count.min(1024) {
@@ -258,6 +262,7 @@ pub(crate) unsafe fn recvmmsg(
         // SAFETY: as above.
         let result = unsafe { recvmsg(fd, &raw mut entry.msg_hdr, each) };
         if result < 0 {
+            note_error(&socket, done);
             break;
         }
         entry.msg_len = result as c_uint;
@@ -278,4 +283,19 @@ pub(crate) unsafe fn recvmmsg(
         }
     }
     if done == 0 && count > 0 { -1 } else { done as c_int }
+}
+
+fn stashed(socket: &slot::Socket) -> Option<c_int> {
+    let _guard = Guard::enter();
+    rx::take_stashed(socket)
+}
+
+/// An error after the first messages is for the next call, or for SO_ERROR. That of an interruption is not: Linux
+/// keeps a number there that means nothing to programs.
+fn note_error(socket: &slot::Socket, done: c_uint) {
+    let error = crate::errno::get();
+    if done > 0 && error != libc::EAGAIN && error != libc::EINTR {
+        let _guard = Guard::enter();
+        rx::stash(socket, error);
+    }
 }
