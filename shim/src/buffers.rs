@@ -160,5 +160,8 @@ pub(crate) fn is_plausible<T>(pointer: *const T) -> bool {
     (65536..1 << 47).contains(&(pointer as usize))
 }
 
+/// The most that one call moves: MAX_RW_COUNT of linux/fs.h. recv and send shorten to it what is asked for.
+pub(crate) const MOST: usize = 0x7fff_f000;
+
 /// An empty vector entry.
 pub(crate) const NOTHING: iovec = iovec { iov_base: core::ptr::null_mut(), iov_len: 0 };

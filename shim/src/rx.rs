@@ -75,6 +75,10 @@ pub(crate) unsafe fn receive(
     if flags & (MSG_OOB | MSG_ERRQUEUE) != 0 {
         return Outcome::Kernel;
     }
+    if buffers.is_wild() {
+        // Before all else, and also where the element is empty: __import_iovec in lib/iov_iter.c.
+        return Outcome::Fail(Errno(libc::EFAULT));
+    }
     family::check_owner(socket);
     let mut call = Receive { socket, buffers, flags, waiting: 0, seen: 0, spun, control };
     {
@@ -216,7 +220,7 @@ impl Receive<'_> {
         if count == 0 {
             return Ok(tail);
         }
-        if self.buffers.is_wild() || self.buffers.is_faulty() && self.flags & MSG_TRUNC == 0 {
+        if self.buffers.is_faulty() && self.flags & MSG_TRUNC == 0 {
             return Err(Outcome::Fail(Errno(libc::EFAULT)));
         }
         if !peek {

@@ -6,6 +6,7 @@ use libc::{
     c_int, fd_set, pollfd, sigset_t,
 };
 
+use crate::buffers::is_plausible;
 use crate::poll::{Poll, concerns_us};
 use crate::{jump, real};
 
@@ -40,6 +41,9 @@ pub(crate) unsafe fn sets_of(
             unsafe { has(*set, fd) }
         })
     };
+    if sets.iter().any(|set| !set.is_null() && !is_plausible(*set)) {
+        return None;
+    }
     if count <= 0 || !concerns_us((0..count).filter(|fd| in_any(*fd))) {
         return None;
     }

@@ -95,6 +95,10 @@ pub(crate) unsafe fn quickly(socket: &Socket, buffer: *const u8, length: usize) 
 pub(crate) unsafe fn send(socket: &Socket, vector: &[iovec], flags: c_int) -> Outcome {
     // SAFETY: the caller's contract.
     let Some(buffers) = (unsafe { Buffers::new(vector) }) else { return Outcome::Kernel };
+    if buffers.is_wild() {
+        // As in `receive`.
+        return Outcome::Fail(Errno(libc::EFAULT));
+    }
     family::check_owner(socket);
     let mut call = Send { socket, buffers, flags };
     if flags & !PLAIN != 0 || call.buffers.total() == 0 || call.buffers.is_faulty() {

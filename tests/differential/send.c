@@ -60,6 +60,7 @@ CASE(send_faults) {
     if (server) {
         C(send(fd, NULL, 5, 0)); C(send(fd, (void *)-1, 5, 0)); C(write(fd, (void *)-1, 5)); C(write(fd, NULL, 5)); C(writev(fd, v, 2)); C(writev(fd, (void *)-1, 2)); C(sendmsg(fd, &m, 0)); C(sendmsg(fd, NULL, 0)); C(sendmsg(fd, (void *)-1, 0));
         C(sendto(fd, "x", 1, 0, (void *)-1, 16)); C(sendto(fd, "x", 1, 0, NULL, 5)); C(sendto(fd, "x", 1, 0, (void *)v, 1000));
+        delivered(fd);
     }
     step();
     if (!server) { long r = recv(fd, buf, 100, MSG_DONTWAIT); out("leaked %ld", r); if (r > 0) SHOW(buf, r); }

@@ -1,6 +1,6 @@
 //! read, recv and their kin on a followed socket.
 
-use crate::buffers::is_plausible;
+use crate::buffers::{MOST, is_plausible};
 use crate::guard::Guard;
 use crate::real::{self, types::*};
 use crate::rx::{self, Control, Quick};
@@ -150,6 +150,7 @@ pub(crate) unsafe fn preadv2(
 /// # Safety
 /// recv(2).
 pub(crate) unsafe fn recv(fd: c_int, buffer: *mut c_void, length: size_t, flags: c_int) -> ssize_t {
+    let length = length.min(MOST);
     // SAFETY: the caller's contract.
     unsafe { plain(fd, buffer, length, flags, || real::recv(fd, buffer, length, flags)) }
 }
@@ -164,18 +165,39 @@ pub(crate) unsafe fn recvfrom(
     address: *mut sockaddr,
     address_length: *mut socklen_t,
 ) -> ssize_t {
+    let length = length.min(MOST);
+    let by_kernel = core::cell::Cell::new(false);
     // SAFETY: the caller's contract.
     let result = unsafe {
         plain(fd, buffer, length, flags, || {
+            by_kernel.set(true);
             real::recvfrom(fd, buffer, length, flags, address, address_length)
         })
     };
-    // TCP gives no address: inet_recvmsg in net/ipv4/af_inet.c.
-    if result >= 0 && !address.is_null() && !address_length.is_null() && slot::find(fd).is_some() {
-        // SAFETY: the caller's contract: writable where not null.
-        unsafe { *address_length = 0 };
+    if result < 0 || address.is_null() || by_kernel.get() {
+        return result;
     }
-    result
+    // SAFETY: the caller's contract.
+    unsafe { no_address(address_length) }.map_or_else(|error| crate::errno::fail(error), |()| result)
+}
+
+/// TCP gives no address (inet_recvmsg in net/ipv4/af_inet.c); what was received is gone even if its length cannot be
+/// told (move_addr_to_user in net/socket.c).
+///
+/// # Safety
+/// The pointer is the caller's promise, unless it cannot be one.
+unsafe fn no_address(length: *mut socklen_t) -> Result<(), c_int> {
+    if !is_plausible(length) {
+        return Err(libc::EFAULT);
+    }
+    // SAFETY: the caller's contract.
+    unsafe {
+        if length.read_unaligned() as c_int <= -1 {
+            return Err(libc::EINVAL);
+        }
+        length.write_unaligned(0);
+    }
+    Ok(())
 }
 
 /// # Safety
@@ -233,7 +255,8 @@ pub(crate) unsafe fn recvmmsg(
     timeout: *mut timespec,
 ) -> c_int {
     let socket = slot::find(fd).filter(slot::Socket::is_live);
-    let Some(socket) = socket.filter(|_| is_plausible(messages)) else {
+    let legal = is_plausible(messages) && (timeout.is_null() || is_plausible(timeout));
+    let Some(socket) = socket.filter(|_| legal) else {
         // SAFETY: the caller's contract.
         return unsafe { real::recvmmsg(fd, messages, count, flags, timeout) };
     };

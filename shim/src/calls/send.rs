@@ -4,7 +4,7 @@ use driver::sys;
 use rows::reasons::Reason;
 
 use super::receive::vector;
-use crate::buffers::is_plausible;
+use crate::buffers::{MOST, is_plausible};
 use crate::guard::Guard;
 use crate::real::{self, types::*};
 use crate::slot;
@@ -96,6 +96,7 @@ pub(crate) unsafe fn pwritev2(
 /// # Safety
 /// send(2).
 pub(crate) unsafe fn send(fd: c_int, buffer: *const c_void, length: size_t, flags: c_int) -> ssize_t {
+    let length = length.min(MOST);
     // SAFETY: the caller's contract.
     unsafe { plain(fd, buffer, length, flags, || real::send(fd, buffer, length, flags)) }
 }
@@ -253,6 +254,8 @@ unsafe fn small_file(
     }
     let at = if offset.is_null() {
         sys::lseek(source, 0, libc::SEEK_CUR).ok()?
+    } else if !is_plausible(offset) {
+        return None;
     } else {
         // SAFETY: the caller's contract.
         unsafe { *offset }

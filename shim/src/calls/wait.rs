@@ -58,6 +58,11 @@ pub(super) unsafe fn nanoseconds(timeout: *const timespec) -> Result<Option<u64>
     Ok(Some((limit.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(limit.tv_nsec as u64)))
 }
 
+/// Whether a signal mask can be one: the kernel reads it before anything else.
+fn is_mask(mask: *const sigset_t) -> bool {
+    mask.is_null() || is_plausible(mask)
+}
+
 /// The caller's array, if it is one.
 ///
 /// # Safety
@@ -102,7 +107,7 @@ pub(crate) unsafe fn ppoll(
     // SAFETY: the caller's contract.
     let (list, limit) = unsafe { (entries(fds, count), nanoseconds(timeout)) };
     match (list, limit) {
-        (Some(list), Ok(limit)) if concerns_us(list.iter().map(|entry| entry.fd)) => {
+        (Some(list), Ok(limit)) if is_mask(mask) && concerns_us(list.iter().map(|entry| entry.fd)) => {
             let _guard = Guard::enter();
             // With a mask the signals that it lets in belong to the kernel's call: do not spin before it.
             let mut call = Poll::new(list, limit, config().spin_poll && mask.is_null(), !mask.is_null());
@@ -131,6 +136,9 @@ pub(crate) unsafe fn select(
         // SAFETY: the caller's contract.
         unsafe { real::select(count, read, write, except, timeout) }
     };
+    if !timeout.is_null() && !is_plausible(timeout) {
+        return call();
+    }
     // SAFETY: the caller's contract.
     let limit = if timeout.is_null() { None } else { Some(unsafe { *timeout }) };
     let legal = limit.is_none_or(|limit| limit.tv_sec >= 0 && (0..1_000_000).contains(&limit.tv_usec));
@@ -165,7 +173,7 @@ pub(crate) unsafe fn pselect(
 ) -> c_int {
     // SAFETY: the caller's contract.
     let (fds, limit) = unsafe { (sets_of(count, read, write, except), nanoseconds(timeout)) };
-    let (Some(fds), Ok(limit)) = (fds, limit) else {
+    let (Some(fds), Ok(limit), true) = (fds, limit, is_mask(mask)) else {
         // SAFETY: the caller's contract.
         return unsafe { real::pselect(count, read, write, except, timeout, mask) };
     };
@@ -270,7 +278,7 @@ pub(crate) unsafe fn epoll_pwait(
 ) -> c_int {
     // SAFETY: the caller's contract.
     match (epoll::find(fd), unsafe { room(events, count) }) {
-        (Some(set), Some(events)) => {
+        (Some(set), Some(events)) if is_mask(mask) => {
             let _guard = Guard::enter();
             let may_spin = config().spin_epoll && mask.is_null();
             let call = Waiting { fd, events, timeout_ns: milliseconds(timeout), may_spin };
@@ -303,7 +311,7 @@ pub(crate) unsafe fn epoll_pwait2(
 ) -> c_int {
     // SAFETY: the caller's contract.
     match (epoll::find(fd), unsafe { room(events, count) }, unsafe { nanoseconds(timeout) }) {
-        (Some(set), Some(events), Ok(timeout_ns)) => {
+        (Some(set), Some(events), Ok(timeout_ns)) if is_mask(mask) => {
             let _guard = Guard::enter();
             let call = Waiting { fd, events, timeout_ns, may_spin: config().spin_epoll && mask.is_null() };
             result(epoll::wait(set, call, |events, left| {
