@@ -279,6 +279,10 @@ impl Receive<'_> {
             }
             return Step::Return(self.so_far(AGAIN));
         }
+        if self.flags & MSG_PEEK != 0 && self.wants_all() {
+            // Each look would find the same bytes: the kernel alone waits for all of them, or the end.
+            return Step::Empty(held);
+        }
         if self.may_block() && self.buffers.done() == 0 && !self.worth_looking(channel, receiving.kread) {
             return Step::Empty(held);
         }
