@@ -140,6 +140,10 @@ pub mod flag {
     pub const BROKEN: u32 = 32;
     /// A listening socket.
     pub const LISTENER: u32 = 64;
+    /// It may be accelerated: the peer is on this host, and nothing forbids it.
+    pub const ELIGIBLE: u32 = 128;
+    /// It was counted at its end.
+    pub const COUNTED: u32 = 256;
 }
 
 const HOLDERS_MAX: usize = 6;
@@ -299,9 +303,11 @@ impl Table {
         }
     }
 
-    /// Counts a socket that could be accelerated, and one that was.
-    pub fn count_candidate(&self) {
-        self.header().candidates.fetch_add(1, Relaxed);
+    /// Counts a socket that could be accelerated: once, whichever of its holders finds out.
+    pub fn count_candidate(&self, card: &Card) {
+        if card.flags.fetch_or(flag::ELIGIBLE, SeqCst) & flag::ELIGIBLE == 0 {
+            self.header().candidates.fetch_add(1, Relaxed);
+        }
     }
 
     /// Counts an upgrade.
@@ -312,12 +318,6 @@ impl Table {
     /// Counts why a socket stays on the kernel.
     pub fn count_reason(&self, reason: u8) {
         self.header().reasons[usize::from(reason) % 64].fetch_add(1, Relaxed);
-    }
-
-    /// Candidates and upgrades so far.
-    #[must_use]
-    pub fn totals(&self) -> (u64, u64) {
-        (self.header().candidates.load(Relaxed), self.header().upgraded.load(Relaxed))
     }
 }
 
@@ -356,6 +356,13 @@ impl Card {
         } else {
             self.flags.fetch_and(!flag, SeqCst);
         }
+    }
+
+    /// Whether it has carried a message, either way, by ring or kernel.
+    #[must_use]
+    pub fn carried_any(&self) -> bool {
+        let all = self.counters.copy();
+        all.ring_sends + all.kernel_sends + all.ring_receives + all.kernel_receives > 0
     }
 
     /// A forked child now holds the description too.

@@ -5,10 +5,17 @@
 //! ask the kernel who is there: SO_PEERCRED for the process at the other end of the AF_UNIX connection,
 //! inet_diag for the owner and the cookie of the TCP socket at the other end of the TCP connection. Nothing
 //! is ever written into the TCP stream, so a stranger who squats a name gains nothing and harms nothing.
+//!
+//! Where both programs want rings from the first byte on, the connector need not wait for the acceptor: before
+//! it connects it leaves the memory in the [`Mailbox`] of the listener ([`invite`]), under its socket's cookie.
 
 use crate::channel::{Channel, VERSION};
 use crate::diag::{self, Endpoint};
 use crate::sys::{self, Errno, Fd};
+
+mod mailbox;
+
+pub use mailbox::{Address, Mailbox, invite};
 
 /// The identity of a TCP connection as one end sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +109,11 @@ const DOOR_BYTES: usize = 2 + 1 + 6 + 1 + 1 + 2 * 18;
 fn name(fd: i32, peer: bool) -> sys::Result<(u8, Endpoint)> {
     let mut buffer = [0u8; 32];
     let length = sys::socket_name(fd, peer, &mut buffer)?;
+    parse(&buffer, length)
+}
+
+/// Family and endpoint in the first `length` bytes of a `sockaddr`.
+fn parse(buffer: &[u8; 32], length: usize) -> sys::Result<(u8, Endpoint)> {
     let family = i32::from(u16::from_ne_bytes([buffer[0], buffer[1]]));
     let port = u16::from_be_bytes([buffer[2], buffer[3]]);
     let mut address = [0; 16];
@@ -190,11 +202,16 @@ pub fn offer(fd: i32, tuple: &Tuple, peers: Peers, ring_bytes: usize) -> Result<
         Err(error) => return Err(Refusal::Forbidden(error)),
     }
     check_peer(&visit, tuple, peers)?;
+    hand_over(fd, &visit, ring_bytes)
+}
+
+/// Sends new memory, and the cookie of our TCP socket, to whom we visit.
+fn hand_over(fd: i32, visit: &Fd, ring_bytes: usize) -> Result<Channel, Refusal> {
     let mut cookie = 0u64;
     sys::getsockopt(fd, libc::SOL_SOCKET, libc::SO_COOKIE, &mut cookie).map_err(Refusal::Forbidden)?;
     let (channel, memory) = Channel::create(ring_bytes).map_err(Refusal::Forbidden)?;
     let letter = Letter { version: VERSION, zero: 0, cookie };
-    if let Err(error) = send(&visit, &letter, &memory) {
+    if let Err(error) = send(visit, &letter, &memory) {
         // SAFETY: the handle has not been given to anybody.
         unsafe { channel.unmap() };
         return Err(Refusal::Forbidden(error));
@@ -211,27 +228,52 @@ fn check_peer(visit: &Fd, tuple: &Tuple, peers: Peers) -> Result<diag::Owner, Re
         Err(Errno(libc::ENOENT)) => return Err(Refusal::Elsewhere),
         Err(error) => return Err(Refusal::Forbidden(error)),
     };
-    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
-    sys::getsockopt(visit.raw(), libc::SOL_SOCKET, libc::SO_PEERCRED, &mut peer)
-        .map_err(Refusal::Forbidden)?;
+    let peer = credentials(visit)?;
     if peer.uid != owner.uid {
         return Err(Refusal::Stranger);
     }
     if peers == Peers::SameUser {
-        // Every stranger looks like the overflow user from inside a user namespace: never "the same".
-        if peer.uid != sys::geteuid() || peer.uid == overflow_uid() {
-            return Err(Refusal::User);
-        }
-        if peer.pid <= 0 || is_in_inner_namespace(peer.pid) {
-            return Err(Refusal::Container);
-        }
+        check_policy(&peer)?;
     }
     Ok(owner)
+}
+
+/// Who is at the other end of an AF_UNIX connection.
+fn credentials(visit: &Fd) -> Result<libc::ucred, Refusal> {
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    sys::getsockopt(visit.raw(), libc::SOL_SOCKET, libc::SO_PEERCRED, &mut peer)
+        .map_err(Refusal::Forbidden)?;
+    Ok(peer)
+}
+
+/// Whether it is a program of our own user in our own PID namespace.
+fn check_policy(peer: &libc::ucred) -> Result<(), Refusal> {
+    if peer.uid != sys::geteuid() || is_anybody(peer.uid) {
+        return Err(Refusal::User);
+    }
+    if peer.pid <= 0 || is_in_inner_namespace(peer.pid) {
+        return Err(Refusal::Container);
+    }
+    Ok(())
 }
 
 /// Finds the socket of `end`; an IPv4 connection may be held by an IPv6 socket.
 fn find(end: &Tuple) -> sys::Result<diag::Owner> {
     diag::owner_of(end.family, &end.local, &end.remote)
+}
+
+/// Whether the uid may be anybody's: from inside a user namespace every user that it does not map looks like the
+/// overflow user. Where all are mapped, that is a user like others (Debian's `nobody`).
+fn is_anybody(uid: u32) -> bool {
+    uid == overflow_uid() && !maps_everybody()
+}
+
+/// Whether this user namespace maps every user: one extent of `/proc/self/uid_map` with all ids but the last.
+fn maps_everybody() -> bool {
+    let mut text = [0u8; 64];
+    let extent = read_file(c"/proc/self/uid_map", &mut text);
+    let count = extent.and_then(|text| text.lines().next()?.split_whitespace().nth(2)?.parse().ok());
+    count == Some(u32::MAX)
 }
 
 /// `/proc/sys/kernel/overflowuid`: the uid shown for users that a user namespace does not map.

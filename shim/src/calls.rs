@@ -23,6 +23,8 @@ pub(crate) use crate::{
     stdio::*,
 };
 
+use core::sync::atomic::Ordering::Relaxed;
+
 use crate::guard::Guard;
 use crate::process::is_forbidden;
 use crate::slot::{self, Outcome, Socket};
@@ -49,6 +51,9 @@ fn by_path(
     loop {
         let Some(socket) = slot::find(fd) else { return call() };
         let guard = Guard::enter();
+        if socket.slot.invited.load(Relaxed) != 0 {
+            meet::attend(&socket);
+        }
         if socket.is_live() && is_forbidden() {
             let left = forbidden(&socket);
             drop(guard);

@@ -11,16 +11,20 @@ use libc::c_int;
 use rows::reasons::Reason;
 
 use crate::slot::{Outcome, Socket};
-use crate::{epoll, family, guard, meet, real, tx};
+use crate::{epoll, family, guard, meet, real, statistics, tx};
 
 /// The last descriptor of this process is going. `closing`: the program closes it now; otherwise the number
 /// was reused behind our back and nothing may be done to what it names today.
 pub(crate) fn last_descriptor(socket: &Socket, closing: bool) {
     epoll::leave_all(socket);
+    meet::close_mailbox(socket);
     {
         let both = socket.lock_both();
         if socket.is_current() {
             meet::abandon(socket, &both);
+            if socket.slot.owner() == family::pid() || socket.card.is_sole_holder(family::pid()) {
+                statistics::count(socket, socket.parts(&both).channel.as_ref());
+            }
             if let Some(channel) = socket.parts(&both).channel.as_ref().filter(|_| socket.is_live()) {
                 let sole = socket.card.is_sole_holder(family::pid());
                 close_rings(socket, channel, closing, sole, socket.parts(&both).sending.sent_again);
@@ -59,6 +63,7 @@ pub(crate) fn before_exit(socket: &Socket) {
         return;
     }
     meet::abandon(socket, &both);
+    statistics::count(socket, socket.parts(&both).channel.as_ref());
     if !socket.is_live() {
         return;
     }

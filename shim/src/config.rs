@@ -82,6 +82,12 @@ impl Config {
             |set: &Option<PortSet>| set.as_ref().is_some_and(|set| set.contains(one) || set.contains(other));
         holds(&self.ports) && !holds(&self.ports_exclude)
     }
+
+    /// The same when only the remote port is known yet: whatever the local one will be.
+    #[must_use]
+    pub(crate) fn carries_to(&self, remote: u16) -> bool {
+        self.carries(remote, remote) && self.ports_exclude.as_ref().is_some_and(PortSet::is_empty)
+    }
 }
 
 struct Shared(UnsafeCell<Config>);

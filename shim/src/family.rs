@@ -192,12 +192,14 @@ pub(crate) fn fork_prepare() {
         meet::drop_all_pending();
         epoll::lock_all();
         unread::lock_for_fork();
+        meet::lock_for_fork();
     }
 }
 
 /// After fork, in the parent.
 pub(crate) fn fork_parent() {
     if STARTED.load(Acquire) == YES {
+        meet::unlock_after_fork();
         unread::unlock_after_fork();
         epoll::unlock_all();
     }
@@ -227,6 +229,8 @@ pub(crate) fn fork_child() {
     if STARTED.load(Acquire) != YES {
         return;
     }
+    meet::unlock_after_fork();
+    meet::leave_to_parent();
     unread::unlock_after_fork();
     epoll::unlock_all();
     let pid = sys::getpid() as u32;
@@ -273,7 +277,6 @@ pub(crate) fn exiting() {
         return;
     }
     let _guard = guard::Guard::enter();
-    statistics::write();
     fdtable::for_each(|fd, entry| {
         let Entry::Socket(name) = entry else { return };
         let socket = slot::by_name(fd, name);
@@ -281,4 +284,5 @@ pub(crate) fn exiting() {
             close::before_exit(&socket);
         }
     });
+    statistics::write();
 }

@@ -2,7 +2,7 @@
 //!
 //! No thread of ours: every step rides on a call that the program makes anyway, and none blocks. The acceptor
 //! opens a door (a listening name made of the tuple), the connector tries it now and then; see
-//! [`driver::meeting`]. Both then *commit*: under both locks, with no call of this process inside the kernel,
+//! [`driver::meeting`]. With `ACCEL_LOCAL_AFTER=0` they meet earlier where they can ([`early`]). Both then *commit*: under both locks, with no call of this process inside the kernel,
 //! the byte counts become the kernel's own, and from there on each byte is counted.
 
 use core::sync::atomic::{
@@ -22,6 +22,13 @@ use crate::config::config;
 use crate::fdtable::{self, Entry};
 use crate::slot::{Both, Socket, State};
 use crate::{family, slot};
+
+mod early;
+
+pub(crate) use early::{
+    attend, close_mailbox, greet, invite, join, leave_to_parent, lock_for_fork, open_mailbox,
+    unlock_after_fork,
+};
 
 /// Doors and offers that may be pending in one process.
 const PENDING_MAX: usize = 64;
@@ -54,6 +61,8 @@ enum Stage {
     Waiting(Door),
     /// Connector: memory was sent, and waits to be accepted.
     Offered(Channel),
+    /// Acceptor: the connector left this memory before it connected.
+    Invited(Channel),
 }
 
 /// Sockets with something pending (card index plus one), for fork to find.
@@ -159,6 +168,10 @@ fn advance(socket: &Socket, both: &Both, messages: u32) -> Result<(), Reason> {
             Err(Refusal::Forbidden(error)) if is_passing(error) => lose_patience(socket, meeting, messages),
             Err(refusal) => Err(reason_of(refusal)),
         },
+        Stage::Invited(channel) => {
+            let channel = *channel;
+            follow_invitation(socket, both, meeting, channel, messages)
+        }
         Stage::Offered(channel) if !channel.peer_committed() => {
             let channel = *channel;
             if is_over(meeting, messages) { Err(withdraw(&channel)) } else { Ok(()) }
@@ -176,6 +189,41 @@ fn advance(socket: &Socket, both: &Both, messages: u32) -> Result<(), Reason> {
             }
         }
     }
+}
+
+/// The connector has rings already: so have we, unless it took them back, or is gone.
+fn follow_invitation(
+    socket: &Socket,
+    both: &Both,
+    meeting: &mut Meeting,
+    channel: Channel,
+    messages: u32,
+) -> Result<(), Reason> {
+    let gone = channel.incoming().word().is_revoked() && channel.outgoing().word().is_revoked();
+    let forbidden = if family::is_inert() { Err(Reason::SwitchedOff) } else { check_options(socket) };
+    if !gone && forbidden.is_ok() && !socket.card.is_sole_holder(family::pid()) {
+        // The one who goes on with it (a child, after its parent's close) takes it.
+        back_off(meeting, messages);
+        return if meeting.tries > 12 { Err(Reason::Shared) } else { Ok(()) };
+    }
+    meeting.stage = Stage::Idle;
+    if gone || forbidden.is_err() || !channel.accept() {
+        meeting.return_memory();
+        discard(channel);
+        return if gone { Err(Reason::Finished) } else { forbidden };
+    }
+    family::table().count_candidate(socket.card);
+    let committed = commit(socket, both, channel);
+    if !committed {
+        discard(channel);
+    }
+    finish(socket, both, committed)
+}
+
+/// Unmaps memory that was never, or is no longer, in use here: the caller holds the only handle.
+fn discard(channel: Channel) {
+    // SAFETY: no other copy of the handle is in use.
+    unsafe { channel.unmap() };
 }
 
 /// Takes an offer back. An acceptor who took it and did not commit (he could not, or is still about to) stays on
@@ -218,16 +266,8 @@ fn prepare(socket: &Socket) -> Result<Option<Meeting>, Reason> {
         Err(error) if is_passing(error) => return Ok(None),
         Err(_) => return Err(Reason::Forbidden),
     }
-    family::table().count_candidate();
-    Ok(Some(Meeting {
-        tuple,
-        stage: Stage::Idle,
-        next: 0,
-        tries: 0,
-        since_ns: 0,
-        since_messages: 0,
-        reserved: 0,
-    }))
+    family::table().count_candidate(socket.card);
+    Ok(Some(Meeting::new(tuple, Stage::Idle)))
 }
 
 /// Options that only the kernel can honour, also those inherited from a listener; and the blocking mode as it
@@ -360,6 +400,8 @@ fn lose_patience(socket: &Socket, meeting: &mut Meeting, messages: u32) -> Resul
 fn drop_stage(socket: &Socket, meeting: &mut Meeting) {
     match core::mem::replace(&mut meeting.stage, Stage::Idle) {
         Stage::Idle => return,
+        // Not withdrawn: after a fork another process may hold the same letter, and follow it.
+        Stage::Invited(channel) => discard(channel),
         Stage::Waiting(door) => {
             fdtable::take(door.number());
             drop(door);
@@ -375,6 +417,10 @@ fn drop_stage(socket: &Socket, meeting: &mut Meeting) {
 }
 
 impl Meeting {
+    const fn new(tuple: Tuple, stage: Stage) -> Self {
+        Self { tuple, stage, next: 0, tries: 0, since_ns: 0, since_messages: 0, reserved: 0 }
+    }
+
     /// Takes memory for such rings from the allowance, instead of what was taken before.
     fn reserve(&mut self, ring_bytes: usize) -> bool {
         if self.reserved == ring_bytes {
@@ -441,10 +487,11 @@ fn kernel_counts(socket: &Socket) -> Option<(u64, u64)> {
         if TcpCounts::of(socket.fd)? != before {
             continue;
         }
-        // The acknowledged SYN of an active open counts as a byte (tcp_ack in net/ipv4/tcp_input.c).
+        // The acknowledged SYN of an active open counts as a byte (tcp_ack in net/ipv4/tcp_input.c), and so does
+        // a FIN that was received (tcp_data_queue), which SIOCINQ leaves out.
         let syn = u64::from(socket.side() == Side::Connector);
         let sent = (before.acked + queued_out).checked_sub(syn)?;
-        return Some((before.received.checked_sub(queued_in)?, sent));
+        return Some((before.received.checked_sub(queued_in + before.fin)?, sent));
     }
     None
 }
@@ -453,15 +500,24 @@ fn kernel_counts(socket: &Socket) -> Option<(u64, u64)> {
 struct TcpCounts {
     acked: u64,
     received: u64,
+    fin: u64,
 }
 
+/// States of a connection that may still send (net/tcp_states.h).
+const ESTABLISHED: u8 = 1;
+const CLOSE_WAIT: u8 = 8;
+
 impl TcpCounts {
-    /// `tcpi_bytes_acked` and `tcpi_bytes_received` of an ESTABLISHED socket (linux/tcp.h).
+    /// `tcpi_bytes_acked` and `tcpi_bytes_received` of a socket that may still send (linux/tcp.h).
     fn of(fd: c_int) -> Option<Self> {
         let mut info = [0u64; 17];
         let length = sys::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info).ok()?;
-        let established = info[0].to_ne_bytes()[0] == 1;
-        (length >= size_of_val(&info) && established).then(|| Self { acked: info[15], received: info[16] })
+        let fin = match info[0].to_ne_bytes()[0] {
+            ESTABLISHED => 0,
+            CLOSE_WAIT => 1,
+            _ => return None,
+        };
+        (length >= size_of_val(&info)).then(|| Self { acked: info[15], received: info[16], fin })
     }
 }
 
@@ -510,6 +566,7 @@ pub(crate) fn drop_all_pending() {
 
 /// The program takes the number of a descriptor of ours: what waited on it ends, and nothing is closed.
 pub(crate) fn lose_descriptor(fd: c_int) {
+    early::lose_descriptor(fd);
     for entry in &PENDING {
         let Some(index) = entry.load(SeqCst).checked_sub(1) else { continue };
         let socket = slot::by_index(index);

@@ -16,7 +16,7 @@ use rows::reasons::Reason;
 use crate::buffers::{Buffers, NOTHING};
 use crate::guard::{self, Interrupt};
 use crate::slot::{Outcome, Socket};
-use crate::{close, epoll, family, jump, real, spin};
+use crate::{close, epoll, family, jump, meet, real, spin};
 
 mod options;
 mod quick;
@@ -382,6 +382,9 @@ impl Receive<'_> {
         }
         if self.socket.slot.low_water.load(Relaxed) > 1 || !channel.peer_committed() {
             return;
+        }
+        if self.socket.slot.invited.load(Relaxed) != 0 {
+            meet::join(self.socket);
         }
         if epoll::reopen(self.socket, channel, receiving.kread) {
             bump(&self.socket.card.counters.opened, 1);

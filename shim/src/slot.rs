@@ -95,6 +95,8 @@ pub(crate) struct Slot {
     pub(crate) sends_seen: AtomicU64,
     /// It is on the list of [`crate::unread`].
     pub(crate) listed: AtomicU8,
+    /// Its memory lies in a listener's mailbox, and the acceptor has not been seen ([`crate::meet::attend`]).
+    pub(crate) invited: AtomicU8,
     /// The program's own TCP_NODELAY (bit 0) while the kernel's is always on (bit 1).
     pub(crate) nodelay: AtomicU8,
     /// SO_PEEK_OFF as far as it lies in the ring, plus one; 0 when it is not set. Under the receive lock.
@@ -251,6 +253,7 @@ impl Slot {
         self.controls.store(0, Relaxed);
         self.nodelay.store(0, Relaxed);
         self.sends_seen.store(0, Relaxed);
+        self.invited.store(0, Relaxed);
         self.listed.store(0, Relaxed);
         self.crowded_sets.store(0, Relaxed);
         for set in &self.sets {
@@ -287,6 +290,11 @@ impl Slot {
     #[inline]
     pub(crate) fn owner(&self) -> u32 {
         self.owner.load(Relaxed)
+    }
+
+    /// Whether no thread waits on it without a lock.
+    pub(crate) fn is_unpinned(&self) -> bool {
+        self.pins.load(SeqCst) == 0
     }
 
     /// From now on the rings belong to this process (which makes them, or has revoked them).

@@ -2,6 +2,13 @@
 //!
 //! Written at the end of the process to the file named by `ACCEL_STATS_FILE`, one `write` per line:
 //! `pid program candidates upgraded`.
+//!
+//! A *candidate* is an end of a TCP connection that this process used, of which inet_diag knew the other end
+//! in this network namespace, which neither the options of accel nor those of the socket forbid, and which has
+//! carried at least one message (a send or receive call of this end that moved bytes). Whether the program at the
+//! other end runs under accel is not asked: one that does not makes the share smaller. An *upgraded* one is a
+//! candidate both of whose ends agreed to use rings. Each is counted once, at its end, also where several processes
+//! of a family hold it; what a killed process held open is counted nowhere.
 
 use core::sync::atomic::{
     AtomicBool, AtomicU64,
@@ -9,21 +16,36 @@ use core::sync::atomic::{
 };
 use std::io::Write;
 
+use driver::cards::flag;
+use driver::channel::Channel;
 use driver::sys;
 
 use crate::config::config;
 use crate::family;
+use crate::slot::Socket;
 
 static WRITTEN: AtomicBool = AtomicBool::new(false);
-/// What the family had counted before this process began.
-static BEFORE: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
+static CANDIDATES: AtomicU64 = AtomicU64::new(0);
+static UPGRADED: AtomicU64 = AtomicU64::new(0);
 
 /// A child counts from its own beginning.
 pub(crate) fn after_fork() {
-    let (candidates, upgraded) = family::table().totals();
-    BEFORE[0].store(candidates, Relaxed);
-    BEFORE[1].store(upgraded, Relaxed);
+    CANDIDATES.store(0, Relaxed);
+    UPGRADED.store(0, Relaxed);
     WRITTEN.store(false, Relaxed);
+}
+
+/// The process is done with a socket; its channel, if it ever had one.
+pub(crate) fn count(socket: &Socket, channel: Option<&Channel>) {
+    let card = socket.card;
+    let counts = card.has(flag::ELIGIBLE) && card.carried_any();
+    if !counts || card.flags.fetch_or(flag::COUNTED, SeqCst) & flag::COUNTED != 0 {
+        return;
+    }
+    CANDIDATES.fetch_add(1, Relaxed);
+    if channel.is_some_and(Channel::peer_committed) {
+        UPGRADED.fetch_add(1, Relaxed);
+    }
 }
 
 /// Appends the line, once.
@@ -32,9 +54,7 @@ pub(crate) fn write() {
     if WRITTEN.swap(true, SeqCst) {
         return;
     }
-    let (candidates, upgraded) = family::table().totals();
-    let candidates = candidates.saturating_sub(BEFORE[0].load(Relaxed));
-    let upgraded = upgraded.saturating_sub(BEFORE[1].load(Relaxed));
+    let (candidates, upgraded) = (CANDIDATES.load(Relaxed), UPGRADED.load(Relaxed));
     let mut program = [0u8; 32];
     let mut line = [0u8; 128];
     let mut rest = &mut line[..];

@@ -189,8 +189,12 @@ impl Send<'_> {
             return false;
         }
         sending.kernel_streak = 0;
-        // A reader that has read everything and did not open will not: it means to sleep.
-        if outgoing.kernel_read() == outgoing.kernel_sent() || config().spin == Spin::Never {
+        // A reader that has read everything and did not open will not: it means to sleep. One that has not come
+        // cannot.
+        if !channel.peer_committed()
+            || outgoing.kernel_read() == outgoing.kernel_sent()
+            || config().spin == Spin::Never
+        {
             return false;
         }
         let mut read = outgoing.kernel_read();
@@ -285,12 +289,11 @@ impl Send<'_> {
             let count = self.buffers.rest(&mut room);
             let announced: u64 = room[..count].iter().map(|buffer| buffer.iov_len as u64).sum();
             let result = self.kernel_send(channel, &mut room, count, announced);
-            if first {
-                bump(&self.socket.card.counters.kernel_sends, 1);
-                first = false;
-            }
             match result {
                 Ok(sent) => {
+                    if core::mem::take(&mut first) {
+                        bump(&self.socket.card.counters.kernel_sends, 1);
+                    }
                     self.buffers.advance(sent);
                     let more = self.buffers.left() > 0 && sent as u64 == announced && sent > 0;
                     if !more {

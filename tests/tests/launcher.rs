@@ -463,7 +463,7 @@ fn explain_and_stat_show_what_a_process_publishes() {
     local.describe(client.as_raw_fd(), Path::Local, 0);
     plain.describe(server.as_raw_fd(), Path::Kernel, rows::reasons::Reason::PeerPlain as u8);
     bump(&local.counters.ring_sends, 41);
-    table.count_candidate();
+    table.count_candidate(local);
     table.count_upgraded();
     let pid = std::process::id().to_string();
 

@@ -46,7 +46,7 @@ use Kind::{Bool, Choice, Number, Ports, Text};
 options! {
     Accel "ACCEL" Bool, "on", "EF_TCP", "off: every call goes straight to libc, as if accel were not loaded.";
     Local "ACCEL_LOCAL" Bool, "on", "EF_TCP_CLIENT_LOOPBACK", "Carry TCP connections between programs of this host through shared memory.";
-    LocalAfter "ACCEL_LOCAL_AFTER" Number { min: 0, max: 1_000_000, unit: "messages" }, "4", "", "A connection is upgraded after it has carried this many messages; 0 upgrades at its first call.";
+    LocalAfter "ACCEL_LOCAL_AFTER" Number { min: 0, max: 1_000_000, unit: "messages" }, "4", "", "A connection is upgraded after it has carried this many messages; 0 upgrades at its first call; where both ends say so, even one that is over after a message.";
     LocalRing "ACCEL_LOCAL_RING" Number { min: 16 << 10, max: 16 << 20, unit: "bytes" }, "256K", "EF_TCP_SNDBUF", "Size of the ring of one direction of a connection; rounded up to a power of two. The connecting side decides.";
     LocalMemory "ACCEL_LOCAL_MEMORY" Number { min: 0, max: 1 << 40, unit: "bytes" }, "1G", "EF_MAX_PACKETS", "Most memory that a program may hold in rings; further connections stay on the kernel.";
     LocalPeers "ACCEL_LOCAL_PEERS" Choice(&["same-user", "any"]), "same-user", "EF_SHARE_WITH", "Whose programs may share memory with this one; `any` must be set on both sides.";
@@ -101,6 +101,12 @@ impl PortSet {
     #[must_use]
     pub fn contains(&self, port: u16) -> bool {
         self.ranges[..self.count].iter().any(|&(low, high)| low <= port && port <= high)
+    }
+
+    /// Whether it holds no port.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
     }
 
     fn parse(text: &str) -> Option<Self> {

@@ -178,7 +178,7 @@ pub(crate) unsafe fn recvfrom(
         return result;
     }
     // SAFETY: the caller's contract.
-    unsafe { no_address(address_length) }.map_or_else(|error| crate::errno::fail(error), |()| result)
+    unsafe { no_address(address_length) }.map_or_else(crate::errno::fail, |()| result)
 }
 
 /// TCP gives no address (inet_recvmsg in net/ipv4/af_inet.c); what was received is gone even if its length cannot be

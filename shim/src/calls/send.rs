@@ -121,6 +121,7 @@ pub(crate) unsafe fn sendto(
     if !legal {
         let socket = slot::find(fd).filter(slot::Socket::is_live);
         let _guard = Guard::enter();
+        let _pin = socket.map(|socket| socket.pin());
         if let Some(channel) = socket.and_then(|socket| tx::to_kernel(&socket)) {
             return tx::announced(&channel, length as u64, call);
         }
@@ -151,7 +152,9 @@ pub(crate) unsafe fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) ->
     // SAFETY: the caller's contract.
     if unsafe { (*message).msg_controllen } != 0 {
         // Control messages (SO_TIMESTAMPING, zero copy) are the kernel's.
-        if let Some(channel) = slot::find(fd).and_then(|socket| tx::to_kernel(&socket)) {
+        let socket = slot::find(fd).filter(slot::Socket::is_live);
+        let _pin = socket.map(|socket| socket.pin());
+        if let Some(channel) = socket.and_then(|socket| tx::to_kernel(&socket)) {
             let bytes = buffers.iter().map(|buffer| buffer.iov_len as u64).sum();
             return tx::announced(&channel, bytes, call);
         }
@@ -224,6 +227,7 @@ pub(crate) unsafe fn sendfile(fd: c_int, source: c_int, offset: *mut off_t, coun
         if let Some(result) = unsafe { small_file(&socket, source, offset, count) } {
             return result;
         }
+        let _pin = socket.pin();
         if let Some(channel) = tx::to_kernel(&socket) {
             return tx::announced(&channel, count.min(0x7fff_f000) as u64, call);
         }
@@ -292,6 +296,7 @@ pub(crate) unsafe fn splice(
     };
     if let Some(socket) = slot::find(target).filter(slot::Socket::is_live) {
         let _guard = Guard::enter();
+        let _pin = socket.pin();
         return match tx::to_kernel(&socket) {
             Some(channel) => tx::announced(&channel, length as u64, call),
             None => call(),

@@ -3,17 +3,19 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use driver::cards::{Path, flag};
+use driver::meeting::Address;
 use driver::sys::{self, Errno};
 use rows::reasons::Reason;
 
 use crate::buffers::is_plausible;
+use crate::config::config;
 use crate::errno;
 use crate::fdtable::{self, Entry};
 use crate::guard::Guard;
 use crate::process::in_vfork_child;
 use crate::real::{self, types::*};
 use crate::slot::{self, Socket};
-use crate::{close, family, nagle, rx};
+use crate::{close, family, meet, nagle, rx};
 
 /// # Safety
 /// socket(2).
@@ -46,8 +48,28 @@ pub(crate) unsafe fn connect(fd: c_int, address: *const sockaddr, length: sockle
         let _guard = Guard::enter();
         close::disconnect(&socket);
     }
+    if config().local_after == 0 && !unspecific && !in_vfork_child() {
+        // SAFETY: the caller's contract.
+        errno::kept(|| unsafe { invite(fd, address, length) });
+    }
     // SAFETY: the caller's contract.
     unsafe { real::connect(fd, address, length) }
+}
+
+/// Leaves memory for the listener, before the kernel connects.
+///
+/// # Safety
+/// The address is the caller's promise for `length` bytes.
+unsafe fn invite(fd: c_int, address: *const sockaddr, length: socklen_t) {
+    let mut bytes = [0u8; 32];
+    let length = (length as usize).min(size_of::<libc::sockaddr_in6>());
+    let Some(socket) = slot::find(fd).filter(|_| is_plausible(address)) else { return };
+    // SAFETY: the caller's contract; the copy is no longer than either side.
+    unsafe { core::ptr::copy_nonoverlapping(address.cast::<u8>(), bytes.as_mut_ptr(), length) };
+    let _guard = Guard::enter();
+    if let Ok(remote) = Address::parse(&bytes, length) {
+        meet::invite(&socket, remote);
+    }
 }
 
 /// # Safety
@@ -58,8 +80,14 @@ pub(crate) unsafe fn listen(fd: c_int, backlog: c_int) -> c_int {
     if result == 0
         && let Some(socket) = slot::find(fd)
     {
+        let _guard = Guard::enter();
+        if socket.is_live() {
+            // It invited somebody whom it did not reach, and turns to listening.
+            close::to_kernel_for_good(&socket, Reason::Finished);
+        }
         socket.card.describe(fd, Path::Listener, Reason::None as u8);
         socket.card.set(flag::LISTENER, true);
+        errno::kept(|| meet::open_mailbox(&socket));
     }
     result
 }
@@ -91,6 +119,11 @@ fn accepted(listener: c_int, fd: c_int, flags: c_int) -> c_int {
         let _guard = Guard::enter();
         if is_tcp_listener(listener) {
             slot::follow(fd, flags & libc::SOCK_NONBLOCK != 0, true);
+            if config().local_after == 0
+                && let (Some(listener), Some(socket)) = (slot::find(listener), slot::find(fd))
+            {
+                meet::greet(&listener, &socket);
+            }
         } else if fdtable::is_known(fd) {
             fdtable::forget_number(fd);
         }

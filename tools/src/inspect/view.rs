@@ -222,7 +222,7 @@ pub(crate) mod tests {
         let card = cards.card(cards.take(std::process::id()).unwrap());
         card.describe(client.as_raw_fd(), Path::Local, Reason::None as u8);
         bump(&card.counters.ring_sends, 3);
-        cards.count_candidate();
+        cards.count_candidate(card);
         let pid = i32::try_from(std::process::id()).unwrap();
         let reading = read(pid, &mut Tables::default()).unwrap();
         let row = reading.rows.iter().find(|row| row.fd == client.as_raw_fd()).unwrap();
