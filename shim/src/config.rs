@@ -43,6 +43,8 @@ pub(crate) struct Config {
     pub spin_poll: bool,
     pub spin_select: bool,
     pub keep_env: bool,
+    /// `ACCEL_IO_URING=refuse`.
+    pub refuses_io_uring: bool,
     pub log: Level,
     pub log_file: Option<&'static CStr>,
     pub stats_file: Option<&'static CStr>,
@@ -68,6 +70,7 @@ impl Config {
         spin_poll: false,
         spin_select: false,
         keep_env: false,
+        refuses_io_uring: false,
         log: Level::Off,
         log_file: None,
         stats_file: None,
@@ -188,6 +191,7 @@ fn read<'a>(environment: impl Iterator<Item = &'a CStr>, complaints: &mut Vec<St
         spin_poll: on(Id::SpinPoll),
         spin_select: on(Id::SpinSelect),
         keep_env: on(Id::KeepEnv),
+        refuses_io_uring: choice(Id::IoUring) == 1,
         log: [Level::Off, Level::Warn, Level::Info, Level::Debug][choice(Id::Log)],
         log_file: path(text(Id::LogFile)),
         stats_file: path(text(Id::StatsFile)),
@@ -220,6 +224,7 @@ mod tests {
     fn an_empty_environment_gives_the_defaults() {
         let (config, complaints) = read_from(&[c"PATH=/bin", c"ACCELERATOR=x"]);
         assert!(config.accel && config.local && config.keep_env && complaints.is_empty());
+        assert!(!config.refuses_io_uring);
         assert_eq!((config.local_after, config.local_ring, config.spin), (4, 256 << 10, Spin::Adapt));
         assert_eq!((config.log, config.log_file), (Level::Warn, None));
     }

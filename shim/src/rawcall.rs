@@ -4,6 +4,7 @@
 //! arguments and libc's put right. Every other number is a jump to libc. `rt_sigaction` passes: who calls it by
 //! number reads and writes the kernel's own handlers, accel's wrapper among them, and that works.
 
+use crate::config::config;
 use crate::log::Once;
 use crate::real::{self, types::*};
 use crate::{calls, errno, fdtable, process};
@@ -210,6 +211,7 @@ unsafe fn by_number(
             return Some(process::fork_by(|| unsafe { real::syscall(number, a, b, c, d, e, f) }));
         }
 
+        libc::SYS_io_uring_setup if config().refuses_io_uring => return Some(errno::fail(libc::ENOSYS)),
         libc::SYS_io_uring_setup => {
             // SAFETY: the caller's contract.
             let ring = given_out(unsafe { real::syscall(number, a, b, c, d, e, f) });

@@ -333,6 +333,22 @@ SOLO(io_uring) { /* what a ring would read and write comes past libc: the kernel
     printf("io_uring: set up; every byte by the kernel\n");
 }
 
+SOLO(io_uring_refused) { /* as where the kernel lacks it: what has rings keeps them, and more is upgraded */
+    int c, s, c2, s2;
+    char params[256] = {0};
+    pair(&c, &s);
+    if (accel()) {
+        CHECK(syscall(SYS_io_uring_setup, 4, params) == -1 && errno == ENOSYS, "io_uring_setup is not refused");
+        CHECK(syscall(SYS_io_uring_setup, 0, NULL) == -1 && errno == ENOSYS, "io_uring_setup is not refused");
+    }
+    put_ring(c, 100, 1, 0);
+    get(s, 100, 1, 0);
+    pair(&c2, &s2);
+    put_ring(c2, 100, 1, 0);
+    get(s2, 100, 1, 0);
+    printf("io_uring_refused: connections are upgraded as ever\n");
+}
+
 /* ---- limits ---- */
 static void talk(int c, int s, int n) { for (int i = 0; i < n; i++) { put(c, 100, 1, i * 100); get(s, 100, 1, i * 100); put(s, 100, 2, i * 100); get(c, 100, 2, i * 100); } }
 SOLO(limit_fds) {

@@ -59,6 +59,12 @@ cases! {
 }
 
 #[test]
+fn io_uring_refused() {
+    const REFUSE: Mode = &[("ACCEL_LOCAL_AFTER", "0"), ("ACCEL_SPIN", "hard"), ("ACCEL_IO_URING", "refuse")];
+    run("many", &["io_uring_refused"], REFUSE);
+}
+
+#[test]
 fn switching() {
     for mode in [ADAPT, HARD, NEVER] {
         run("many", &["switching"], mode);
