@@ -1,6 +1,6 @@
 //! read, recv and their kin on a followed socket.
 
-use crate::buffers::{MOST, is_plausible};
+use crate::buffers::{MOST, can_be_buffer, is_plausible};
 use crate::guard::Guard;
 use crate::real::{self, types::*};
 use crate::rx::{self, Control, Quick};
@@ -50,12 +50,17 @@ unsafe fn what_is_left(socket: &slot::Socket, vector: &[iovec], flags: c_int) ->
     }
 }
 
+/// recv cuts a length before it checks whether a buffer can be so long (import_ubuf in lib/iov_iter.c);
+pub(super) const CUTS: bool = true;
+/// read checks first (vfs_read in fs/read_write.c).
+pub(super) const CHECKS: bool = false;
+
 /// One plain buffer: the short way first.
 ///
 /// # Safety
 /// As [`by_path`].
 #[inline]
-unsafe fn plain(
+unsafe fn plain<const CUTS: bool>(
     fd: c_int,
     buffer: *mut c_void,
     length: size_t,
@@ -74,8 +79,11 @@ unsafe fn plain(
             Quick::No => {}
         }
     }
+    if !CUTS && length > MOST && !can_be_buffer(buffer, length) {
+        return crate::errno::fail(libc::EFAULT);
+    }
     // SAFETY: the caller's contract.
-    unsafe { by_path(fd, &one(buffer, length), flags, spun, None, call) }
+    unsafe { by_path(fd, &one(buffer, length.min(MOST)), flags, spun, None, call) }
 }
 
 fn one(buffer: *mut c_void, length: size_t) -> [iovec; 1] {
@@ -106,7 +114,7 @@ pub(crate) unsafe fn read(fd: c_int, buffer: *mut c_void, length: size_t) -> ssi
         return unsafe { real::read(fd, buffer, 0) };
     }
     // SAFETY: the caller's contract.
-    unsafe { plain(fd, buffer, length, 0, || real::read(fd, buffer, length)) }
+    unsafe { plain::<CHECKS>(fd, buffer, length, 0, || real::read(fd, buffer, length)) }
 }
 
 /// # Safety
@@ -150,9 +158,8 @@ pub(crate) unsafe fn preadv2(
 /// # Safety
 /// recv(2).
 pub(crate) unsafe fn recv(fd: c_int, buffer: *mut c_void, length: size_t, flags: c_int) -> ssize_t {
-    let length = length.min(MOST);
     // SAFETY: the caller's contract.
-    unsafe { plain(fd, buffer, length, flags, || real::recv(fd, buffer, length, flags)) }
+    unsafe { plain::<CUTS>(fd, buffer, length, flags, || real::recv(fd, buffer, length, flags)) }
 }
 
 /// # Safety
@@ -165,11 +172,10 @@ pub(crate) unsafe fn recvfrom(
     address: *mut sockaddr,
     address_length: *mut socklen_t,
 ) -> ssize_t {
-    let length = length.min(MOST);
     let by_kernel = core::cell::Cell::new(false);
     // SAFETY: the caller's contract.
     let result = unsafe {
-        plain(fd, buffer, length, flags, || {
+        plain::<CUTS>(fd, buffer, length, flags, || {
             by_kernel.set(true);
             real::recvfrom(fd, buffer, length, flags, address, address_length)
         })

@@ -3,8 +3,8 @@
 use driver::sys;
 use rows::reasons::Reason;
 
-use super::receive::vector;
-use crate::buffers::{MOST, is_plausible};
+use super::receive::{CHECKS, CUTS, vector};
+use crate::buffers::{MOST, can_be_buffer, is_plausible};
 use crate::guard::Guard;
 use crate::real::{self, types::*};
 use crate::slot;
@@ -29,7 +29,7 @@ unsafe fn by_path(fd: c_int, vector: &[iovec], flags: c_int, call: impl Fn() -> 
 /// # Safety
 /// As [`by_path`].
 #[inline]
-unsafe fn plain(
+unsafe fn plain<const CUTS: bool>(
     fd: c_int,
     buffer: *const c_void,
     length: size_t,
@@ -45,8 +45,11 @@ unsafe fn plain(
             return count as isize;
         }
     }
+    if !CUTS && length > MOST && !can_be_buffer(buffer.cast_mut(), length) {
+        return crate::errno::fail(libc::EFAULT);
+    }
     // SAFETY: the caller's contract.
-    unsafe { by_path(fd, &one(buffer, length), flags, call) }
+    unsafe { by_path(fd, &one(buffer, length.min(MOST)), flags, call) }
 }
 
 fn one(buffer: *const c_void, length: size_t) -> [iovec; 1] {
@@ -57,7 +60,7 @@ fn one(buffer: *const c_void, length: size_t) -> [iovec; 1] {
 /// write(2).
 pub(crate) unsafe fn write(fd: c_int, buffer: *const c_void, length: size_t) -> ssize_t {
     // SAFETY: the caller's contract.
-    unsafe { plain(fd, buffer, length, 0, || real::write(fd, buffer, length)) }
+    unsafe { plain::<CHECKS>(fd, buffer, length, 0, || real::write(fd, buffer, length)) }
 }
 
 /// # Safety
@@ -96,9 +99,8 @@ pub(crate) unsafe fn pwritev2(
 /// # Safety
 /// send(2).
 pub(crate) unsafe fn send(fd: c_int, buffer: *const c_void, length: size_t, flags: c_int) -> ssize_t {
-    let length = length.min(MOST);
     // SAFETY: the caller's contract.
-    unsafe { plain(fd, buffer, length, flags, || real::send(fd, buffer, length, flags)) }
+    unsafe { plain::<CUTS>(fd, buffer, length, flags, || real::send(fd, buffer, length, flags)) }
 }
 
 /// # Safety
@@ -127,7 +129,7 @@ pub(crate) unsafe fn sendto(
         }
     }
     // SAFETY: the caller's contract.
-    unsafe { plain(fd, buffer, length, flags, call) }
+    unsafe { plain::<CUTS>(fd, buffer, length, flags, call) }
 }
 
 /// # Safety
