@@ -70,8 +70,6 @@ pub(crate) struct Sending {
     pub(crate) quick_left: u32,
     /// Send calls in a row that found the direction closed.
     pub(crate) kernel_streak: u32,
-    /// What the peer left unread in the ring was sent again through the kernel.
-    pub(crate) sent_again: bool,
 }
 
 /// One socket, as this process sees it.
@@ -391,7 +389,6 @@ impl Socket {
                 channel: &mut *self.slot.channel.get(),
                 meeting: &mut *self.slot.meeting.get(),
                 receiving: &mut *self.slot.receiving.get(),
-                sending: &mut *self.slot.sending.get(),
             }
         }
     }
@@ -482,7 +479,6 @@ pub(crate) struct Parts<'a> {
     pub(crate) channel: &'a mut Option<Channel>,
     pub(crate) meeting: &'a mut Option<Box<Meeting>>,
     pub(crate) receiving: &'a mut Receiving,
-    pub(crate) sending: &'a mut Sending,
 }
 
 /// A slot that stays.
