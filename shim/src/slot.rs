@@ -5,7 +5,7 @@
 //!
 //! | what | guarded by |
 //! |---|---|
-//! | `channel`, `meeting`, `state` | both locks to change, either to read |
+//! | `channel`, `meeting`, `retired`, `state` | both locks to change, either to read |
 //! | `Receiving` | the receive lock |
 //! | `Sending` | the send lock |
 //!
@@ -109,6 +109,8 @@ pub(crate) struct Slot {
     pub(crate) crowded_sets: AtomicU8,
     channel: UnsafeCell<Option<Channel>>,
     meeting: UnsafeCell<Option<Box<Meeting>>>,
+    /// A channel that was given up before it carried anything: calls without a lock may still count on it.
+    retired: UnsafeCell<Option<Channel>>,
     receiving: UnsafeCell<Receiving>,
     sending: UnsafeCell<Sending>,
 }
@@ -261,6 +263,7 @@ impl Slot {
         unsafe {
             *self.channel.get() = None;
             *self.meeting.get() = None;
+            *self.retired.get() = None;
             *self.receiving.get() = Receiving::default();
             *self.sending.get() = Sending::default();
         }
@@ -388,6 +391,7 @@ impl Socket {
             Parts {
                 channel: &mut *self.slot.channel.get(),
                 meeting: &mut *self.slot.meeting.get(),
+                retired: &mut *self.slot.retired.get(),
                 receiving: &mut *self.slot.receiving.get(),
             }
         }
@@ -463,7 +467,7 @@ impl Socket {
         self.slot.generation.fetch_add(1, SeqCst);
         let parts = self.parts(&both);
         *parts.meeting = None;
-        if let Some(channel) = parts.channel.take() {
+        for channel in [parts.channel.take(), parts.retired.take()].into_iter().flatten() {
             family::return_memory(channel.capacity());
             // SAFETY: no descriptor, no pin, both locks held, and no epoll set lists it any more.
             unsafe { channel.unmap() };
@@ -478,6 +482,7 @@ impl Socket {
 pub(crate) struct Parts<'a> {
     pub(crate) channel: &'a mut Option<Channel>,
     pub(crate) meeting: &'a mut Option<Box<Meeting>>,
+    pub(crate) retired: &'a mut Option<Channel>,
     pub(crate) receiving: &'a mut Receiving,
 }
 

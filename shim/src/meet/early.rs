@@ -142,7 +142,7 @@ pub(crate) fn attend(socket: &Socket) {
     if channel.peer_committed() {
         join(socket);
     } else if socket.slot.messages.fetch_add(1, Relaxed) >= PATIENCE_CALLS {
-        take_back(socket, &both, channel);
+        take_back(socket, &both, &channel);
     }
 }
 
@@ -156,16 +156,15 @@ pub(crate) fn join(socket: &Socket) {
 }
 
 /// Nobody came: a candidate again, if no thread is in the middle of something.
-fn take_back(socket: &Socket, both: &Both, channel: Channel) {
+fn take_back(socket: &Socket, both: &Both, channel: &Channel) {
     let quiet = socket.slot.is_unpinned() && socket.card.sleepers.load(SeqCst) == 0;
     if !quiet || !channel.withdraw() {
         return;
     }
     socket.slot.invited.store(0, SeqCst);
-    *socket.parts(both).channel = None;
+    let parts = socket.parts(both);
+    *parts.retired = parts.channel.take();
     socket.back_to_candidate(both);
-    family::return_memory(channel.capacity());
-    discard(channel);
 }
 
 /// A connection was accepted: takes what its connector left.
