@@ -164,6 +164,7 @@ pub(crate) fn disconnect(socket: &Socket) {
         channel.outgoing().revoke();
         channel.incoming().revoke();
     }
+    epoll::tell_kernel_of(socket);
     socket.leave_rings(&both, Reason::Finished);
 }
 

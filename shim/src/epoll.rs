@@ -25,7 +25,7 @@ mod park;
 mod wait;
 
 pub(crate) use control::{control, reopen};
-pub(crate) use park::{never_again, tell_kernel};
+pub(crate) use park::{never_again, tell_kernel, tell_kernel_of};
 pub(crate) use wait::{Sleeping, Waiting, close_for_sleep, has_something, wait};
 
 const SETS: usize = 4096;
@@ -83,9 +83,8 @@ struct Member {
     armed: bool,
     /// EPOLLET: position that was last reported.
     seen: u64,
-    /// The kernel's registration asks for nothing; with the data that it has ([`park`]).
+    /// The kernel's registration asks for nothing ([`park`]).
     parked: bool,
-    kernel_data: u64,
     /// The program deleted it; the kernel still has it, parked.
     ghost: bool,
 }
@@ -157,6 +156,12 @@ fn at(name: Name) -> Option<&'static Set> {
     (set.generation.load(Acquire) & 0xff_ffff == name.generation).then_some(set)
 }
 
+/// The set whose number, as sockets know it, is one more than this.
+fn at_index(index: u32) -> Option<&'static Set> {
+    // SAFETY: sets are never freed.
+    unsafe { ALL[index as usize % SETS].load(Acquire).as_ref() }
+}
+
 /// The set behind a descriptor, if this process may use its own view of it.
 pub(crate) fn find(fd: c_int) -> Option<&'static Set> {
     let Entry::Set(name) = fdtable::get(fd) else { return None };
@@ -191,6 +196,8 @@ fn used_by_child(set: &Set) {
 
 pub(crate) fn duplicate(name: Name) {
     if let Some(set) = at(name) {
+        // The descriptor by which registrations are made true may go before the set does.
+        never_again(set, set.fd.load(Relaxed));
         set.descriptors.fetch_add(1, SeqCst);
     }
 }
@@ -228,10 +235,12 @@ fn leave(socket: &Socket, index: u32) {
 /// The socket's last descriptor goes: no set may touch its channel any more.
 pub(crate) fn leave_all(socket: &Socket) {
     for index in socket.slot.sets.iter().filter_map(|set| set.swap(0, SeqCst).checked_sub(1)) {
-        let set = ALL[index as usize % SETS].load(Acquire);
-        // SAFETY: sets are never freed.
-        let Some(set) = (unsafe { set.as_ref() }) else { continue };
+        let Some(set) = at_index(index) else { continue };
         let mut inner = set.lock();
+        let is_parked = inner.members.get(&socket.fd).is_some_and(|member| member.parked);
+        if is_parked && !socket.card.is_sole_holder(family::pid()) {
+            park::forget(set, socket.fd);
+        }
         if socket.slot.is_duplicated() {
             inner.members.retain(|_, member| member.name != socket.name);
         } else {

@@ -196,6 +196,7 @@ pub(crate) fn duplicate(from: c_int, to: c_int) {
         Entry::Socket(name) => {
             at(name.index).duplicated.store(1, SeqCst);
             at(name.index).descriptors.fetch_add(1, SeqCst);
+            epoll::tell_kernel_of(&by_name(from, name));
         }
         Entry::Set(name) => epoll::duplicate(name),
         Entry::Internal | Entry::None => return,

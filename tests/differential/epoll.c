@@ -540,3 +540,190 @@ CASE(quiet_member_beside_a_busy_one) {
     if (!server) { C(seen); C(recv(fd, buf, 10, MSG_DONTWAIT)); }
     step();
 }
+
+/* ---- members whose interest in writing comes and goes: the library may keep that to itself, and must not show it ---- */
+/* Requests and answers with interest in writing turned on and off at the client; leaves its registration with `events`. */
+static void toggling(int ep, int fd, unsigned events, uint64_t data) {
+    for (int i = 0; i < 200; i++) {
+        if (server) { read_full(fd, buf, 4); write_full(fd, buf, 4); continue; }
+        write_full(fd, "ping", 4);
+        Q(ctl(ep, EPOLL_CTL_MOD, fd, EPOLLIN | EPOLLOUT, data));
+        Q(ctl(ep, EPOLL_CTL_MOD, fd, EPOLLIN, data));
+        read_full(fd, buf, 4);
+    }
+    if (!server) Q(ctl(ep, EPOLL_CTL_MOD, fd, events, data));
+}
+/* Looks, without waiting, until the member with that data was reported with one of these events; gives its whole mask. */
+static unsigned look_until(int ep, uint64_t data, unsigned events) {
+    struct epoll_event g[8];
+    for (time_t end = time(NULL) + 5; time(NULL) < end;) {
+        int n = Q(epoll_wait(ep, g, 8, 0));
+        while (n-- > 0) if (g[n].data.u64 == data && g[n].events & events) return g[n].events;
+    }
+    return 0;
+}
+CASE(toggled_member_whose_peer_is_killed) {
+    int ep = make();
+    if (!server) ADD(ep, fd, EPOLLIN, 1);
+    toggling(ep, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP, 1);
+    step();
+    if (server) raise(SIGKILL);
+    out("%s", mask(look_until(ep, 1, EPOLLIN)));
+    C(recv(fd, buf, 10, 0));
+}
+CASE(toggled_quiet_member_whose_peer_is_killed) {
+    int ep = make(), at = Q(eventfd(0, EFD_CLOEXEC));
+    if (!server) { ADD(ep, fd, EPOLLIN, 1); ADD(ep, at, EPOLLOUT, 2); }
+    toggling(ep, fd, EPOLLIN, 1);
+    step();
+    if (server) raise(SIGKILL);
+    out("%s", mask(look_until(ep, 1, EPOLLIN)));
+    C(recv(fd, buf, 10, 0));
+}
+CASE(toggled_member_in_a_duplicated_set) {
+    int ep = make();
+    if (!server) ADD(ep, fd, EPOLLIN, 1);
+    toggling(ep, fd, EPOLLIN, 1);
+    if (!server) { int copy = Q(dup(ep)); close(ep); ep = copy; }
+    step();
+    if (server) { wait_peer_asleep(); Q(send(fd, "abc", 3, 0)); }
+    else { look(ep, 8, 3000); C(recv(fd, buf, 10, 0)); MOD(ep, fd, EPOLLOUT, 5); look(ep, 8, 0); DEL(ep, fd); look(ep, 8, 0); }
+    step();
+}
+CASE(toggled_member_in_a_moved_set) {
+    int ep = make();
+    if (!server) ADD(ep, fd, EPOLLIN, 1);
+    toggling(ep, fd, EPOLLIN, 1);
+    if (!server) { int moved = Q(fcntl(ep, F_DUPFD_CLOEXEC, 60)); close(ep); T(make() == ep); ep = moved; }
+    toggling(ep, fd, EPOLLIN, 7);
+    step();
+    if (server) { wait_peer_asleep(); Q(send(fd, "abc", 3, 0)); }
+    else { look(ep, 8, 3000); C(recv(fd, buf, 10, 0)); }
+    step();
+}
+CASE(toggled_member_duplicated_and_closed) {
+    int ep = make(), copy = -1;
+    if (!server) ADD(ep, fd, EPOLLIN, 1);
+    toggling(ep, fd, EPOLLIN, 1);
+    if (!server) { copy = Q(dup(fd)); close(fd); fd = copy; }
+    step();
+    if (server) { wait_peer_asleep(); Q(send(fd, "abc", 3, 0)); }
+    else { look(ep, 8, 3000); C(recv(fd, buf, 10, 0)); look(ep, 8, 0); ADD(ep, fd, EPOLLIN, 2); }
+    GIVE(fd, "def");
+    if (!server) look(ep, 8, 0);
+    step();
+}
+CASE(deleted_member_with_the_data_of_another) {
+    int ep = make(), p[2], at = Q(eventfd(0, EFD_CLOEXEC));
+    Q(pipe2(p, O_CLOEXEC));
+    if (!server) { ADD(ep, fd, EPOLLIN, 7); ADD(ep, at, EPOLLOUT, 2); }
+    toggling(ep, fd, EPOLLIN, 7);
+    if (!server) { DEL(ep, fd); ADD(ep, p[0], EPOLLIN | EPOLLET, 7); Q(write(p[1], "x", 1)); out("%s", mask(look_until(ep, 7, EPOLLIN))); }
+    step();
+    if (!server) { ADD(ep, fd, EPOLLIN, 3); }
+    GIVE(fd, "def");
+    if (!server) out("%s", mask(look_until(ep, 3, EPOLLIN)));
+    step();
+}
+CASE(deleted_member_and_disconnect) {
+    int ep = make();
+    struct sockaddr none = {.sa_family = AF_UNSPEC};
+    if (!server) ADD(ep, fd, EPOLLIN, 7);
+    toggling(ep, fd, EPOLLIN, 7);
+    step();
+    if (!server) { DEL(ep, fd); C(connect(fd, &none, sizeof none)); MOD(ep, fd, EPOLLIN, 8); ADD(ep, fd, EPOLLIN, 9); look(ep, 8, 0); }
+    step();
+}
+CASE(deleted_member_whose_peer_resets) {
+    int ep = make(), at = Q(eventfd(0, EFD_CLOEXEC));
+    if (!server) { ADD(ep, fd, EPOLLIN, 7); }
+    toggling(ep, fd, EPOLLIN, 7);
+    if (!server) { DEL(ep, fd); MOD(ep, fd, EPOLLIN, 1); DEL(ep, fd); }
+    step();
+    if (server) { Q(setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger))); close(fd); }
+    step();
+    if (!server) { wait_ev(fd, 0); look(ep, 8, 0); look(ep, 8, 30); ADD(ep, fd, EPOLLIN | EPOLLRDHUP, 8); look(ep, 8, -1); }
+    step();
+}
+CASE(toggled_member_whose_peer_ends) {
+    for (int how = 0; how < 4; how++) {
+        int ep = make(), c = another();
+        unsigned wanted = how % 2 ? EPOLLIN | EPOLLRDHUP : EPOLLIN | EPOLLOUT | EPOLLRDHUP;
+        warm(c);
+        if (!server) ADD(ep, c, EPOLLIN, how);
+        toggling(ep, c, wanted, how);
+        step();
+        if (server && how < 2) Q(shutdown(c, SHUT_WR));
+        if (server && how > 1) { Q(setsockopt(c, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger))); close(c); }
+        step();
+        if (!server) { wait_ev(c, how < 2 ? POLLRDHUP : 0); out("%s", mask(look_until(ep, how, EPOLLRDHUP))); look(ep, 8, 0); C(recv(c, buf, 10, 0)); close(c); close(ep); }
+        step();
+    }
+}
+CASE(toggled_member_that_is_shut_down_here) {
+    for (int how = 0; how < 3; how++) {
+        int ep = make(), c = another();
+        warm(c);
+        if (!server) ADD(ep, c, EPOLLIN, how);
+        toggling(ep, c, EPOLLIN | EPOLLRDHUP, how);
+        step();
+        if (!server) { C(shutdown(c, how)); look(ep, 8, 0); look(ep, 8, 0); MOD(ep, c, EPOLLIN | EPOLLOUT | EPOLLRDHUP, how); look(ep, 8, 0); }
+        step();
+        if (server) Q(send(c, "abc", 3, MSG_NOSIGNAL));
+        step();
+        if (!server && how == 1) { wait_in(c); look(ep, 8, 0); C(recv(c, buf, 10, 0)); look(ep, 8, 0); }
+        step();
+        close(c);
+        step();
+    }
+}
+CASE(toggled_member_in_two_sets) {
+    int a = make(), b = make();
+    if (!server) { ADD(a, fd, EPOLLIN, 1); ADD(b, fd, EPOLLIN, 2); }
+    toggling(a, fd, EPOLLIN, 1);
+    step();
+    if (server) { wait_peer_asleep(); Q(send(fd, "abc", 3, 0)); } else { look(b, 8, 3000); look(a, 8, 0); C(recv(fd, buf, 10, 0)); }
+    step();
+    toggling(a, fd, EPOLLIN, 1);
+    if (!server) DEL(a, fd);
+    GIVE(fd, "def");
+    if (!server) { look(a, 8, 0); look(b, 8, 0); ADD(a, fd, EPOLLIN, 3); look(a, 8, 0); C(recv(fd, buf, 10, 0)); }
+    step();
+    if (server) { wait_peer_asleep(); Q(send(fd, "ghi", 3, 0)); } else { look(a, 8, 3000); look(b, 8, 0); }
+    step();
+}
+CASE(nested_after_the_bytes_came) {
+    int in = make(), outer = make();
+    if (!server) ADD(in, fd, EPOLLIN, 1);
+    toggling(in, fd, EPOLLIN, 1);
+    GIVE(fd, "abc");
+    if (!server) { ADD(outer, in, EPOLLIN, 3); look(outer, 8, 0); look(outer, 8, 3000); look(in, 8, 0); C(recv(fd, buf, 10, 0)); look(in, 8, 0); look(outer, 8, 0); }
+    step();
+    if (server) { wait_peer_asleep(); Q(send(fd, "def", 3, 0)); } else { look(outer, 8, 3000); look(in, 8, 0); }
+    step();
+}
+CASE(one_shots_with_the_same_data) {
+    int ep = make(), c = another();
+    warm(c);
+    if (!server) { ADD(ep, fd, EPOLLIN | EPOLLONESHOT, 1); ADD(ep, c, EPOLLIN | EPOLLONESHOT, 1); }
+    GIVE(c, "abc");
+    if (!server) { look(ep, 8, 3000); C(recv(c, buf, 10, 0)); }
+    step();
+    if (server) { wait_peer_asleep(); Q(send(fd, "abc", 3, 0)); } else { look(ep, 8, 3000); C(recv(fd, buf, 10, 0)); look(ep, 8, 0); }
+    GIVE(c, "def");
+    if (!server) look(ep, 8, 30);
+    step();
+}
+CASE(looking_again_and_again_with_timeouts) {
+    int ep = make();
+    if (!server) ADD(ep, fd, EPOLLIN, 1);
+    toggling(ep, fd, EPOLLIN, 1);
+    for (int timeout = 0; timeout < 3; timeout++) {
+        struct epoll_event g[4];
+        if (!server) for (int i = 0; i < (timeout ? 50 : 6000); i++) Q(epoll_wait(ep, g, 4, timeout));
+        step();
+        if (server) Q(send(fd, "abc", 3, 0));
+        if (!server) { out("%s", mask(look_until(ep, 1, EPOLLIN))); C(recv(fd, buf, 10, 0)); }
+        step();
+    }
+}

@@ -6,6 +6,7 @@ use driver::channel::Channel;
 use driver::sys;
 use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLONESHOT, EPOLLOUT, c_int, epoll_event};
 
+use super::wait::READ;
 use super::{ALL, Held, Inner, Member, NOT_SEEN, OPEN_MAX, Open, SETS, Set, at, park};
 use crate::family;
 use crate::fdtable::{self, Entry};
@@ -70,7 +71,6 @@ fn note_socket(
         armed: true,
         seen: NOT_SEEN,
         parked: false,
-        kernel_data: 0,
         ghost: false,
     };
     inner.one_shots |= event.events & EPOLLONESHOT as u32 != 0;
@@ -106,6 +106,19 @@ fn wake_sleepers(set_fd: c_int, fd: c_int, event: epoll_event) {
     let _ = unsafe { sys::epoll_ctl(set_fd, EPOLL_CTL_MOD, fd, &raw mut louder) };
 }
 
+/// Ring bytes wait in a set that was just put into another: the kernel must find the inner set ready.
+fn raise_unread(set: &Set, set_fd: c_int) {
+    let mut inner = set.lock();
+    let open: Vec<c_int> = inner.open.iter().map(|open| open.fd).collect();
+    for fd in open {
+        let Some(member) = inner.members.get(&fd).copied().filter(|member| member.armed) else { continue };
+        if member.events & READ != 0 && inner.is_unread(fd) {
+            inner.loud.push(fd);
+            wake_sleepers(set_fd, fd, epoll_event { events: member.events, u64: member.data });
+        }
+    }
+}
+
 fn note_nested(set: &Set, operation: c_int, fd: c_int, name: fdtable::Name) {
     let Some(inside) = at(name) else { return };
     match operation {
@@ -116,7 +129,9 @@ fn note_nested(set: &Set, operation: c_int, fd: c_int, name: fdtable::Name) {
             inner.unpark_all(fd);
             drop(inner);
             // The kernel tells the outer set of the inner one's members only while they are on the kernel.
-            super::close_for_sleep(inside);
+            if super::close_for_sleep(inside) {
+                raise_unread(inside, fd);
+            }
         }
         EPOLL_CTL_DEL => {
             set.lock().nested.retain(|(other, _)| *other != fd);
@@ -160,6 +175,12 @@ impl Inner {
         if !self.open.iter().any(|open| open.fd == fd) {
             self.open.push(Open { fd, name: socket.name, channel, quiet: 0 });
         }
+    }
+
+    /// Whether ring bytes of a listed member wait.
+    pub(super) fn is_unread(&self, fd: c_int) -> bool {
+        let mut incoming = self.open.iter().filter(|open| open.fd == fd).map(|open| open.channel.incoming());
+        incoming.any(|incoming| incoming.word().position() != incoming.head())
     }
 
     /// Whether one more member may be opened; the one that was quiet longest may have to go for it.

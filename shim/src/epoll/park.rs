@@ -7,7 +7,7 @@
 //! again for nothing. Before anything depends on the kernel's knowledge (a sleep, a closed direction, fork, an
 //! outer set), the registration is made what the program asked for.
 
-use core::sync::atomic::Ordering::SeqCst;
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use driver::channel::Channel;
 use driver::sys::{self, Errno};
@@ -15,12 +15,26 @@ use libc::{
     EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLET, EPOLLEXCLUSIVE, EPOLLONESHOT, c_int, epoll_event,
 };
 
+use super::wait::polled;
 use super::{Inner, Member, NOT_SEEN, Set};
 use crate::slot::Socket;
 use crate::spin;
 
 /// Registrations of another kind than plain level-triggered ones are always the kernel's as well.
 const SPECIAL: u32 = (EPOLLET | EPOLLONESHOT | EPOLLEXCLUSIVE | libc::EPOLLWAKEUP) as u32;
+
+/// Data of a parked member's kernel registration: this, and its descriptor. The program's own data would not do: it
+/// may be that of another member, too. No pointer and no small number looks like this.
+const MARK: u64 = 0xacce_1a9d_0000_0000;
+
+fn marked(fd: c_int) -> u64 {
+    MARK | u64::from(fd as u32)
+}
+
+/// The parked member that such data names.
+fn parked_fd(data: u64) -> Option<c_int> {
+    (data >> 32 == MARK >> 32).then_some(data as u32 as c_int)
+}
 
 fn kernel(set_fd: c_int, operation: c_int, fd: c_int, events: u32, data: u64) -> sys::Result<()> {
     let mut event = epoll_event { events, u64: data };
@@ -61,9 +75,9 @@ pub(super) fn control(
         Some(member) if member.parked => member,
         // To park costs a system call: only for a set whose thread does not sleep all the time.
         Some(member) if member.events & SPECIAL == 0 && spin::is_busy() && operation != EPOLL_CTL_ADD => {
-            kernel(set_fd, EPOLL_CTL_MOD, socket.fd, 0, member.data).ok()?;
+            kernel(set_fd, EPOLL_CTL_MOD, socket.fd, 0, marked(socket.fd)).ok()?;
             inner.parked.push(socket.fd);
-            Member { parked: true, ghost: false, kernel_data: member.data, ..member }
+            Member { parked: true, ghost: false, ..member }
         }
         _ => return None,
     };
@@ -111,20 +125,23 @@ impl Inner {
         }
     }
 
-    /// Kernel events of parked members carry the data of the time when they were parked, and ghosts have none.
-    pub(super) fn translate(&self, events: &mut [epoll_event]) -> usize {
+    /// The kernel was asked for nothing of parked members, and still reports errors: such a member gets its true
+    /// registration and what it asks for; a ghost goes.
+    pub(super) fn translate(&mut self, set_fd: c_int, events: &mut [epoll_event]) -> usize {
         let mut kept = 0;
         for index in 0..events.len() {
             let mut event = events[index];
-            let parked =
-                self.parked.iter().filter_map(|fd| self.members.get(fd)).filter(|member| member.parked);
-            match parked.into_iter().find(|member| member.kernel_data == { event.u64 }) {
-                Some(member) if member.ghost => continue,
-                Some(member) => event.u64 = member.data,
-                None => {}
+            if let Some(fd) = parked_fd(event.u64) {
+                self.unpark(set_fd, fd);
+                // One of another kind was registered anew meanwhile: the kernel reports it itself.
+                let plain = self.members.get(&fd).filter(|member| member.events & SPECIAL == 0);
+                let Some(member) = plain else { continue };
+                event = epoll_event { events: polled(fd, member.events), u64: member.data };
             }
-            events[kept] = event;
-            kept += 1;
+            if event.events != 0 {
+                events[kept] = event;
+                kept += 1;
+            }
         }
         kept
     }
@@ -140,4 +157,22 @@ pub(crate) fn never_again(set: &Set, set_fd: c_int) {
     let mut inner = set.lock();
     inner.unpark_all(set_fd);
     inner.never_park = true;
+}
+
+/// The same for one socket, in all its sets: its number may soon name something else, or its rings go.
+pub(crate) fn tell_kernel_of(socket: &Socket) {
+    for index in socket.slot.sets.iter().filter_map(|set| set.load(SeqCst).checked_sub(1)) {
+        let Some(set) = super::at_index(index) else { continue };
+        let mut inner = set.lock();
+        let is_it = |fd: &c_int| inner.members.get(fd).is_some_and(|member| member.name == socket.name);
+        let parked: Vec<c_int> = inner.parked.iter().copied().filter(is_it).collect();
+        for fd in parked {
+            inner.unpark(set.fd.load(Relaxed), fd);
+        }
+    }
+}
+
+/// The socket is about to be closed while another process holds it: the kernel would keep what is parked.
+pub(super) fn forget(set: &Set, fd: c_int) {
+    let _ = kernel(set.fd.load(Relaxed), EPOLL_CTL_DEL, fd, 0, 0);
 }

@@ -19,7 +19,7 @@ const ASK_USEC: u64 = 5;
 const ASK_SPINNING_USEC: u64 = 5;
 /// Looks at the kernel while spinning after which it is told every registration.
 const LOOKS_UNTIL_TRUE: u32 = 200;
-const READ: u32 = (EPOLLIN | EPOLLRDNORM) as u32;
+pub(super) const READ: u32 = (EPOLLIN | EPOLLRDNORM) as u32;
 const WRITE: u32 = (EPOLLOUT | EPOLLWRNORM) as u32;
 
 /// One epoll_wait call.
@@ -164,7 +164,7 @@ impl Waiting<'_> {
             // SAFETY: the events are a live slice of this length.
             let found =
                 unsafe { sys::epoll_wait(fd, self.events.as_mut_ptr(), self.events.len() as c_int, 0) }?;
-            let found = set.lock().reported(&mut self.events[..found]);
+            let found = brought(fd, set, &mut self.events[..found], true);
             if found > 0 {
                 return Ok(Some(found));
             }
@@ -193,10 +193,8 @@ impl Waiting<'_> {
         if found == 0 {
             return Ok(None);
         }
-        let found = set.lock().reported(&mut self.events[..found]);
+        let found = brought(fd, set, &mut self.events[..found], true);
         if found == 0 {
-            // Only ghosts: the kernel must forget them, or it is ready for ever.
-            set.lock().unpark_all(fd);
             return Ok(None);
         }
         spin::record(started);
@@ -209,7 +207,7 @@ impl Waiting<'_> {
         // SAFETY: the rest is a live slice of this length.
         let found =
             unsafe { sys::epoll_wait(self.fd, room.as_mut_ptr(), room.len() as c_int, 0) }.unwrap_or(0);
-        let found = set.lock().reported(&mut room[..found]);
+        let found = brought(self.fd, set, &mut room[..found], true);
         let mut kept = 0;
         for index in 0..found {
             let event = room[index];
@@ -260,8 +258,7 @@ impl Waiting<'_> {
     /// Events that the kernel gave after a sleep; those of a member that was only made loud to wake us, and
     /// has nothing that its registration asks for, go.
     fn filtered(&mut self, set: &Set, count: usize) -> usize {
-        let count = self.hush(set, count);
-        let count = set.lock().reported(&mut self.events[..count]);
+        let count = brought(self.fd, set, &mut self.events[..count], false);
         let extra = scan(self.fd, &mut set.lock(), &mut self.events[count..]);
         count + extra
     }
@@ -270,8 +267,8 @@ impl Waiting<'_> {
 impl Inner {
     /// The kernel reported these: one-shot members among them are not reported again until re-armed, and what
     /// parked members bring is put right. Gives how many remain.
-    fn reported(&mut self, events: &mut [epoll_event]) -> usize {
-        let count = if self.parked.is_empty() { events.len() } else { self.translate(events) };
+    fn reported(&mut self, set_fd: c_int, events: &mut [epoll_event]) -> usize {
+        let count = self.translate(set_fd, events);
         if !self.one_shots {
             return count;
         }
@@ -284,28 +281,29 @@ impl Inner {
         }
         count
     }
-}
 
-impl Waiting<'_> {
     /// Puts the registrations right that were made loud to wake a sleeper, and takes out what only that brought.
-    fn hush(&mut self, set: &Set, count: usize) -> usize {
-        let mut inner = set.lock();
-        let loud = core::mem::take(&mut inner.loud);
-        let mut count = count;
-        for fd in loud {
-            let Some(member) = inner.members.get(&fd).copied() else { continue };
-            let mut event = epoll_event { events: member.events, u64: member.data };
-            // SAFETY: the event is a local.
-            let _ = unsafe { sys::epoll_ctl(self.fd, EPOLL_CTL_MOD, fd, &raw mut event) };
+    /// They stay loud for others that sleep on the set, and for an outer set while ring bytes wait.
+    fn hush(&mut self, set_fd: c_int, events: &mut [epoll_event], others_sleep: bool) -> usize {
+        let mut count = events.len();
+        for fd in core::mem::take(&mut self.loud) {
+            let Some(member) = self.members.get(&fd).copied() else { continue };
+            if others_sleep || self.outer > 0 && self.is_unread(fd) {
+                self.loud.push(fd);
+            } else {
+                let mut event = epoll_event { events: member.events, u64: member.data };
+                // SAFETY: the event is a local.
+                let _ = unsafe { sys::epoll_ctl(set_fd, EPOLL_CTL_MOD, fd, &raw mut event) };
+            }
             let mut index = 0;
             while index < count {
-                let reported = self.events[index];
+                let reported = events[index];
                 if { reported.u64 } == member.data {
                     let asked = member.events | (libc::EPOLLERR | libc::EPOLLHUP) as u32;
-                    self.events[index].events = reported.events & asked;
+                    events[index].events = reported.events & asked;
                     if reported.events & asked == 0 {
                         count -= 1;
-                        self.events[index] = self.events[count];
+                        events[index] = events[count];
                         continue;
                     }
                 }
@@ -314,6 +312,14 @@ impl Waiting<'_> {
         }
         count
     }
+}
+
+/// What remains of events that the kernel gave. `at_once`: without a sleep, so that others may still have to be woken.
+fn brought(set_fd: c_int, set: &Set, events: &mut [epoll_event], at_once: bool) -> usize {
+    let mut inner = set.lock();
+    let others_sleep = at_once && set.sleeping.load(SeqCst) > 0;
+    let count = inner.hush(set_fd, events, others_sleep);
+    inner.reported(set_fd, &mut events[..count])
 }
 
 /// Whether the kernel would report anything, without taking edges: a poll on the set itself.
@@ -372,7 +378,11 @@ fn scan(set_fd: c_int, inner: &mut Inner, events: &mut [epoll_event]) -> usize {
                 events[count] = epoll_event { events: registered.events & holds, u64: registered.data };
                 count += 1;
                 index += 1;
-                member.quiet = 0;
+                member.quiet = if unread { 0 } else { member.quiet + 1 };
+                if member.quiet.is_multiple_of(QUIET_SCANS) && !unread {
+                    // A killed peer shows only in the kernel, and only if that knows what is asked.
+                    unpark.push(member.fd);
+                }
                 continue;
             }
         }
@@ -427,10 +437,15 @@ fn mask(fd: c_int, wanted: u32, channel: &driver::channel::Channel) -> u32 {
     if !closing && (!writes || channel.outgoing().word().is_open()) {
         return wanted & (READ | WRITE);
     }
+    wanted & READ | polled(fd, wanted)
+}
+
+/// What the kernel says of a descriptor for this registration.
+pub(super) fn polled(fd: c_int, wanted: u32) -> u32 {
     let mut poll = pollfd { fd, events: (wanted & 0xffff) as i16, revents: 0 };
     // SAFETY: one entry.
     let _ = unsafe { sys::poll(&raw mut poll, 1, 0) };
-    wanted & READ | u32::from(poll.revents as u16)
+    u32::from(poll.revents as u16)
 }
 
 /// A one-shot member was reported from its ring: the kernel must not report it as well.
