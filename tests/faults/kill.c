@@ -52,7 +52,8 @@ ROLE(survivor) {
     int port, l = listen_on(&port), n;
     tell(port);
     struct held before = {0};
-    int rounds = 0, resets = 0, ends = 0, pipes = 0;
+    long memory = 0;
+    int rounds = 0, resets = 0, ends = 0, pipes = 0, bound = 0;
     uint64_t bytes = 0, ring = 0;
     while ((n = hear()) >= 0) { /* 0: accept; else the port to connect to */
         int fd = n ? connect_to(n) : accept_on(l);
@@ -75,9 +76,11 @@ ROLE(survivor) {
         close(fd);
         if (++rounds == 4) before = held();
         if (rounds > 4 && rounds % 8 == 0) check_held(before, "after kills");
+        if (rounds == 50) memory = rss_kb();
         tell(2);
     }
     if (rounds > 4) check_held(before, "at the end");
+    if (rounds > 100) CHECK(rss_kb() < memory + 1024, "memory grew from %ld to %ld kB in %d deaths", memory, rss_kb(), rounds);
     if (accel()) CHECK(ring > 0, "no byte went by a ring");
     printf("kill_random: %d kills, %d EOF, %d ECONNRESET, %d EPIPE; %llu kB checked, %llu kB by rings; fds %d channels %d\n", rounds, ends, resets, pipes, (unsigned long long)bytes >> 10, (unsigned long long)ring >> 10, held().fds, held().channels);
 }

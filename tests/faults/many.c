@@ -26,6 +26,8 @@ static void *switching_writer(void *arg) {
         }
         CHECK(r > 0, "a send gave %ld", r);
         w->done += r;
+        /* Room for the reader to empty the connection: only then is a direction opened again. */
+        if (w->kind && !no_think) { struct timespec t = {0, rnd(60000)}; nanosleep(&t, NULL); }
     }
     close(file); close(pipes[0]); close(pipes[1]);
     return NULL;
@@ -86,24 +88,24 @@ ROLE(switch_side) { /* PORT WANTED KIND CONGESTION */
     congestion(fd, argv[3]);
     warm(fd, port != 0);
     volatile struct card *c = card(fd);
-    uint64_t chunk = atoi(argv[2]) ? 20000000 : 2000000, t = now_us();
+    uint64_t chunk = 2000000, t = now_us();
     for (;;) {
         both_ways(fd, port != 0, chunk, atoi(argv[2]));
         rounds++;
         switches = c ? c->opened * 2 : wanted;
         /* both must agree to go on */
-        char b = switches < wanted && rounds < 200 && !atoi(argv[2]) && now_us() - t < 60000000, o;
+        char b = switches < wanted && rounds < 5000 && now_us() - t < 60000000, o;
         CHECK(write_full(fd, &b, 1) == 1 && read_full(fd, &o, 1) == 1, "agree");
         if (!b && !o) break;
     }
     if (c) printf("switching%s %s: %llu kB each way, %llu switches of one direction (%llu opened, %llu closed to sleep, %llu full), ring %llu kB\n", argv[2][0] == '1' ? " 50 kB" : "", argv[3], (unsigned long long)(rounds * chunk) >> 10, (unsigned long long)switches, (unsigned long long)c->opened, (unsigned long long)c->closed_to_sleep, (unsigned long long)c->closed_full, (unsigned long long)c->ring_received_bytes >> 10);
-    if (c && !atoi(argv[2])) CHECK(switches >= wanted / 10, "only %llu switches", (unsigned long long)switches);
+    if (c) CHECK(switches >= wanted / 10, "only %llu switches", (unsigned long long)switches);
     if (l >= 0) close(l);
     close(fd);
 }
 CASE(switching) { /* KIND CONGESTION */
     const char *kind = argc > 0 ? argv[0] : "0", *cc = argc > 1 ? argv[1] : "";
-    int wanted = scaled(2000);
+    int wanted = scaled(atoi(kind) ? 500 : 2000);
     struct role s = spawn("switch_side", "0", number(wanted), kind, cc);
     struct role c = spawn("switch_side", number(hear_on(s.control)), number(wanted), kind, cc);
     finish(c);

@@ -5,6 +5,7 @@
 //! cargo test -p accel-tests --test faults -- --nocapture --test-threads 2
 //! ACCEL_LIB=path      the library (target/release/libaccel.so)
 //! FAULTS_ROUNDS=10    ten times as many rounds (1: under three minutes)
+//! FAULTS_STEPS=all    `stepping`: deaths at every instruction (N: at each Nth), instead of ten for each call
 //! FAULTS_LIB=         the kernel alone, for reference: only the checks of upgrades are left out
 //! ```
 
@@ -62,6 +63,13 @@ cases! {
 fn io_uring_refused() {
     const REFUSE: Mode = &[("ACCEL_LOCAL_AFTER", "0"), ("ACCEL_SPIN", "hard"), ("ACCEL_IO_URING", "refuse")];
     run("many", &["io_uring_refused"], REFUSE);
+}
+
+#[test]
+fn stepping() {
+    for mode in [ADAPT, HARD] {
+        run("step", &["stepping"], mode);
+    }
 }
 
 #[test]
