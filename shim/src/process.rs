@@ -1,8 +1,8 @@
 //! fork, exec, spawn, exit, and the calls after which a process is no longer the same to accel.
 //!
 //! `fork` is covered by `pthread_atfork`, because libc also forks by itself (`daemon`, `forkpty`); `_Fork` and
-//! a fork through `syscall()` run no such handlers and call the same functions here. `vfork` is not
-//! interposed: its child runs in the parent's memory, and [`in_vfork_child`] tells.
+//! a fork through `syscall()` run no such handlers and call the same functions here. The child of `vfork` runs in
+//! the parent's memory, and [`in_vfork_child`] tells.
 
 use crate::real::{self, types::*};
 use crate::{environment, errno, family, guard, signals};
@@ -12,6 +12,9 @@ use rows::reasons::Reason;
 
 /// The process whose memory this is.
 static OWNER: AtomicI32 = AtomicI32::new(0);
+
+/// A child that runs in this memory has been made, or may have been: set for good.
+static SHARED: AtomicBool = AtomicBool::new(false);
 
 /// A seccomp filter may be in force, and any call that the program does not make itself may end it.
 static FORBIDDEN: AtomicBool = AtomicBool::new(false);
@@ -23,13 +26,37 @@ pub(crate) fn start() {
     unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork_in_parent), Some(after_fork_in_child)) };
 }
 
-/// Whether the caller is a child that runs in its parent's memory (`vfork`, `clone(CLONE_VM)`), or one made
-/// by a raw `clone` that accel was not told of: what it does must leave the tables here as they are. Costs a
-/// `getpid`, so under a seccomp filter of the program's own the answer is always no.
+/// Whether the caller is a child that runs in its parent's memory (`vfork`, `clone(CLONE_VM)`): what it does must
+/// leave the tables here as they are. Costs a `getpid` once such a child was made, so under a seccomp filter of
+/// the program's own the answer is always no.
 #[must_use]
 pub(crate) fn in_vfork_child() -> bool {
     let owner = OWNER.load(Relaxed);
-    !FORBIDDEN.load(Relaxed) && owner != 0 && owner != sys::getpid()
+    SHARED.load(Relaxed) && !FORBIDDEN.load(Relaxed) && owner != 0 && owner != sys::getpid()
+}
+
+/// A child that runs in this memory is about to be made.
+pub(crate) fn memory_is_shared() {
+    SHARED.store(true, Relaxed);
+}
+
+/// `vfork` comes back twice through the same frames, so none of ours may lie between the caller's and libc's.
+///
+/// # Safety
+/// That of `vfork`.
+#[cfg(not(test))]
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn vfork() -> pid_t {
+    #[cfg(target_arch = "x86_64")]
+    core::arch::naked_asm!(
+        "mov byte ptr [rip + {shared}], 1", "jmp [rip + __vfork@GOTPCREL]", shared = sym SHARED,
+    );
+    #[cfg(target_arch = "aarch64")]
+    core::arch::naked_asm!(
+        "adrp x9, {shared}", "add x9, x9, :lo12:{shared}", "mov w10, #1", "strb w10, [x9]",
+        "adrp x9, :got:__vfork", "ldr x9, [x9, :got_lo12:__vfork]", "br x9", shared = sym SHARED,
+    );
 }
 
 /// Whether a seccomp filter may be in force.
@@ -132,8 +159,13 @@ pub(crate) unsafe fn clone(
             };
             fork_by(|| c_long::from(call())) as c_int
         }
-        // SAFETY: the caller's contract, handed on.
-        _ => unsafe { real::clone(function, stack, flags, argument, parent_id, tls, child_id) },
+        _ => {
+            if flags & libc::CLONE_VM != 0 && flags & libc::CLONE_THREAD == 0 {
+                memory_is_shared();
+            }
+            // SAFETY: the caller's contract, handed on.
+            unsafe { real::clone(function, stack, flags, argument, parent_id, tls, child_id) }
+        }
     }
 }
 

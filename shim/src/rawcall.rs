@@ -205,6 +205,10 @@ unsafe fn by_number(
             // SAFETY: the caller's contract.
             return Some(process::fork_by(|| unsafe { real::syscall(number, a, b, c, d, e, f) }));
         }
+        // A thread, or a child in this memory.
+        libc::SYS_clone | libc::SYS_clone3 => process::memory_is_shared(),
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_vfork => process::memory_is_shared(),
         #[cfg(target_arch = "x86_64")]
         libc::SYS_fork => {
             // SAFETY: the caller's contract.

@@ -164,11 +164,13 @@ macro_rules! list {
 
 interposed!(list);
 
-/// The functions that no fixed argument list can stand for; they are written by hand (`shim/src/execl.rs`).
+/// The functions that no row can stand for (variadic, or returning twice); they are written by hand
+/// (`shim/src/execl.rs`, `shim/src/process.rs`).
 pub const VARIADIC: &[Call] = &[
     Call { name: "execl", kind: "always", doc: "as execve" },
     Call { name: "execlp", kind: "always", doc: "as execve" },
     Call { name: "execle", kind: "always", doc: "as execve" },
+    Call { name: "vfork", kind: "always", doc: "its child changes nothing here" },
     Call { name: "dprintf", kind: "by_fd", doc: "gives the socket to stdio: kernel from then on" },
     Call { name: "__dprintf_chk", kind: "by_fd", doc: "fortified dprintf" },
 ];
