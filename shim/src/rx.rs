@@ -232,7 +232,6 @@ impl Receive<'_> {
         let incoming = channel.incoming();
         let peek = self.flags & MSG_PEEK != 0;
         // A peek always starts at the same place, whatever an earlier round of this call saw.
-        options::settle(self.socket, held, channel);
         let skipped = if peek { options::peek_from(self.socket, held) } else { 0 };
         if peek {
             self.buffers = self.buffers.rewound();

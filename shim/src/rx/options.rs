@@ -87,20 +87,6 @@ pub(super) fn peek_from(socket: &Socket, _held: &Held) -> u64 {
     u64::from(socket.slot.peek_offset.load(Relaxed).saturating_sub(1))
 }
 
-/// The sender took the ring's bytes back, for the kernel: what was to be skipped of them, the kernel skips.
-pub(super) fn settle(socket: &Socket, held: &Held, channel: &Channel) {
-    let skipped = peek_from(socket, held) as c_int;
-    if skipped == 0 || waiting_in(channel) != Some(0) {
-        return;
-    }
-    let mut offset: c_int = -1;
-    let asked = sys::getsockopt(socket.fd, libc::SOL_SOCKET, libc::SO_PEEK_OFF, &mut offset);
-    if asked.is_ok() && offset >= 0 {
-        let _ = sys::setsockopt(socket.fd, libc::SOL_SOCKET, libc::SO_PEEK_OFF, &(offset + skipped));
-    }
-    socket.slot.peek_offset.store(1, Relaxed);
-}
-
 /// A peek gave so many bytes, those in the ring first; the kernel has counted its own.
 pub(super) fn peeked(socket: &Socket, count: usize) {
     if socket.slot.peek_offset.load(Relaxed) != 0 {
@@ -138,10 +124,8 @@ pub(crate) fn peek_offset_in_ring(socket: &Socket) -> c_int {
     peek_from(socket, &held) as c_int
 }
 
-/// Unread ring bytes that come by the ring; `None` if the peer cheats.
+/// Unread ring bytes; `None` if the peer cheats.
 pub(super) fn waiting_in(channel: &Channel) -> Option<u64> {
     let incoming = channel.incoming();
-    let head = incoming.head();
-    let unread = available(incoming.word().position(), head, channel.capacity() as u64).ok();
-    if incoming.is_taken_back() { Some(0) } else { unread }
+    available(incoming.word().position(), incoming.head(), channel.capacity() as u64).ok()
 }
