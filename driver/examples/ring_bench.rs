@@ -346,7 +346,7 @@ fn receive_some(channel: &Channel, buffer: &mut [u8]) -> usize {
             let count = buffer.len().min(there as usize);
             // SAFETY: the buffer has room, and `count` is at most what the ring holds.
             unsafe { ring.read(head, buffer.as_mut_ptr(), count) };
-            assert!(direction.take(head, count as u64), "nobody takes back here");
+            direction.set_head(head + count as u64);
             return count;
         }
         spin_loop();

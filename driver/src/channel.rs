@@ -11,7 +11,7 @@
 use core::ffi::CStr;
 use core::ptr::NonNull;
 use core::sync::atomic::{
-    AtomicU32,
+    AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
 };
 
@@ -21,7 +21,7 @@ use crate::sys::{self, Errno, Fd};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"accl");
 /// Raised with every change of this layout: programs with different libraries then stay on the kernel.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 1;
 /// Bytes before the first ring.
 pub const HEADER_BYTES: usize = 4096;
 /// Smallest and largest ring.
@@ -51,8 +51,9 @@ struct End {
     committed: AtomicU32,
     /// It has shut its sending side down in good order (so a FIN is not a death).
     finished: AtomicU32,
-    /// It gave its end away: whatever is unread in its ring, the sender sends again through the kernel.
-    gave_up: AtomicU32,
+    /// It gave its end away with the bytes from this position on (plus one; 0 is none) unread: their sender
+    /// sends them again through the kernel.
+    gave_up: AtomicU64,
     /// It has sent urgent data by the kernel: a read must not run from the ring over the mark.
     urgent: AtomicU32,
 }
@@ -236,22 +237,21 @@ impl Channel {
         self.header().ends[self.side.other() as usize].finished.load(SeqCst) != 0
     }
 
-    /// We give our end away: the direction is revoked, and the sender takes back what is unread (rule 6).
+    /// We give up what is unread, if anything is: its sender will send it again. The direction is revoked, and
+    /// empty for everybody on this side from now on.
     pub fn give_up(&self) {
-        self.header().ends[self.side as usize].gave_up.store(1, SeqCst);
-        self.incoming().revoke();
+        let incoming = self.incoming();
+        let (tail, head) = (incoming.revoke().position(), incoming.head());
+        if tail != head {
+            self.header().ends[self.side as usize].gave_up.store(head + 1, SeqCst);
+            incoming.set_head(tail);
+        }
     }
 
-    /// Whether we did.
+    /// The position from which on the peer gave up bytes of ours unread.
     #[must_use]
-    pub fn gave_up(&self) -> bool {
-        self.header().ends[self.side as usize].gave_up.load(SeqCst) != 0
-    }
-
-    /// Whether the peer did.
-    #[must_use]
-    pub fn peer_gave_up(&self) -> bool {
-        self.header().ends[self.side.other() as usize].gave_up.load(SeqCst) != 0
+    pub fn peer_gave_up(&self) -> Option<u64> {
+        self.header().ends[self.side.other() as usize].gave_up.load(SeqCst).checked_sub(1)
     }
 
     /// Our next kernel send is urgent.

@@ -2,7 +2,7 @@
 //!
 //! One word per direction, `tail`: a 62-bit position with the bits CLOSED and REVOKED. CLOSED means that the
 //! direction is on the kernel: the state at the start and of every idle connection. Data is its own bell:
-//! there is no other signal. Six rules keep the bytes in order and nobody asleep for ever:
+//! there is no other signal. Five rules keep the bytes in order and nobody asleep for ever:
 //!
 //! 1. The sender uses the ring only while the word is open and `ksent == k`; it publishes by compare-and-swap.
 //! 2. The sender adds to `ksent` before it sends by the kernel, then reads the word again, and closes it if it
@@ -13,12 +13,8 @@
 //!    and closes if that moved.
 //! 5. Before a receiver sleeps it closes, and reads the tail in the same step; the next message then comes by
 //!    the kernel, which wakes it.
-//! 6. Before the sender gives bytes to the kernel, and before it ends the stream, it takes back what lies unread
-//!    in the ring and gives the kernel that first, if the kernel has room. The receiver moves `head` by
-//!    compare-and-swap, so that each byte has one taker. What is unread is then in order in one place, where a
-//!    program that knows nothing of rings finds it too.
 //!
-//! Dropping any one of them loses order, bytes or a wake-up: `search` has an exhaustive search for one sender and one
+//! Dropping any one of them loses order or a wake-up: `search` has an exhaustive search for one sender and one
 //! receiver, and the loom models for threads, revocation and death. All operations on these words are
 //! sequentially consistent where two words are compared (rules 1, 2, 4).
 //!
@@ -41,10 +37,6 @@ pub const CLOSED: u64 = 1 << 63;
 pub const REVOKED: u64 = 1 << 62;
 /// The bits of the position.
 pub const POSITION: u64 = REVOKED - 1;
-/// In `head`: the sender is giving to the kernel what lies from there on.
-const TAKEN: u64 = 1 << 63;
-/// In `head`: the receiver hands bytes on, and does not know yet how many will go.
-const HELD: u64 = 1 << 62;
 
 /// The words of one direction, each group on its writer's own cache line.
 #[repr(C)]
@@ -52,8 +44,7 @@ const HELD: u64 = 1 << 62;
 pub struct Direction {
     /// Position after the last published byte, with CLOSED and REVOKED. Sender publishes; both close.
     tail: Line,
-    /// Position after the last byte that somebody took, with TAKEN and HELD. The receiver takes; the sender takes
-    /// back (rule 6).
+    /// Position after the last byte that the receiver took. Written by the receiver.
     head: Line,
     /// Bytes that the receiver had read from the kernel when it last opened. Written by the receiver, rarely.
     k: Line,
@@ -62,9 +53,6 @@ pub struct Direction {
     /// Bytes that the receiver has read from the kernel: only tells a sender whether waiting for the ring to be
     /// opened is worth while. Written by the receiver.
     kread: Line,
-    /// Bytes that the sender had given to the kernel when it last took back what was unread. Written by the
-    /// sender.
-    base: Line,
 }
 
 /// One word on a pair of cache lines of its own (adjacent lines are fetched together).
@@ -128,7 +116,6 @@ impl Direction {
             k: Line::new(0),
             ksent: Line::new(0),
             kread: Line::new(0),
-            base: Line::new(0),
         }
     }
 
@@ -197,32 +184,6 @@ impl Direction {
         }
     }
 
-    /// Rule 6: takes back what is unread: from this position on, so many bytes. The receiver gets none of them
-    /// from the ring until [`Self::given`]. `None`: there is nothing, or the receiver holds it.
-    ///
-    /// The caller holds the send lock and has closed the direction, so nothing is added meanwhile; and it is not
-    /// opened either, because the ring is not empty.
-    pub fn take_back(&self, capacity: u64) -> Option<(u64, u64)> {
-        let tail = self.word().position();
-        self.base.0.store(self.ksent.0.load(Relaxed), SeqCst);
-        let mut head = self.head.0.load(Acquire);
-        loop {
-            let bytes = available(tail, head & POSITION, capacity).ok()?;
-            if bytes == 0 || head & (TAKEN | HELD) != 0 {
-                return None;
-            }
-            match self.head.0.compare_exchange(head, head | TAKEN, SeqCst, Acquire) {
-                Ok(_) => return Some((head, bytes)),
-                Err(moved) => head = moved,
-            }
-        }
-    }
-
-    /// All that was taken back, up to `position`, is in the kernel.
-    pub fn given(&self, position: u64) {
-        self.head.0.store(position & POSITION, SeqCst);
-    }
-
     /// The sender's count of kernel bytes, set once when both ends agree to use the memory.
     pub fn set_kernel_sent(&self, bytes: u64) {
         self.ksent.0.store(bytes, SeqCst);
@@ -248,49 +209,16 @@ impl Direction {
 
     // ---- the receiver's side ----
 
-    /// The receiver's own position. It is read before the word: the sender may move it, up to a word that it has
-    /// published before, and a word that was read first may be older than that.
+    /// The receiver's own position.
     #[inline]
     pub fn head(&self) -> u64 {
-        self.head.0.load(Acquire) & POSITION
+        self.head.0.load(Relaxed) & POSITION
     }
 
-    /// Takes `count` bytes that were copied out at `head`, and gives their space back; false if the sender took
-    /// them back meanwhile, and then the copy counts for nothing. The caller holds the receive lock.
+    /// Gives ring space back: everything before `position` has been taken.
     #[inline]
-    #[must_use]
-    pub fn take(&self, head: u64, count: u64) -> bool {
-        self.head.0.compare_exchange(head, (head + count) & POSITION, Release, Relaxed).is_ok()
-    }
-
-    /// Whether the sender is giving the kernel what is unread.
-    pub fn is_taken_back(&self) -> bool {
-        self.head.0.load(Acquire) & TAKEN != 0
-    }
-
-    /// Keeps the sender from taking back, while bytes from `head` on go where only the result tells how many
-    /// went. [`Self::let_go`] ends it. False if the sender was first.
-    #[must_use]
-    pub fn hold(&self, head: u64) -> bool {
-        self.head.0.compare_exchange(head, head | HELD, SeqCst, Relaxed).is_ok()
-    }
-
-    /// Everything before `position` went.
-    pub fn let_go(&self, position: u64) {
+    pub fn set_head(&self, position: u64) {
         self.head.0.store(position & POSITION, Release);
-    }
-
-    /// The stream has ended, after `kread` kernel bytes, and its sender died while it gave the kernel what it had
-    /// taken back: what it did not get to is the receiver's again. False if that is not so.
-    pub fn recover(&self, kread: u64, capacity: u64) -> bool {
-        let head = self.head.0.load(Acquire);
-        let unread = available(self.word().position(), head & POSITION, capacity).unwrap_or(0);
-        let given = kread.wrapping_sub(self.base.0.load(SeqCst));
-        if head & TAKEN == 0 || given > unread {
-            return false;
-        }
-        self.head.0.store((head + given) & POSITION, Release);
-        true
     }
 
     /// Rule 4: opens the direction if the ring is empty and every kernel byte has been read (`kread`).

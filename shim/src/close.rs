@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering::SeqCst;
 
-use driver::cards::{Path, flag};
+use driver::cards::{Held, Path, flag};
 use driver::channel::Channel;
 use driver::clock::ticks;
 use driver::switch::available;
@@ -11,7 +11,7 @@ use libc::c_int;
 use rows::reasons::Reason;
 
 use crate::slot::{Outcome, Socket};
-use crate::{epoll, family, guard, meet, process, real, statistics, tx};
+use crate::{epoll, family, guard, meet, real, statistics, tx};
 
 /// The last descriptor of this process is going. `closing`: the program closes it now; otherwise the number
 /// was reused behind our back and nothing may be done to what it names today.
@@ -27,14 +27,14 @@ pub(crate) fn last_descriptor(socket: &Socket, closing: bool) {
             }
             if let Some(channel) = socket.parts(&both).channel.as_ref().filter(|_| socket.is_live()) {
                 let sole = socket.card.is_sole_holder(family::pid());
-                close_rings(socket, channel, closing, sole);
+                close_rings(socket, channel, closing, sole, socket.parts(&both).sending.sent_again);
             }
         }
     }
     socket.free_if_unused();
 }
 
-fn close_rings(socket: &Socket, channel: &Channel, closing: bool, sole: bool) {
+fn close_rings(socket: &Socket, channel: &Channel, closing: bool, sole: bool, sent_again: bool) {
     if !sole && socket.slot.owner() != family::pid() {
         // Inherited and never used here: whoever owns the rings goes on with them.
         return;
@@ -44,8 +44,10 @@ fn close_rings(socket: &Socket, channel: &Channel, closing: bool, sole: bool) {
     if !closing || !sole {
         return;
     }
-    all_unread_to_kernel(socket, channel);
-    if unread && !channel.gave_up() && !process::is_forbidden() {
+    if !sent_again && let Some(from) = channel.peer_gave_up() {
+        send_ring_rest(socket, channel, from);
+    }
+    if unread && !crate::process::is_forbidden() {
         // Linux answers a close with unread data by RST: make the kernel do it.
         let abort = libc::linger { l_onoff: 1, l_linger: 0 };
         let _ = sys::setsockopt(socket.fd, libc::SOL_SOCKET, libc::SO_LINGER, &abort);
@@ -65,9 +67,10 @@ pub(crate) fn before_exit(socket: &Socket) {
     if !socket.is_live() {
         return;
     }
-    let Some(channel) = socket.parts(&both).channel.as_ref() else { return };
+    let parts = socket.parts(&both);
+    let Some(channel) = parts.channel.as_ref() else { return };
     let sole = socket.card.is_sole_holder(family::pid());
-    close_rings(socket, channel, true, sole);
+    close_rings(socket, channel, true, sole, parts.sending.sent_again);
 }
 
 /// `shutdown(2)` is about to be called.
@@ -80,10 +83,16 @@ pub(crate) fn before_shutdown(socket: &Socket, how: c_int) {
         socket.settle(Reason::Finished);
         return;
     }
-    let Some(channel) = socket.parts(&both).channel.as_ref() else { return };
+    let parts = socket.parts(&both);
+    let Some(channel) = parts.channel.as_ref() else { return };
     if how != libc::SHUT_RD {
         channel.outgoing().revoke();
-        all_unread_to_kernel(socket, channel);
+        if !parts.sending.sent_again
+            && let Some(from) = channel.peer_gave_up()
+        {
+            send_ring_rest(socket, channel, from);
+            parts.sending.sent_again = true;
+        }
         channel.finish();
         socket.card.set(flag::SENT_FIN, true);
     }
@@ -93,7 +102,7 @@ pub(crate) fn before_shutdown(socket: &Socket, how: c_int) {
 }
 
 /// The socket goes where we cannot follow (another program, stdio, kTLS): kernel from now on, both ways.
-/// Never waits for the peer: what it sent and nobody read here, it takes back and sends through the kernel.
+/// Never waits for the peer: what it sent and nobody read here, it sends again through the kernel.
 pub(crate) fn give_away(socket: &Socket, reason: Reason) {
     let both = socket.lock_both();
     meet::abandon(socket, &both);
@@ -103,7 +112,7 @@ pub(crate) fn give_away(socket: &Socket, reason: Reason) {
     if socket.is_live()
         && let Some(channel) = socket.parts(&both).channel.as_ref()
     {
-        leave_sending(socket, channel);
+        channel.outgoing().revoke();
         channel.give_up();
         socket.card.describe(socket.fd, Path::Kernel, reason as u8);
         family::table().count_reason(reason as u8);
@@ -120,7 +129,7 @@ pub(crate) fn to_kernel_for_good(socket: &Socket, reason: Reason) {
     meet::abandon(socket, &both);
     if socket.is_current() && socket.is_live() {
         if let Some(channel) = socket.parts(&both).channel.as_ref() {
-            leave_sending(socket, channel);
+            channel.outgoing().revoke();
             channel.incoming().revoke();
         }
         socket.begin_to_leave(&both);
@@ -182,108 +191,55 @@ pub(crate) fn violation(socket: &Socket, channel: &Channel) -> Outcome {
     Outcome::Fail(Errno(libc::ECONNRESET))
 }
 
-/// The sending direction leaves the ring for good, and the kernel is used next by somebody who does not know of it.
-pub(crate) fn leave_sending(socket: &Socket, channel: &Channel) {
-    channel.outgoing().revoke();
-    unread_to_kernel(socket, channel);
+/// If the peer gave its end away with bytes of ours unread, sends those again, before any other byte.
+pub(crate) fn send_again_if_asked(socket: &Socket, held: &Held, channel: &Channel) {
+    // SAFETY: the send lock is held.
+    let sending = unsafe { socket.sending(held) };
+    let Some(from) = channel.peer_gave_up().filter(|_| !sending.sent_again) else { return };
+    sending.sent_again = true;
+    send_ring_rest(socket, channel, from);
 }
 
-/// Rule 6 of the protocol: what the peer has not taken from the ring goes to the kernel, ahead of what is sent
-/// there next. If the peer gave its end away, nobody else can bring its new holder those bytes, so they are
-/// waited for; otherwise they stay in the ring if the kernel has no room.
-///
-/// The send lock is held.
-pub(crate) fn unread_to_kernel(socket: &Socket, channel: &Channel) {
-    let given_up = channel.peer_gave_up();
-    if given_up {
-        channel.outgoing().revoke();
-    }
-    let unread = unread_bytes(channel);
-    if unread > 0 && (given_up || kernel_has_room(socket.fd, unread)) {
-        channel.outgoing().close();
-        give_to_kernel(socket, channel, given_up);
-    }
-}
-
-/// The same, before the stream ends: there will be no second try, so the kernel's buffer is made larger.
-fn all_unread_to_kernel(socket: &Socket, channel: &Channel) {
-    let unread = unread_bytes(channel);
-    if unread == 0 || kernel_has_room(socket.fd, unread) {
-        return unread_to_kernel(socket, channel);
-    }
-    let mut old: c_int = 0;
-    let known = sys::getsockopt(socket.fd, libc::SOL_SOCKET, libc::SO_SNDBUF, &mut old).is_ok();
-    let wanted = c_int::try_from(unread).unwrap_or(c_int::MAX);
-    let _ = sys::setsockopt(socket.fd, libc::SOL_SOCKET, libc::SO_SNDBUF, &wanted);
-    unread_to_kernel(socket, channel);
-    if known {
-        // The kernel doubles what it is told: socket(7).
-        let _ = sys::setsockopt(socket.fd, libc::SOL_SOCKET, libc::SO_SNDBUF, &(old / 2));
-    }
-}
-
-/// Bytes of ours that the peer has not taken; none that we may not touch any more.
-fn unread_bytes(channel: &Channel) -> u64 {
-    let outgoing = channel.outgoing();
-    if outgoing.is_consumed() || outgoing.is_taken_back() || process::is_forbidden() {
-        return 0;
-    }
-    available(outgoing.word().position(), outgoing.head(), channel.capacity() as u64).unwrap_or(0)
-}
-
-/// Whether the kernel takes so many bytes at once: tcp_sendmsg_locked in net/ipv4/tcp.c asks before each
-/// packet whether `wmem_queued` is below `sndbuf`, and a packet counts for more than its bytes.
-fn kernel_has_room(fd: c_int, bytes: u64) -> bool {
-    // linux/sock_diag.h.
-    const SK_MEMINFO_SNDBUF: usize = 3;
-    const SK_MEMINFO_WMEM_QUEUED: usize = 5;
-    const HEADROOM: u64 = 16 << 10;
-    let mut memory = [0u32; 9];
-    let known = sys::getsockopt(fd, libc::SOL_SOCKET, libc::SO_MEMINFO, &mut memory).is_ok();
-    let queued = u64::from(memory[SK_MEMINFO_WMEM_QUEUED]);
-    known && queued + bytes + bytes / 8 + HEADROOM <= u64::from(memory[SK_MEMINFO_SNDBUF])
-}
-
-/// Sends what is unread by the kernel. If the kernel fails on the way, the rest stays taken back, and the peer
-/// finds it in the ring behind the kernel's last byte.
-fn give_to_kernel(socket: &Socket, channel: &Channel, patiently: bool) {
-    const PATIENCE_MS: c_int = 1000;
-    let outgoing = channel.outgoing();
-    let Some((mut head, unread)) = outgoing.take_back(channel.capacity() as u64) else { return };
-    let mut left = unread;
-    outgoing.kernel_send_begins(unread);
+fn send_ring_rest(socket: &Socket, channel: &Channel, from: u64) {
+    let (tail, mut head) = (channel.outgoing().revoke().position(), from);
+    let Ok(mut left) = available(tail, head, channel.capacity() as u64) else { return };
     while left > 0 {
         let (at, length) = channel.outgoing_ring().piece(head, left as usize);
         let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
-        // SAFETY: `piece` lies inside the mapped ring, and nobody writes it: the direction is closed.
+        // SAFETY: `piece` lies inside the mapped ring, and nobody writes it: the direction is revoked.
         match unsafe { sys::send(socket.fd, at.cast(), length, flags) } {
             Ok(sent) => {
                 head += sent as u64;
                 left -= sent as u64;
             }
+            // The new holder reads, and then there is room.
             Err(Errno(libc::EAGAIN)) => {
                 let mut poll = libc::pollfd { fd: socket.fd, events: libc::POLLOUT, revents: 0 };
                 // SAFETY: one entry.
-                let ready = unsafe { sys::poll(&raw mut poll, 1, PATIENCE_MS) };
-                if ready == Ok(0) && !patiently {
-                    break;
-                }
+                let _ = unsafe { sys::poll(&raw mut poll, 1, 1000) };
             }
-            Err(_) => break,
+            Err(_) => return,
         }
-    }
-    outgoing.kernel_send_ends(unread, unread - left);
-    if left == 0 {
-        outgoing.given(head);
     }
 }
 
 /// While bytes of ours lie unread in the ring, a thread that would sleep on the socket sleeps in slices: the
 /// peer may give its end away, and then nobody but us can bring it those bytes. `None`: look again.
-pub(crate) fn sleep_watching(socket: &Socket, deadline: Option<u64>) -> Option<sys::Result<()>> {
+pub(crate) fn sleep_watching(
+    socket: &Socket,
+    channel: &Channel,
+    deadline: Option<u64>,
+) -> Option<sys::Result<()>> {
     let mut slice_ms = 1;
     loop {
-        if !still_unread(socket) {
+        // In this order: what is given up counts as consumed, and is marked before.
+        let consumed = channel.outgoing().is_consumed();
+        if channel.peer_gave_up().is_some() {
+            let held = socket.lock_send();
+            send_again_if_asked(socket, &held, channel);
+            break;
+        }
+        if consumed {
             break;
         }
         if deadline.is_some_and(|deadline| ticks() >= deadline) {
@@ -308,10 +264,10 @@ pub(crate) fn sleep_watching(socket: &Socket, deadline: Option<u64>) -> Option<s
 pub(crate) fn still_unread(socket: &Socket) -> bool {
     let held = socket.lock_send();
     let Some(channel) = socket.channel(&held).copied() else { return false };
-    if channel.peer_gave_up() {
-        unread_to_kernel(socket, &channel);
-    }
-    if unread_bytes(&channel) == 0 {
+    send_again_if_asked(socket, &held, &channel);
+    // SAFETY: the send lock is held.
+    let again = unsafe { socket.sending(&held) }.sent_again;
+    if again || channel.outgoing().is_consumed() {
         return false;
     }
     !tx::has_stalled(socket, &held, &channel) || !end_if_killed(socket, &channel)
@@ -321,7 +277,7 @@ pub(crate) fn still_unread(socket: &Socket) -> bool {
 /// but POLLERR or POLLHUP would not hear of the FIN. Kernel bytes that nobody has read yet would be lost: first
 /// they must go.
 fn end_if_killed(socket: &Socket, channel: &Channel) -> bool {
-    if process::is_forbidden() {
+    if crate::process::is_forbidden() {
         return false;
     }
     let (failed, fin) = tx::peer_state(socket.fd);
@@ -336,7 +292,9 @@ fn end_if_killed(socket: &Socket, channel: &Channel) -> bool {
 
 /// Whether the peer, which has sent its FIN, did so without a farewell and left bytes of ours unread in the ring.
 pub(crate) fn left_unread(channel: &Channel) -> bool {
-    !channel.peer_finished() && !channel.peer_gave_up() && !channel.outgoing().is_consumed()
+    // In this order: what is given up counts as consumed, and is marked before.
+    let consumed = channel.outgoing().is_consumed();
+    !channel.peer_finished() && channel.peer_gave_up().is_none() && !consumed
 }
 
 /// Longest slice of such a sleep.

@@ -176,7 +176,7 @@ fn first_use(socket: &Socket) {
     if socket.is_live()
         && let Some(channel) = socket.parts(&both).channel.as_ref()
     {
-        close::leave_sending(socket, channel);
+        channel.outgoing().revoke();
         channel.incoming().revoke();
         socket.card.describe(socket.fd, Path::Kernel, Reason::UsedByChild as u8);
         table().count_reason(Reason::UsedByChild as u8);

@@ -30,8 +30,6 @@ pub(crate) use splice::{counted, ring_to_pipe};
 const AGAIN: Outcome = Outcome::Fail(Errno(libc::EAGAIN));
 /// A non-blocking reader that finds nothing looks at the kernel socket this often: a killed peer, urgent data.
 const LOOK_USEC: u64 = 50;
-/// A non-blocking reader waits at most so long for bytes that the peer is just giving to the kernel.
-const COMING_MS: c_int = 10;
 
 /// Bytes that a bulk transfer moves at a time.
 pub(crate) const PIECE: usize = 64 << 10;
@@ -45,15 +43,10 @@ struct Receive<'a> {
     waiting: u64,
     /// Ring position up to which this call has seen everything (with MSG_PEEK that is beyond the head).
     seen: u64,
-    /// Where the ring began when this call last looked.
-    front: u64,
     /// The short way has spun already.
     spun: bool,
     /// Room for control messages, where the kernel gives some.
     control: Option<&'a Control>,
-    /// The peer was just giving the kernel what is unread when this call last looked, and it was waited for.
-    coming: bool,
-    awaited: bool,
 }
 
 /// What one look at ring and kernel gave.
@@ -87,18 +80,7 @@ pub(crate) unsafe fn receive(
         return Outcome::Fail(Errno(libc::EFAULT));
     }
     family::check_owner(socket);
-    let mut call = Receive {
-        socket,
-        buffers,
-        flags,
-        waiting: 0,
-        seen: 0,
-        front: 0,
-        spun,
-        control,
-        coming: false,
-        awaited: false,
-    };
+    let mut call = Receive { socket, buffers, flags, waiting: 0, seen: 0, spun, control };
     {
         let held = socket.lock_receive();
         if let Some(outcome) = call.by_open_ring(&held) {
@@ -109,8 +91,7 @@ pub(crate) unsafe fn receive(
 }
 
 /// Takes `count` published bytes from `head` on: `copy(position, offset, length)` moves each piece. The room of
-/// a piece goes back to the sender at once, so that both ends of a bulk transfer copy at the same time. Gives how
-/// many were taken: the sender may take the rest back first, and then the copy of it counts for nothing.
+/// a piece goes back to the sender at once, so that both ends of a bulk transfer copy at the same time.
 #[inline(always)]
 fn drain(
     socket: &Socket,
@@ -118,20 +99,17 @@ fn drain(
     head: u64,
     count: usize,
     mut copy: impl FnMut(u64, usize, usize),
-) -> usize {
+) {
     let mut done = 0;
     while done < count {
-        let (position, length) = (head + done as u64, (count - done).min(PIECE));
-        copy(position, done, length);
-        if !channel.incoming().take(position, length as u64) {
-            break;
-        }
+        let length = (count - done).min(PIECE);
+        copy(head + done as u64, done, length);
         done += length;
+        channel.incoming().set_head(head + done as u64);
     }
     let counters = &socket.card.counters;
     bump(&counters.ring_receives, 1);
-    bump(&counters.ring_received_bytes, done as u64);
-    done
+    bump(&counters.ring_received_bytes, count as u64);
 }
 
 impl Receive<'_> {
@@ -140,7 +118,7 @@ impl Receive<'_> {
     fn by_open_ring(&mut self, held: &Held) -> Option<Outcome> {
         let channel = self.socket.plain_channel(held)?;
         let incoming = channel.incoming();
-        let (head, word) = (incoming.head(), incoming.word());
+        let (word, head) = (incoming.word(), incoming.head());
         let count = available(word.position(), head, channel.capacity() as u64).ok()? as usize;
         let wanted = self.buffers.total();
         let enough = count >= wanted || word.is_open() && self.flags & MSG_WAITALL == 0;
@@ -153,9 +131,7 @@ impl Receive<'_> {
             return None;
         }
         let count = count.min(wanted);
-        if self.drain(channel, head, count) < count {
-            return None;
-        }
+        self.drain(channel, head, count);
         spin::record_ready();
         Some(Outcome::Value(count))
     }
@@ -230,58 +206,39 @@ impl Receive<'_> {
     /// Moves ring bytes into the buffers, and tells up to which position. With MSG_PEEK they stay in the ring.
     fn take_from_ring(&mut self, held: &Held, channel: &Channel) -> Result<u64, Outcome> {
         let incoming = channel.incoming();
+        let (tail, head) = (incoming.word().position(), incoming.head());
+        let Ok(count) = available(tail, head, channel.capacity() as u64) else {
+            return Err(close::violation(self.socket, channel));
+        };
         let peek = self.flags & MSG_PEEK != 0;
         // A peek always starts at the same place, whatever an earlier round of this call saw.
         let skipped = if peek { options::peek_from(self.socket, held) } else { 0 };
         if peek {
             self.buffers = self.buffers.rewound();
         }
-        loop {
-            let (head, tail) = (incoming.head(), incoming.word().position());
-            self.front = head;
-            self.coming = incoming.is_taken_back();
-            let Ok(count) = available(tail, head, channel.capacity() as u64) else {
-                return Err(close::violation(self.socket, channel));
-            };
-            let count = (count.saturating_sub(skipped) as usize).min(self.buffers.left());
-            if count == 0 || self.coming {
-                return Ok(tail);
-            }
-            if self.buffers.is_faulty() && self.flags & MSG_TRUNC == 0 {
-                return Err(Outcome::Fail(Errno(libc::EFAULT)));
-            }
-            if !peek {
-                let taken = self.drain(channel, head, count);
-                options::consumed(self.socket, held, taken);
-                if taken == count {
-                    return Ok(tail);
-                }
-                // The peer took the rest back, for the kernel.
-                continue;
-            }
-            if self.flags & MSG_TRUNC != 0 {
-                self.buffers.advance(count);
-            } else {
-                // SAFETY: the buffers are the caller's promise; `available` bounded the count by the ring.
-                unsafe { self.buffers.fill(channel.incoming_ring(), head + skipped, count) };
-            }
+        let count = (count.saturating_sub(skipped) as usize).min(self.buffers.left());
+        if count == 0 {
             return Ok(tail);
         }
+        if self.buffers.is_faulty() && self.flags & MSG_TRUNC == 0 {
+            return Err(Outcome::Fail(Errno(libc::EFAULT)));
+        }
+        if !peek {
+            self.drain(channel, head, count);
+            options::consumed(self.socket, held, count);
+        } else if self.flags & MSG_TRUNC != 0 {
+            self.buffers.advance(count);
+        } else {
+            // SAFETY: the buffers are the caller's promise; `available` bounded the count by the ring.
+            unsafe { self.buffers.fill(channel.incoming_ring(), head + skipped, count) };
+        }
+        Ok(tail)
     }
 
-    /// Whether the peer has given the kernel what a peek saw in the ring: the kernel's bytes begin anew then.
-    fn is_stale(&self, channel: &Channel) -> bool {
-        let incoming = channel.incoming();
-        self.flags & MSG_PEEK != 0
-            && !self.coming
-            && (incoming.is_taken_back() || incoming.head() != self.front)
-    }
-
-    /// Moves `count` published ring bytes from `head` on into the buffers, or away (MSG_TRUNC); gives how many.
-    fn drain(&mut self, channel: &Channel, head: u64, count: usize) -> usize {
-        let before = self.buffers.done();
+    /// Moves `count` published ring bytes from `head` on into the buffers, or away (MSG_TRUNC).
+    fn drain(&mut self, channel: &Channel, head: u64, count: usize) {
         let (buffers, drop) = (&mut self.buffers, self.flags & MSG_TRUNC != 0);
-        let taken = drain(self.socket, channel, head, count, |position, _, length| {
+        drain(self.socket, channel, head, count, |position, _, length| {
             if drop {
                 buffers.advance(length);
             } else {
@@ -289,8 +246,6 @@ impl Receive<'_> {
                 unsafe { buffers.fill(channel.incoming_ring(), position, length) };
             }
         });
-        self.buffers.retreat(before + taken);
-        taken
     }
 
     /// The word is open and the ring is empty: a non-blocking call fails, but looks at the kernel now and then.
@@ -332,26 +287,13 @@ impl Receive<'_> {
             return Step::Empty(held);
         }
         match self.kernel_receive(MSG_DONTWAIT) {
-            Ok(_) if self.is_stale(channel) => Step::Again,
             Ok(0) if self.buffers.left() > 0 => self.at_end(held, channel),
-            // A second peek would see the same bytes: the kernel waits for all of them in one call.
-            Ok(count) if self.flags & MSG_PEEK != 0 && self.wants_all() && count < self.buffers.left() => {
-                Step::Empty(held)
-            }
             Ok(count) => {
                 self.account(&held, count);
                 if self.buffers.left() == 0 || !self.wants_all() {
                     self.try_reopen(&held, channel);
                     return Step::Return(Outcome::Value(self.buffers.done()));
                 }
-                Step::Again
-            }
-            Err(Errno(libc::EAGAIN)) if self.coming && !self.awaited && !self.may_block() => {
-                drop(held);
-                self.awaited = true;
-                let mut poll = libc::pollfd { fd: self.socket.fd, events: libc::POLLIN, revents: 0 };
-                // SAFETY: one entry.
-                let _ = unsafe { sys::poll(&raw mut poll, 1, COMING_MS) };
                 Step::Again
             }
             Err(Errno(libc::EAGAIN)) => {
@@ -459,9 +401,6 @@ impl Receive<'_> {
         // SAFETY: the receive lock is held.
         let receiving = unsafe { self.socket.receiving(&held) };
         if !receiving.ended && close::peer_sent_fin(self.socket.fd) {
-            if incoming.recover(receiving.kread, channel.capacity() as u64) {
-                return Step::Again;
-            }
             receiving.ended = true;
             let died = close::left_unread(channel);
             // From now on our sends meet RST and EPIPE where Linux would.
@@ -481,12 +420,10 @@ impl Receive<'_> {
         // A receive never fails with EPIPE; as_if_reset leaves it behind where Linux's RST leaves ECONNRESET.
         let error = if error == Errno(libc::EPIPE) { Errno(libc::ECONNRESET) } else { error };
         let incoming = channel.incoming();
-        // SAFETY: the receive lock is held.
-        let receiving = unsafe { self.socket.receiving(&held) };
-        let recovered = incoming.recover(receiving.kread, channel.capacity() as u64);
-        let unread = recovered || incoming.word().position() != self.seen;
+        let unread = incoming.word().position() != self.seen;
         if unread || self.buffers.done() > 0 {
-            receiving.stashed = Some(error.0);
+            // SAFETY: the receive lock is held.
+            unsafe { self.socket.receiving(&held) }.stashed = Some(error.0);
         }
         if self.buffers.done() > 0 {
             return Step::Return(Outcome::Value(self.buffers.done()));
@@ -553,7 +490,7 @@ impl Receive<'_> {
         let deadline = (timeout != 0).then(|| self.waiting + timeout * ticks_per_usec());
         let mut undo = || drop((sleeper.take(), pin.take()));
         let result = jump::holding(&mut undo, || {
-            close::sleep_watching(self.socket, deadline).map(|watched| {
+            close::sleep_watching(self.socket, &channel, deadline).map(|watched| {
                 watched?;
                 spin::record_sleep();
                 self.blocking_receive()
@@ -588,7 +525,6 @@ impl Receive<'_> {
 
     fn woken(&mut self, held: Held, channel: &Channel, result: sys::Result<usize>) -> Option<Outcome> {
         match result {
-            Ok(_) if self.is_stale(channel) => None,
             Ok(0) if self.buffers.left() > 0 => match self.at_end(held, channel) {
                 Step::Return(outcome) => Some(outcome),
                 _ => None,
@@ -645,8 +581,7 @@ pub(crate) fn waiting_in_ring(socket: &Socket) -> usize {
     let held = socket.lock_receive();
     let Some(channel) = socket.channel(&held) else { return 0 };
     let incoming = channel.incoming();
-    let head = incoming.head();
-    available(incoming.word().position(), head, channel.capacity() as u64).unwrap_or(0) as usize
+    available(incoming.word().position(), incoming.head(), channel.capacity() as u64).unwrap_or(0) as usize
 }
 
 /// The receiving direction goes to the kernel, for good or until the next reader opens it; ring bytes stay

@@ -70,6 +70,8 @@ pub(crate) struct Sending {
     pub(crate) quick_left: u32,
     /// Send calls in a row that found the direction closed.
     pub(crate) kernel_streak: u32,
+    /// What the peer left unread in the ring was sent again through the kernel.
+    pub(crate) sent_again: bool,
 }
 
 /// One socket, as this process sees it.
@@ -394,6 +396,7 @@ impl Socket {
                 meeting: &mut *self.slot.meeting.get(),
                 retired: &mut *self.slot.retired.get(),
                 receiving: &mut *self.slot.receiving.get(),
+                sending: &mut *self.slot.sending.get(),
             }
         }
     }
@@ -485,6 +488,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) meeting: &'a mut Option<Box<Meeting>>,
     pub(crate) retired: &'a mut Option<Channel>,
     pub(crate) receiving: &'a mut Receiving,
+    pub(crate) sending: &'a mut Sending,
 }
 
 /// A slot that stays.

@@ -243,8 +243,14 @@ impl Send<'_> {
                     }
                 }
                 Try::Kernel => {
-                    let held = held.unwrap_or_else(|| self.socket.lock_send());
-                    return jump::holding(&mut || drop(pin.take()), || self.by_kernel(channel, held));
+                    if held.is_none() {
+                        held = Some(self.socket.lock_send());
+                    }
+                    if let Some(held) = &held {
+                        close::send_again_if_asked(self.socket, held, channel);
+                    }
+                    drop(held);
+                    return jump::holding(&mut || drop(pin.take()), || self.by_kernel(channel));
                 }
             }
             let again = self.socket.lock_send();
@@ -275,23 +281,21 @@ impl Send<'_> {
         }
     }
 
-    /// The rest goes to the kernel: announced under the lock, behind what is unread in the ring, and sent without.
-    fn by_kernel(&mut self, channel: &Channel, mut held: Held) -> Outcome {
+    /// The rest goes to the kernel, announced, without a lock.
+    fn by_kernel(&mut self, channel: &Channel) -> Outcome {
         let mut room = [NOTHING; 64];
         let mut first = true;
         loop {
             let count = self.buffers.rest(&mut room);
-            let bytes: u64 = room[..count].iter().map(|buffer| buffer.iov_len as u64).sum();
-            close::unread_to_kernel(self.socket, channel);
-            let announced = Announced::new(channel, bytes);
-            drop(held);
-            match self.kernel_send(channel, announced, &mut room, count) {
+            let announced: u64 = room[..count].iter().map(|buffer| buffer.iov_len as u64).sum();
+            let result = self.kernel_send(channel, &mut room, count, announced);
+            match result {
                 Ok(sent) => {
                     if core::mem::take(&mut first) {
                         bump(&self.socket.card.counters.kernel_sends, 1);
                     }
                     self.buffers.advance(sent);
-                    let more = self.buffers.left() > 0 && sent as u64 == bytes && sent > 0;
+                    let more = self.buffers.left() > 0 && sent as u64 == announced && sent > 0;
                     if !more {
                         return Outcome::Value(self.buffers.done());
                     }
@@ -299,18 +303,17 @@ impl Send<'_> {
                 Err(_) if self.buffers.done() > 0 => return Outcome::Value(self.buffers.done()),
                 Err(error) => return Outcome::Fail(error),
             }
-            held = self.socket.lock_send();
         }
     }
 
     fn kernel_send(
         &self,
         channel: &Channel,
-        announced: Announced<'_>,
         room: &mut [iovec; 64],
         count: usize,
+        bytes: u64,
     ) -> sys::Result<usize> {
-        let mut announced = Some(announced);
+        let mut announced = Some(Announced::new(channel, bytes));
         // After part of the call went by the ring, a failure is reported by the next call, without a signal.
         let quiet = if self.buffers.done() > 0 { MSG_NOSIGNAL } else { 0 };
         let (fd, flags) = (self.socket.fd, self.flags | quiet);
@@ -356,8 +359,10 @@ impl Send<'_> {
         }
         // In order: nothing may be added to the ring behind what the kernel gets now.
         channel.outgoing().close();
+        close::send_again_if_asked(self.socket, &held, &channel);
         let mut pin = Some(self.socket.pin());
-        jump::holding(&mut || drop(pin.take()), || self.by_kernel(&channel, held))
+        drop(held);
+        jump::holding(&mut || drop(pin.take()), || self.by_kernel(&channel))
     }
 }
 
@@ -429,27 +434,25 @@ pub(crate) fn unread_by_peer(socket: &Socket) -> usize {
         .map_or(0, |room| channel.capacity() - room as usize)
 }
 
-/// Runs a call that only the kernel can do (splice, a large sendfile) and that may send up to `bytes`, in order
-/// behind the ring. `None`: the socket has no rings, and nothing was done.
-pub(crate) fn through_kernel(socket: &Socket, bytes: u64, call: impl FnOnce() -> isize) -> Option<isize> {
+/// Takes the sending direction to the kernel, in order, for a call that only the kernel can do (splice,
+/// a large sendfile): gives the channel, to announce bytes on.
+pub(crate) fn to_kernel(socket: &Socket) -> Option<Channel> {
     family::check_owner(socket);
     let held = socket.lock_send();
     let channel = *socket.channel(&held)?;
-    // Another thread may close the descriptor meanwhile: the channel must stay.
-    let mut pin = Some(socket.pin());
     channel.outgoing().close();
-    close::unread_to_kernel(socket, &channel);
-    let mut announced = Some(Announced::new(&channel, bytes));
-    drop(held);
-    let mut undo = || {
-        abandon(&channel, announced.take());
-        drop(pin.take());
-    };
-    let result = jump::holding(&mut undo, || guard::outside(call));
+    close::send_again_if_asked(socket, &held, &channel);
+    Some(channel)
+}
+
+/// Runs a kernel call that may send up to `bytes` on the socket.
+pub(crate) fn announced(channel: &Channel, bytes: u64, call: impl FnOnce() -> isize) -> isize {
+    let mut announced = Some(Announced::new(channel, bytes));
+    let result = jump::holding(&mut || abandon(channel, announced.take()), || guard::outside(call));
     if let Some(announced) = &mut announced {
         announced.sent = u64::try_from(result).unwrap_or(0);
     }
-    Some(result)
+    result
 }
 
 /// Reads up to `count` bytes of a plain file straight into the ring. `None`: not possible now, use the kernel.

@@ -123,8 +123,9 @@ pub(crate) unsafe fn sendto(
     if !legal {
         let socket = slot::find(fd).filter(slot::Socket::is_live);
         let _guard = Guard::enter();
-        if let Some(sent) = socket.and_then(|socket| tx::through_kernel(&socket, length as u64, call)) {
-            return sent;
+        let _pin = socket.map(|socket| socket.pin());
+        if let Some(channel) = socket.and_then(|socket| tx::to_kernel(&socket)) {
+            return tx::announced(&channel, length as u64, call);
         }
     }
     // SAFETY: the caller's contract.
@@ -153,9 +154,13 @@ pub(crate) unsafe fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) ->
     // SAFETY: the caller's contract.
     if unsafe { (*message).msg_controllen } != 0 {
         // Control messages (SO_TIMESTAMPING, zero copy) are the kernel's.
-        let bytes = buffers.iter().map(|buffer| buffer.iov_len as u64).sum();
-        let sent = slot::find(fd).and_then(|socket| tx::through_kernel(&socket, bytes, call));
-        return sent.unwrap_or_else(call);
+        let socket = slot::find(fd).filter(slot::Socket::is_live);
+        let _pin = socket.map(|socket| socket.pin());
+        if let Some(channel) = socket.and_then(|socket| tx::to_kernel(&socket)) {
+            let bytes = buffers.iter().map(|buffer| buffer.iov_len as u64).sum();
+            return tx::announced(&channel, bytes, call);
+        }
+        return call();
     }
     // SAFETY: the caller's contract.
     unsafe { by_path(fd, buffers, flags, call) }
@@ -224,8 +229,9 @@ pub(crate) unsafe fn sendfile(fd: c_int, source: c_int, offset: *mut off_t, coun
         if let Some(result) = unsafe { small_file(&socket, source, offset, count) } {
             return result;
         }
-        if let Some(sent) = tx::through_kernel(&socket, count.min(0x7fff_f000) as u64, call) {
-            return sent;
+        let _pin = socket.pin();
+        if let Some(channel) = tx::to_kernel(&socket) {
+            return tx::announced(&channel, count.min(0x7fff_f000) as u64, call);
         }
     }
     drop(guard);
@@ -292,7 +298,11 @@ pub(crate) unsafe fn splice(
     };
     if let Some(socket) = slot::find(target).filter(slot::Socket::is_live) {
         let _guard = Guard::enter();
-        return tx::through_kernel(&socket, length as u64, call).unwrap_or_else(call);
+        let _pin = socket.pin();
+        return match tx::to_kernel(&socket) {
+            Some(channel) => tx::announced(&channel, length as u64, call),
+            None => call(),
+        };
     }
     let Some(socket) = slot::find(source).filter(slot::Socket::is_live) else { return call() };
     let _guard = Guard::enter();

@@ -68,7 +68,7 @@ enum Taken {
 #[inline(always)]
 unsafe fn take(socket: &Socket, channel: &Channel, buffer: *mut u8, length: usize) -> Taken {
     let incoming = channel.incoming();
-    let (head, word) = (incoming.head(), incoming.word());
+    let (word, head) = (incoming.word(), incoming.head());
     let Ok(count) = available(word.position(), head, channel.capacity() as u64) else { return Taken::No };
     let count = count as usize;
     if count < length && !word.is_open() {
@@ -78,13 +78,10 @@ unsafe fn take(socket: &Socket, channel: &Channel, buffer: *mut u8, length: usiz
         return Taken::Nothing(head);
     }
     let count = count.min(length);
-    let count = drain(socket, channel, head, count, |position, offset, length| {
+    drain(socket, channel, head, count, |position, offset, length| {
         // SAFETY: the caller's contract; `available` bounded the count by the ring.
         unsafe { channel.incoming_ring().read(position, buffer.add(offset), length) };
     });
-    if count == 0 {
-        return Taken::No;
-    }
     Taken::Bytes(count)
 }
 

@@ -19,15 +19,18 @@ pub(crate) fn ring_to_pipe(socket: &Socket, pipe: c_int, most: usize) -> Option<
         return Some(close::violation(socket, &channel));
     };
     let (at, length) = channel.incoming_ring().piece(head, (count as usize).min(most));
-    if length == 0 || !incoming.hold(head) {
+    if length == 0 {
         return None;
     }
     // SAFETY: `piece` lies inside the mapped ring; the kernel copies the bytes.
-    let result = unsafe { sys::write(pipe, at.cast(), length) };
-    let written = result.unwrap_or(0);
-    incoming.let_go(head + written as u64);
-    options::consumed(socket, &held, written);
-    Some(result.map_or_else(Outcome::Fail, Outcome::Value))
+    match unsafe { sys::write(pipe, at.cast(), length) } {
+        Ok(written) => {
+            incoming.set_head(head + written as u64);
+            options::consumed(socket, &held, written);
+            Some(Outcome::Value(written))
+        }
+        Err(error) => Some(Outcome::Fail(error)),
+    }
 }
 
 /// Runs a kernel call that takes bytes from the socket, and counts them. The direction is closed.
