@@ -87,23 +87,24 @@ impl<'a> Poll<'a> {
             let watched = &mut self.watched;
             let body = || guard::outside(|| sleep(self.fds, Some(0)));
             let result = jump::holding(&mut || drop(take(watched)), body);
-            let count = self.answer()?;
+            let count = self.answer(false)?;
             return if count > 0 { Ok(count) } else { result };
         }
         loop {
             if self.is_readable() {
                 spin::record_ready();
-                return self.answer();
+                return self.answer(false);
             }
             let left = self.left();
             if left == Some(0) {
-                return self.answer();
+                return self.answer(false);
             }
             match self.spin(left) {
                 spin::End::Ready => {
                     spin::record(self.started);
                     // The kernel's own events may have ended it, and may be gone again: then go on.
-                    let count = self.answer()?;
+                    let by_kernel = !self.is_readable();
+                    let count = self.answer(by_kernel)?;
                     if count > 0 {
                         return Ok(count);
                     }
@@ -170,9 +171,11 @@ impl<'a> Poll<'a> {
                 .any(|(index, set)| self.fds[*index].events & READ != 0 && epoll::has_something(set))
     }
 
-    /// Fills the array without waiting, as poll with a timeout of 0 would.
-    fn answer(&mut self) -> sys::Result<usize> {
-        if self.fds.len() != self.watched.len()
+    /// Fills the array without waiting, as poll with a timeout of 0 would. `by_kernel`: the kernel is known to have
+    /// something, be it the end of a peer that was killed, and is asked even where rings should tell all.
+    fn answer(&mut self, by_kernel: bool) -> sys::Result<usize> {
+        if by_kernel
+            || self.fds.len() != self.watched.len()
             || !self.watched.iter().all(|one| one.says_all(self.fds[one.index].events))
         {
             // SAFETY: a live slice.

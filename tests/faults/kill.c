@@ -286,9 +286,18 @@ CASE(last_words_read) {
 }
 
 /* ---- kill -9 with our bytes unread by the dead one: Linux resets ---- */
-ROLE(deaf) { int fd = connect_to(atoi(argv[0])); warm(fd, 1); tell(1); for (;;) pause(); }
+/* On two cores, if there are two: on one the speaker would yield, and not spin. */
+static void on_core(int last) {
+    cpu_set_t all, one;
+    Q(sched_getaffinity(0, sizeof all, &all));
+    CPU_ZERO(&one);
+    for (int i = 0; i < CPU_SETSIZE; i++) if (CPU_ISSET(i, &all) && (last || !CPU_COUNT(&one))) { CPU_ZERO(&one); CPU_SET(i, &one); }
+    Q(sched_setaffinity(0, sizeof one, &one));
+}
+ROLE(deaf) { on_core(1); int fd = connect_to(atoi(argv[0])); warm(fd, 1); tell(1); for (;;) pause(); }
 ROLE(speaker) {
     int port, l = listen_on(&port), n, rounds = 0, resets = 0, ends = 0;
+    on_core(0);
     tell(port);
     while ((n = hear()) >= 0) {
         int fd = accept_on(l);
