@@ -559,12 +559,12 @@ impl Drop for Sleeper {
     }
 }
 
-/// Whether a non-blocking kernel receive would give anything but EAGAIN: bytes, an end, an error.
+/// Whether a non-blocking kernel receive would give anything but EAGAIN: bytes, an end, an error. By poll, which
+/// leaves the error where it is: the kernel tells it only once.
 pub(crate) fn kernel_has_something(fd: c_int) -> bool {
-    let mut byte = 0u8;
-    // SAFETY: one writable byte.
-    let result = unsafe { sys::recv(fd, (&raw mut byte).cast(), 1, MSG_PEEK | MSG_DONTWAIT) };
-    result != Err(Errno(libc::EAGAIN))
+    let mut poll = libc::pollfd { fd, events: libc::POLLIN | libc::POLLPRI, revents: 0 };
+    // SAFETY: one entry.
+    unsafe { sys::poll(&raw mut poll, 1, 0) }.is_ok_and(|count| count > 0)
 }
 
 /// A message over the first `count` entries.
