@@ -90,6 +90,13 @@ impl Word {
         self.0 & REVOKED != 0
     }
 
+    /// An open word, `count` bytes later.
+    #[inline]
+    #[must_use]
+    pub const fn after(self, count: u64) -> Self {
+        Self((self.0 + count) & POSITION)
+    }
+
     /// Neither closed nor revoked.
     #[inline]
     #[must_use]
@@ -163,8 +170,7 @@ impl Direction {
     /// the copy counts for nothing.
     #[inline]
     pub fn publish(&self, word: Word, count: u64) -> bool {
-        let next = (word.0 + count) & POSITION;
-        self.tail.0.compare_exchange(word.0, next, SeqCst, Relaxed).is_ok()
+        self.tail.0.compare_exchange(word.0, word.after(count).0, SeqCst, Relaxed).is_ok()
     }
 
     /// Rule 2: announces `count` bytes before they are given to the kernel, and closes if the receiver opened

@@ -2,8 +2,9 @@
 //!
 //! No thread of ours: every step rides on a call that the program makes anyway, and none blocks. The acceptor
 //! opens a door (a listening name made of the tuple), the connector tries it now and then; see
-//! [`driver::meeting`]. With `ACCEL_LOCAL_AFTER=0` they meet earlier where they can ([`early`]). Both then *commit*: under both locks, with no call of this process inside the kernel,
-//! the byte counts become the kernel's own, and from there on each byte is counted.
+//! [`driver::meeting`]. With `ACCEL_LOCAL_AFTER=0` they meet earlier where they can ([`early`]). Both then
+//! *commit*: under both locks, with no call of this process inside the kernel, the byte counts become the
+//! kernel's own, and from there on each byte is counted.
 
 use core::sync::atomic::{
     AtomicBool, AtomicU32,

@@ -579,9 +579,7 @@ pub(crate) fn message_over(vector: &mut [iovec; 64], count: usize) -> msghdr {
 /// Bytes that wait in the ring; 0 for a socket without rings.
 pub(crate) fn waiting_in_ring(socket: &Socket) -> usize {
     let held = socket.lock_receive();
-    let Some(channel) = socket.channel(&held) else { return 0 };
-    let incoming = channel.incoming();
-    available(incoming.word().position(), incoming.head(), channel.capacity() as u64).unwrap_or(0) as usize
+    socket.channel(&held).and_then(options::waiting_in).unwrap_or(0) as usize
 }
 
 /// The receiving direction goes to the kernel, for good or until the next reader opens it; ring bytes stay

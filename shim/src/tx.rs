@@ -7,7 +7,7 @@
 use driver::cards::{Held, bump};
 use driver::channel::Channel;
 use driver::clock::{current_cpu, ticks, ticks_per_usec};
-use driver::switch::{POSITION, Word, available};
+use driver::switch::{Word, available};
 use driver::sys::{self, Errno};
 use libc::{MSG_NOSIGNAL, MSG_OOB, MSG_ZEROCOPY, c_int, iovec};
 use rows::reasons::Reason;
@@ -144,7 +144,6 @@ impl Send<'_> {
             return Try::Full;
         }
         sending.kernel_streak = 0;
-        bump(&self.socket.card.counters.ring_sends, 1);
         self.pour(channel, word, room as usize)
     }
 
@@ -152,8 +151,9 @@ impl Send<'_> {
     /// of a bulk transfer copy at the same time.
     #[inline]
     fn pour(&mut self, channel: &Channel, mut word: Word, mut room: usize) -> Try {
-        let outgoing = channel.outgoing();
-        while self.buffers.left() > 0 {
+        let (outgoing, counters) = (channel.outgoing(), &self.socket.card.counters);
+        let mut first = true;
+        loop {
             let count = room.min(self.buffers.left()).min(PIECE);
             if count == 0 {
                 return Try::Full;
@@ -167,14 +167,17 @@ impl Send<'_> {
                 return Try::Kernel;
             }
             unread::note(self.socket);
-            bump(&self.socket.card.counters.ring_sent_bytes, count as u64);
-            word = Word((word.0 + count as u64) & POSITION);
+            bump(&counters.ring_sends, u64::from(core::mem::take(&mut first)));
+            bump(&counters.ring_sent_bytes, count as u64);
+            if self.buffers.left() == 0 {
+                return Try::Done;
+            }
+            word = word.after(count as u64);
             let Ok(free) = outgoing.room(word, channel.capacity() as u64) else {
                 return Try::Fail(close::violation(self.socket, channel));
             };
             room = free as usize;
         }
-        Try::Done
     }
 
     /// A stream of sends on the kernel would stay there for ever: the reader can open the ring only when it has
@@ -434,25 +437,30 @@ pub(crate) fn unread_by_peer(socket: &Socket) -> usize {
         .map_or(0, |room| channel.capacity() - room as usize)
 }
 
-/// Takes the sending direction to the kernel, in order, for a call that only the kernel can do (splice,
-/// a large sendfile): gives the channel, to announce bytes on.
-pub(crate) fn to_kernel(socket: &Socket) -> Option<Channel> {
+/// Runs a call that only the kernel can do (splice, a large sendfile) and that may send up to `bytes`, in order
+/// behind the ring. `None`: the socket has no rings, and nothing was done.
+pub(crate) fn through_kernel(socket: &Socket, bytes: u64, call: impl FnOnce() -> isize) -> Option<isize> {
     family::check_owner(socket);
     let held = socket.lock_send();
     let channel = *socket.channel(&held)?;
+    // Another thread may close the descriptor meanwhile: the channel must stay.
+    let mut pin = Some(socket.pin());
     channel.outgoing().close();
     close::send_again_if_asked(socket, &held, &channel);
-    Some(channel)
-}
-
-/// Runs a kernel call that may send up to `bytes` on the socket.
-pub(crate) fn announced(channel: &Channel, bytes: u64, call: impl FnOnce() -> isize) -> isize {
-    let mut announced = Some(Announced::new(channel, bytes));
-    let result = jump::holding(&mut || abandon(channel, announced.take()), || guard::outside(call));
+    drop(held);
+    let mut announced = Some(Announced::new(&channel, bytes));
+    let mut undo = || {
+        abandon(&channel, announced.take());
+        drop(pin.take());
+    };
+    let result = jump::holding(&mut undo, || guard::outside(call));
     if let Some(announced) = &mut announced {
         announced.sent = u64::try_from(result).unwrap_or(0);
     }
-    result
+    // Settled while the pin still keeps the channel.
+    drop(announced);
+    drop(pin);
+    Some(result)
 }
 
 /// Reads up to `count` bytes of a plain file straight into the ring. `None`: not possible now, use the kernel.

@@ -53,7 +53,7 @@ options! {
     LocalCoalesceNsec "ACCEL_LOCAL_COALESCE_NSEC" Number { min: 0, max: 100_000, unit: "nanoseconds" }, "0", "", "A reader that waited, and sends nothing itself, waits so much longer for more to come: small messages then cost less each, and arrive later. 0 takes each at once.";
     Ports "ACCEL_PORTS" Ports, "1-65535", "", "Only connections with one end on these ports are accelerated.";
     PortsExclude "ACCEL_PORTS_EXCLUDE" Ports, "", "", "Connections with either end on these ports stay on the kernel.";
-    Spin "ACCEL_SPIN" Choice(&["adapt", "hard", "never"]), "adapt", "EF_POLL_USEC", "adapt: spin before sleeping where recent waits were short and a core is free. hard: always spin for the whole time. never: sleep at once.";
+    Spin "ACCEL_SPIN" Choice(&["adapt", "hard", "never"]), "adapt", "EF_POLL_USEC", "adapt: spin before sleeping where recent waits were short, give the core away at every look where more threads want to run than there are cores, and stop where one keeps it. hard: always spin for the whole time. never: sleep. On its peer's own core a waiting thread yields a few times first, always.";
     SpinUsec "ACCEL_SPIN_USEC" Number { min: 0, max: 1_000_000_000, unit: "microseconds" }, "200", "EF_SPIN_USEC", "Longest time that one wait spins.";
     SpinRecv "ACCEL_SPIN_RECV" Bool, "on", "EF_TCP_RECV_SPIN", "Blocking receive calls may spin.";
     SpinSend "ACCEL_SPIN_SEND" Bool, "on", "EF_TCP_SEND_SPIN", "Send calls may spin while the ring is full and being read.";

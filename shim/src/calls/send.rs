@@ -123,9 +123,8 @@ pub(crate) unsafe fn sendto(
     if !legal {
         let socket = slot::find(fd).filter(slot::Socket::is_live);
         let _guard = Guard::enter();
-        let _pin = socket.map(|socket| socket.pin());
-        if let Some(channel) = socket.and_then(|socket| tx::to_kernel(&socket)) {
-            return tx::announced(&channel, length as u64, call);
+        if let Some(result) = socket.and_then(|socket| tx::through_kernel(&socket, length as u64, call)) {
+            return result;
         }
     }
     // SAFETY: the caller's contract.
@@ -155,12 +154,9 @@ pub(crate) unsafe fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) ->
     if unsafe { (*message).msg_controllen } != 0 {
         // Control messages (SO_TIMESTAMPING, zero copy) are the kernel's.
         let socket = slot::find(fd).filter(slot::Socket::is_live);
-        let _pin = socket.map(|socket| socket.pin());
-        if let Some(channel) = socket.and_then(|socket| tx::to_kernel(&socket)) {
-            let bytes = buffers.iter().map(|buffer| buffer.iov_len as u64).sum();
-            return tx::announced(&channel, bytes, call);
-        }
-        return call();
+        let bytes = buffers.iter().map(|buffer| buffer.iov_len as u64).sum();
+        let result = socket.and_then(|socket| tx::through_kernel(&socket, bytes, call));
+        return result.unwrap_or_else(call);
     }
     // SAFETY: the caller's contract.
     unsafe { by_path(fd, buffers, flags, call) }
@@ -229,9 +225,8 @@ pub(crate) unsafe fn sendfile(fd: c_int, source: c_int, offset: *mut off_t, coun
         if let Some(result) = unsafe { small_file(&socket, source, offset, count) } {
             return result;
         }
-        let _pin = socket.pin();
-        if let Some(channel) = tx::to_kernel(&socket) {
-            return tx::announced(&channel, count.min(0x7fff_f000) as u64, call);
+        if let Some(result) = tx::through_kernel(&socket, count.min(MOST) as u64, call) {
+            return result;
         }
     }
     drop(guard);
@@ -298,11 +293,7 @@ pub(crate) unsafe fn splice(
     };
     if let Some(socket) = slot::find(target).filter(slot::Socket::is_live) {
         let _guard = Guard::enter();
-        let _pin = socket.pin();
-        return match tx::to_kernel(&socket) {
-            Some(channel) => tx::announced(&channel, length as u64, call),
-            None => call(),
-        };
+        return tx::through_kernel(&socket, length as u64, call).unwrap_or_else(call);
     }
     let Some(socket) = slot::find(source).filter(slot::Socket::is_live) else { return call() };
     let _guard = Guard::enter();

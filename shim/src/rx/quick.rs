@@ -122,7 +122,7 @@ unsafe fn spin_and_take(
 }
 
 /// Leaves the sender alone for a moment: while the reader does not look, the sender keeps the word's cache line
-/// and its messages cost a quarter. Not for a reader that sends as well: somebody waits for its answers.
+/// and its messages cost a third. Not for a reader that sends as well: somebody waits for its answers.
 #[cold]
 fn coalesce(socket: &Socket) {
     let sends = socket.card.counters.ring_sends.load(Relaxed);

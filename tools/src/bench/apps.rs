@@ -233,7 +233,7 @@ fn sockperf(arm: &Arm, context: &Context) -> Result<Sample, Failure> {
     server.args(["server", "--tcp"]).args(address);
     let mut server = Process::start_application("sockperf server", server, &server_cpus)?;
     server.line_with("[tid", READY)?;
-    // Its table of sequence numbers holds about 1.3 million a second: unlimited, accel overruns it.
+    // Without a limit accel overruns its table of sequence numbers, and it gives up.
     load.args(["ping-pong", "--tcp"]).args(address).args(["-m", "64", "-t", "1", "--mps", "500000"]);
     let text = output("sockperf", load, &client_cpus)?;
     let figure = sockperf_figure(&text).ok_or_else(|| format!("sockperf said {text:?}"))?;
