@@ -27,7 +27,23 @@ CASE(tcp_options_set_and_get) {
     SET(SOL_TCP, TCP_NODELAY, 1); SET(SOL_TCP, TCP_NODELAY, 0); SET(SOL_TCP, TCP_NODELAY, 77); SET(SOL_TCP, TCP_CORK, 1); SET(SOL_TCP, TCP_CORK, 0); SET(SOL_TCP, TCP_KEEPIDLE, 33); SET(SOL_TCP, TCP_KEEPINTVL, 34); SET(SOL_TCP, TCP_KEEPCNT, 5); SET(SOL_TCP, TCP_SYNCNT, 3); SET(SOL_TCP, TCP_LINGER2, 7); SET(SOL_TCP, TCP_USER_TIMEOUT, 12345); SET(SOL_TCP, TCP_QUICKACK, 1); SET(SOL_TCP, TCP_DEFER_ACCEPT, 0); SET(SOL_TCP, TCP_NOTSENT_LOWAT, 100000); SET(SOL_TCP, TCP_THIN_LINEAR_TIMEOUTS, 1); SET(SOL_TCP, TCP_THIN_DUPACK, 0); SET(SOL_TCP, TCP_INQ, 0); SET(SOL_TCP, TCP_KEEPIDLE, 0); SET(SOL_TCP, TCP_KEEPCNT, 1000); SET(SOL_TCP, TCP_FASTOPEN, 0); SET(SOL_TCP, TCP_WINDOW_CLAMP, 0); SET(SOL_TCP, TCP_REPAIR, 2);
     step(); put(fd, 100, 1); get(fd, 100, 1);
 }
-CASE(maximum_segment) { GET(SOL_TCP, TCP_MAXSEG); SET(SOL_TCP, TCP_MAXSEG, 1000); SET(SOL_TCP, TCP_MAXSEG, 1); SET(SOL_TCP, TCP_MAXSEG, 1000000); step(); put(fd, 50000, 1); get(fd, 50000, 1); }
+/* On loopback the value is half of the largest window that the peer has shown: 65,483 in the SYN, 65,536 from the first scaled acknowledgement
+   that was seen before a send (tcp_bound_to_half_wnd). When that is depends on timing, on the plain kernel too. */
+static void get_maximum_segment(int fd) {
+    int v = get_int(fd, SOL_TCP, TCP_MAXSEG);
+    if (v == 65483 / 2 || v == 65536 / 2) out("get TCP_MAXSEG: half of the window"); else out("get TCP_MAXSEG: %d", v);
+}
+CASE(maximum_segment) {
+    static const int values[] = {1000, 1, 1000000};
+    get_maximum_segment(fd);
+    for (int i = 0; i < 3; i++) {
+        errno = 0;
+        int r = set_int(fd, SOL_TCP, TCP_MAXSEG, values[i]);
+        out("set TCP_MAXSEG to %d: %s", values[i], r ? strerrorname_np(errno) : "ok");
+        get_maximum_segment(fd);
+    }
+    step(); put(fd, 50000, 1); get(fd, 50000, 1);
+}
 CASE(buffer_sizes) {
     GET(SOL_SOCKET, SO_SNDBUF); GET(SOL_SOCKET, SO_RCVBUF);
     SET(SOL_SOCKET, SO_SNDBUF, 65536); SET(SOL_SOCKET, SO_RCVBUF, 65536); SET(SOL_SOCKET, SO_SNDBUF, 1); SET(SOL_SOCKET, SO_RCVBUF, 1); SET(SOL_SOCKET, SO_SNDBUF, 1000000); SET(SOL_SOCKET, SO_RCVBUF, 1000000); SET(SOL_SOCKET, SO_SNDBUF, -1); SET(SOL_SOCKET, SO_RCVBUF, INT_MAX);
