@@ -85,7 +85,10 @@ macro_rules! counters {
 
             /// Adds `other` and clears it.
             pub fn absorb(&self, other: &Self) {
-                $(self.$name.fetch_add(other.$name.swap(0, Relaxed), Relaxed);)*
+                // Most are 0: a short connection pays for those that it used.
+                $(if other.$name.load(Relaxed) != 0 {
+                    self.$name.fetch_add(other.$name.swap(0, Relaxed), Relaxed);
+                })*
             }
         }
 
@@ -285,7 +288,9 @@ impl Table {
     /// Takes `pid` off the card's holders; the last one frees the card.
     pub fn leave(&self, card: &Card, pid: u32) {
         for holder in &card.holders {
-            let _ = holder.compare_exchange(pid, 0, SeqCst, Relaxed);
+            if holder.load(SeqCst) == pid {
+                let _ = holder.compare_exchange(pid, 0, SeqCst, Relaxed);
+            }
         }
         self.release_if_unheld(card);
     }

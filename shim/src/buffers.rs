@@ -1,5 +1,7 @@
 //! The caller's buffers: one or several, taken in order.
 
+use core::mem::MaybeUninit;
+
 use driver::copy::Ring;
 use libc::{c_void, iovec};
 
@@ -128,22 +130,21 @@ impl<'a> Buffers<'a> {
     }
 
     /// The unused rest as a vector of its own.
-    pub(crate) fn rest(&self, room: &mut [iovec; 64]) -> usize {
+    pub(crate) fn rest<'r>(&self, room: &'r mut Room) -> &'r mut [iovec] {
         let (mut skip, mut count) = (self.done, 0);
         for buffer in self.vector {
             if skip >= buffer.iov_len {
                 skip -= buffer.iov_len;
                 continue;
             }
-            if count == room.len() {
-                break;
-            }
+            let Some(place) = room.0.get_mut(count) else { break };
             let base = buffer.iov_base.cast::<u8>().wrapping_add(skip).cast();
-            room[count] = iovec { iov_base: base, iov_len: buffer.iov_len - skip };
+            place.write(iovec { iov_base: base, iov_len: buffer.iov_len - skip });
             count += 1;
             skip = 0;
         }
-        count
+        // SAFETY: the first `count` entries were written just now.
+        unsafe { core::slice::from_raw_parts_mut(room.0.as_mut_ptr().cast(), count) }
     }
 }
 
@@ -163,5 +164,11 @@ pub(crate) fn is_plausible<T>(pointer: *const T) -> bool {
 /// The most that one call moves: MAX_RW_COUNT of linux/fs.h. recv and send shorten to it what is asked for.
 pub(crate) const MOST: usize = 0x7fff_f000;
 
-/// An empty vector entry.
-pub(crate) const NOTHING: iovec = iovec { iov_base: core::ptr::null_mut(), iov_len: 0 };
+/// Room for a vector. Not cleared: most calls use one entry of it.
+pub(crate) struct Room([MaybeUninit<iovec>; 64]);
+
+impl Room {
+    pub(crate) const fn new() -> Self {
+        Self([const { MaybeUninit::uninit() }; 64])
+    }
+}

@@ -472,7 +472,7 @@ fn commit(socket: &Socket, both: &Both, channel: Channel) -> bool {
     socket.parts(both).receiving.kread = read;
     channel.outgoing().set_kernel_sent(sent);
     channel.commit();
-    crate::nagle::switch_off(socket);
+    crate::nagle::rings_came(socket);
     family::table().count_upgraded();
     true
 }

@@ -13,10 +13,10 @@ use driver::sys::{self, Errno};
 use libc::{MSG_DONTWAIT, MSG_ERRQUEUE, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_WAITALL, c_int, iovec, msghdr};
 use rows::reasons::Reason;
 
-use crate::buffers::{Buffers, NOTHING};
+use crate::buffers::{Buffers, Room};
 use crate::guard::{self, Interrupt};
 use crate::slot::{Outcome, Socket};
-use crate::{close, epoll, family, jump, meet, real, spin};
+use crate::{close, epoll, family, jump, meet, nagle, real, spin};
 
 mod options;
 mod quick;
@@ -320,31 +320,30 @@ impl Receive<'_> {
 
     /// One recvmsg on the kernel socket into the rest of the buffers.
     fn kernel_receive(&self, extra: c_int) -> sys::Result<usize> {
-        let mut room = [NOTHING; 64];
-        let count = self.buffers.rest(&mut room);
+        let mut room = Room::new();
+        let vector = self.buffers.rest(&mut room);
         let flags = self.flags & !MSG_WAITALL | extra;
-        if count == 0 {
+        if vector.is_empty() {
             // SAFETY: nothing is written.
             return unsafe { sys::recv(self.socket.fd, core::ptr::null_mut(), 0, flags) };
         }
-        if let ([one], None) = (&room[..count], self.control) {
+        if let ([one], None) = (&*vector, self.control) {
             // SAFETY: the caller's buffer.
             return unsafe { sys::recv(self.socket.fd, one.iov_base, one.iov_len, flags) };
         }
-        self.by_message(&mut room, count, |message| {
+        self.by_message(vector, |message| {
             // SAFETY: the message names the caller's buffers.
             unsafe { sys::recvmsg(self.socket.fd, message, flags) }
         })
     }
 
-    /// A call with a message over the first `count` buffers, and the caller's room for control messages.
+    /// A call with a message over the buffers, and the caller's room for control messages.
     fn by_message<E>(
         &self,
-        room: &mut [iovec; 64],
-        count: usize,
+        vector: &mut [iovec],
         call: impl FnOnce(*mut msghdr) -> Result<usize, E>,
     ) -> Result<usize, E> {
-        let mut message = message_over(room, count);
+        let mut message = message_over(vector);
         if let Some(control) = self.control {
             control.offer(&mut message);
         }
@@ -388,6 +387,7 @@ impl Receive<'_> {
         }
         if epoll::reopen(self.socket, channel, receiving.kread) {
             bump(&self.socket.card.counters.opened, 1);
+            nagle::force(self.socket);
             channel.publish_cpu(current_cpu());
         }
     }
@@ -506,16 +506,16 @@ impl Receive<'_> {
 
     /// The kernel's own blocking call, as the program made it.
     fn blocking_receive(&self) -> sys::Result<usize> {
-        let mut room = [NOTHING; 64];
-        let count = self.buffers.rest(&mut room);
+        let mut room = Room::new();
+        let vector = self.buffers.rest(&mut room);
         let (fd, flags) = (self.socket.fd, self.flags);
         let counted = |result| usize::try_from(result).map_err(|_| Errno(crate::errno::get()));
         let slept = guard::outside_unless_interrupted(|| {
-            if let ([one], None) = (&room[..count], self.control) {
+            if let ([one], None) = (&*vector, self.control) {
                 // SAFETY: the caller's buffer.
                 return counted(unsafe { real::recv(fd, one.iov_base, one.iov_len, flags) });
             }
-            self.by_message(&mut room, count, |message| {
+            self.by_message(vector, |message| {
                 // SAFETY: the message names the caller's buffers.
                 counted(unsafe { real::recvmsg(fd, message, flags) })
             })
@@ -567,12 +567,12 @@ pub(crate) fn kernel_has_something(fd: c_int) -> bool {
     unsafe { sys::poll(&raw mut poll, 1, 0) }.is_ok_and(|count| count > 0)
 }
 
-/// A message over the first `count` entries.
-pub(crate) fn message_over(vector: &mut [iovec; 64], count: usize) -> msghdr {
+/// A message over the vector.
+pub(crate) fn message_over(vector: &mut [iovec]) -> msghdr {
     // SAFETY: all-zero bytes are a valid `msghdr`.
     let mut message: msghdr = unsafe { core::mem::zeroed() };
     message.msg_iov = vector.as_mut_ptr();
-    message.msg_iovlen = count as _;
+    message.msg_iovlen = vector.len() as _;
     message
 }
 

@@ -70,6 +70,8 @@ pub(crate) struct Sending {
     pub(crate) quick_left: u32,
     /// Send calls in a row that found the direction closed.
     pub(crate) kernel_streak: u32,
+    /// Waits in a row for a reader that did not open.
+    pub(crate) waits_lost: u32,
     /// What the peer left unread in the ring was sent again through the kernel.
     pub(crate) sent_again: bool,
 }

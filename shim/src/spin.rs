@@ -84,7 +84,7 @@ pub(crate) fn is_busy() -> bool {
         return true;
     }
     let will_spin = || config().spin == Spin::Adapt && !is_contended(ticks());
-    is_short() && (Memory::sleeps().get() < SLEEPS_FEW || will_spin())
+    is_short(limit_usec()) && (Memory::sleeps().get() < SLEEPS_FEW || will_spin())
 }
 
 /// Notes that a wait ended in a sleep.
@@ -96,7 +96,7 @@ pub(crate) fn record_sleep() {
 /// Notes how long a wait took. A long one counts as four times the limit, so a few short ones make up for it.
 pub(crate) fn record(started: u64) {
     let waited = ticks().saturating_sub(started);
-    let limit = limit_usec() * ticks_per_usec();
+    let limit = config().spin_usec * ticks_per_usec();
     let average = Memory::average();
     let old = average.get();
     average.set(old - old / 4 + waited.min(4 * limit) / 4);
@@ -223,11 +223,12 @@ fn is_contended(now: u64) -> bool {
 /// Whether a wait for a peer on this very core should yield it: in every profile, because that costs less than
 /// the sleep.
 pub(crate) fn may_yield() -> bool {
-    is_short() && !is_contended(ticks())
+    // While this thread waits its peer works, on the same core: the wait may be longer than one that burns time.
+    is_short(config().spin_usec) && !is_contended(ticks())
 }
 
-fn is_short() -> bool {
-    Memory::average().get() <= limit_usec() * ticks_per_usec()
+fn is_short(limit_usec: u64) -> bool {
+    Memory::average().get() <= limit_usec * ticks_per_usec()
 }
 
 /// Somebody else ran on this core: no spinning for a while, longer each time it happens again soon. Every try

@@ -12,12 +12,12 @@ use driver::sys::{self, Errno};
 use libc::{MSG_NOSIGNAL, MSG_OOB, MSG_ZEROCOPY, c_int, iovec};
 use rows::reasons::Reason;
 
-use crate::buffers::{Buffers, NOTHING, can_be_buffer};
+use crate::buffers::{Buffers, Room, can_be_buffer};
 use crate::config::{Spin, config};
 use crate::rx::{PIECE, message_over};
 use crate::slot::{Outcome, Socket};
 use crate::spin::Watch;
-use crate::{close, family, guard, jump, real, spin, unread};
+use crate::{close, family, guard, jump, nagle, real, spin, unread};
 
 /// Published bytes that nobody takes for this long: look whether the peer still lives.
 const SUSPICIOUS_USEC: u64 = 1_000;
@@ -25,6 +25,8 @@ const SUSPICIOUS_USEC: u64 = 1_000;
 const STREAM_SENDS: u32 = 8;
 /// as long as it reads something every so many microseconds.
 const READING_USEC: u64 = 20;
+/// A wait in vain doubles the sends before the next one, so many times at most.
+const WAITS_LOST_MAX: u32 = 5;
 /// Flags that mean nothing to a ring, which never waits for more and never raises SIGPIPE.
 const PLAIN: c_int = libc::MSG_DONTWAIT | MSG_NOSIGNAL | libc::MSG_MORE | libc::MSG_EOR | libc::MSG_CONFIRM;
 /// Sends between two looks at the reader's position.
@@ -143,7 +145,7 @@ impl Send<'_> {
         if room == 0 || room < self.buffers.left() as u64 && self.buffers.left() <= channel.capacity() / 4 {
             return Try::Full;
         }
-        sending.kernel_streak = 0;
+        (sending.kernel_streak, sending.waits_lost) = (0, 0);
         self.pour(channel, word, room as usize)
     }
 
@@ -181,26 +183,40 @@ impl Send<'_> {
     }
 
     /// A stream of sends on the kernel would stay there for ever: the reader can open the ring only when it has
-    /// read everything, and is never given the time. So now and then the sender waits, while it reads.
+    /// read everything, and is never given the time. So now and then the sender waits, while it reads; less often
+    /// each time that the reader does not open.
     #[cold]
     fn waits_for_reader(&self, held: &Held, channel: &Channel) -> bool {
         // SAFETY: the send lock is held.
         let sending = unsafe { self.socket.sending(held) };
         sending.kernel_streak += 1;
-        let outgoing = channel.outgoing();
-        if sending.kernel_streak < STREAM_SENDS || outgoing.word().is_revoked() || !config().spin_send {
+        if sending.kernel_streak < STREAM_SENDS << sending.waits_lost {
             return false;
         }
         sending.kernel_streak = 0;
+        // A reader on this very core opens for a sender that it knows to be there.
+        channel.publish_cpu(current_cpu());
+        if self.reader_opens(channel) {
+            sending.waits_lost = 0;
+            return true;
+        }
+        sending.waits_lost = (sending.waits_lost + 1).min(WAITS_LOST_MAX);
+        nagle::streams(self.socket, channel);
+        false
+    }
+
+    /// Waits while the reader reads what the kernel has.
+    fn reader_opens(&self, channel: &Channel) -> bool {
+        let outgoing = channel.outgoing();
         // A reader that has read everything and did not open will not: it means to sleep. One that has not come
         // cannot.
-        if !channel.peer_committed()
-            || outgoing.kernel_read() == outgoing.kernel_sent()
-            || config().spin == Spin::Never
-        {
+        let mut read = outgoing.kernel_read();
+        let reads = channel.peer_committed() && read != outgoing.kernel_sent();
+        if !reads || outgoing.word().is_revoked() || !config().spin_send || !may_spin(channel) {
             return false;
         }
-        let mut read = outgoing.kernel_read();
+        // What Nagle holds back the reader cannot read.
+        nagle::force(self.socket);
         loop {
             let end = spin_on(channel, READING_USEC, || {
                 outgoing.word().is_open() || outgoing.kernel_read() != read
@@ -286,12 +302,12 @@ impl Send<'_> {
 
     /// The rest goes to the kernel, announced, without a lock.
     fn by_kernel(&mut self, channel: &Channel) -> Outcome {
-        let mut room = [NOTHING; 64];
+        let mut room = Room::new();
         let mut first = true;
         loop {
-            let count = self.buffers.rest(&mut room);
-            let announced: u64 = room[..count].iter().map(|buffer| buffer.iov_len as u64).sum();
-            let result = self.kernel_send(channel, &mut room, count, announced);
+            let vector = self.buffers.rest(&mut room);
+            let announced: u64 = vector.iter().map(|buffer| buffer.iov_len as u64).sum();
+            let result = self.kernel_send(channel, vector, announced);
             match result {
                 Ok(sent) => {
                     if core::mem::take(&mut first) {
@@ -309,23 +325,17 @@ impl Send<'_> {
         }
     }
 
-    fn kernel_send(
-        &self,
-        channel: &Channel,
-        room: &mut [iovec; 64],
-        count: usize,
-        bytes: u64,
-    ) -> sys::Result<usize> {
+    fn kernel_send(&self, channel: &Channel, vector: &mut [iovec], bytes: u64) -> sys::Result<usize> {
         let mut announced = Some(Announced::new(channel, bytes));
         // After part of the call went by the ring, a failure is reported by the next call, without a signal.
         let quiet = if self.buffers.done() > 0 { MSG_NOSIGNAL } else { 0 };
         let (fd, flags) = (self.socket.fd, self.flags | quiet);
         let mut send = || {
-            if count == 1 {
+            if let [one] = &*vector {
                 // SAFETY: the caller's buffer.
-                return unsafe { real::send(fd, room[0].iov_base, room[0].iov_len, flags) };
+                return unsafe { real::send(fd, one.iov_base, one.iov_len, flags) };
             }
-            let message = message_over(room, count);
+            let message = message_over(vector);
             // SAFETY: the message names the caller's buffers.
             unsafe { real::sendmsg(fd, &raw const message, flags) }
         };
@@ -420,9 +430,14 @@ pub(crate) fn peer_state(fd: c_int) -> (bool, bool) {
     (poll.revents & (libc::POLLERR | libc::POLLHUP) != 0, poll.revents & libc::POLLRDHUP != 0)
 }
 
+/// Whether [`spin_on`] would wait at all: where nothing spins, only for a peer on this very core.
+fn may_spin(channel: &Channel) -> bool {
+    config().spin != Spin::Never || channel.peer_cpu() == Some(current_cpu())
+}
+
 /// Spins for something that the peer does in shared memory.
 fn spin_on(channel: &Channel, usec: u64, ready: impl FnMut() -> bool) -> spin::End {
-    let budget = usec * ticks_per_usec();
+    let budget = if may_spin(channel) { usec * ticks_per_usec() } else { 0 };
     Watch { budget, peer_cpu: || channel.peer_cpu(), ready, look: || false, look_usec: usec }.run()
 }
 

@@ -149,7 +149,7 @@ pub(crate) fn attend(socket: &Socket) {
 /// The acceptor has come. The receive lock is held.
 pub(crate) fn join(socket: &Socket) {
     if socket.slot.invited.swap(0, SeqCst) != 0 {
-        nagle::switch_off(socket);
+        nagle::rings_came(socket);
         socket.card.describe(socket.fd, Path::Local, Reason::None as u8);
         family::table().count_upgraded();
     }
