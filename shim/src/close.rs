@@ -117,6 +117,7 @@ pub(crate) fn give_away(socket: &Socket, reason: Reason) {
         socket.card.describe(socket.fd, Path::Kernel, reason as u8);
         family::table().count_reason(reason as u8);
         crate::nagle::restore(socket);
+        crate::rx::mark::restore(socket);
         return;
     }
     drop(both);

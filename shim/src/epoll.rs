@@ -18,13 +18,14 @@ use libc::c_int;
 use crate::family;
 use crate::fdtable::{self, Entry, Name};
 use crate::lock::{Held, Lock};
+use crate::rx::mark;
 use crate::slot::{self, Socket};
 
 mod control;
 mod park;
 mod wait;
 
-pub(crate) use control::{control, reopen};
+pub(crate) use control::{control, reopen, signal};
 pub(crate) use park::{never_again, tell_kernel, tell_kernel_of};
 pub(crate) use wait::{Sleeping, Waiting, close_for_sleep, has_something, wait};
 
@@ -247,6 +248,14 @@ pub(crate) fn leave_all(socket: &Socket) {
             inner.members.remove(&socket.fd);
         }
         inner.open.retain(|open| open.name != socket.name);
+    }
+}
+
+impl Open {
+    /// Whether its ring bytes make it readable.
+    #[inline]
+    fn has_enough(&self) -> bool {
+        mark::has_enough(&slot::by_name(self.fd, self.name), self.channel.incoming())
     }
 }
 

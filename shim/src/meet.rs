@@ -459,6 +459,9 @@ fn commit(socket: &Socket, both: &Both, channel: Channel) -> bool {
     }
     // A child that goes on with what its parent accepted is the owner now.
     socket.slot.adopt();
+    if socket.side() == Side::Acceptor {
+        crate::calls::note_inherited(socket);
+    }
     // Calls that begin from here on see the live state and wait for our locks.
     let parts = socket.parts(both);
     *parts.channel = Some(channel);

@@ -13,7 +13,7 @@ use libc::{POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM, c_int, pollfd};
 use crate::epoll::{self, Set};
 use crate::fdtable;
 use crate::guard::{self, Interrupt};
-use crate::rx::Sleeper;
+use crate::rx::{Sleeper, mark};
 use crate::slot::{self, Pin, Socket};
 use crate::{family, jump, spin, unread};
 
@@ -65,6 +65,7 @@ impl<'a> Poll<'a> {
                 family::check_owner(&socket);
                 let held = socket.lock_receive();
                 if let Some(channel) = socket.channel(&held).copied() {
+                    mark::settle(&socket, &held);
                     let pin = socket.pin();
                     if watched.len() < WATCHED_MAX
                         || channel.incoming().close().position() != channel.incoming().head()
@@ -140,7 +141,11 @@ impl<'a> Poll<'a> {
             return None;
         }
         spin::record_sleep();
-        let slice = unread::bounded(left);
+        let mut slice = unread::bounded(left);
+        if self.watched.iter().any(|one| mark::has_too_little(&one.socket, one.channel.incoming())) {
+            // Another thread may lower the mark: then the ring's bytes are enough, and nothing wakes this one.
+            slice = Some(slice.unwrap_or(u64::MAX).min(unread::SLICE_NS));
+        }
         let watched = &mut self.watched;
         let mut undo = || drop((take(&mut in_sets), take(&mut sleepers), take(watched)));
         let body = || guard::outside_unless_interrupted(|| sleep(self.fds, slice));
@@ -228,8 +233,7 @@ impl<'a> Poll<'a> {
 
 impl Watched {
     fn has_bytes(&self) -> bool {
-        let incoming = self.channel.incoming();
-        incoming.word().position() != incoming.head()
+        mark::has_enough(&self.socket, self.channel.incoming())
     }
 
     /// Whether the rings alone tell everything that is asked: open both ways, nothing but reading and writing.

@@ -18,6 +18,7 @@ use crate::guard::{self, Interrupt};
 use crate::slot::{Outcome, Socket};
 use crate::{close, epoll, family, jump, meet, nagle, real, spin};
 
+pub(crate) mod mark;
 mod options;
 mod quick;
 mod splice;
@@ -121,7 +122,11 @@ impl Receive<'_> {
         let (word, head) = (incoming.word(), incoming.head());
         let count = available(word.position(), head, channel.capacity() as u64).ok()? as usize;
         let wanted = self.buffers.total();
-        let enough = count >= wanted || word.is_open() && self.flags & MSG_WAITALL == 0;
+        let enough = if word.is_open() {
+            count >= wanted || self.flags & MSG_WAITALL == 0
+        } else {
+            count >= wanted && !mark::is_marked(self.socket)
+        };
         if count == 0
             || wanted == 0
             || !enough
@@ -163,8 +168,16 @@ impl Receive<'_> {
         outcome
     }
 
-    fn wants_all(&self) -> bool {
-        self.flags & MSG_WAITALL != 0 && self.may_block()
+    /// Bytes for which the call waits: sock_rcvlowat in include/net/sock.h.
+    fn target(&self) -> usize {
+        let mark = self.socket.slot.low_water.load(Relaxed) as usize;
+        let all = self.flags & MSG_WAITALL != 0;
+        if all { self.buffers.total() } else { mark.min(self.buffers.total()) }.max(1)
+    }
+
+    /// Whether the call waits for more bytes than it has.
+    fn wants_more(&self) -> bool {
+        self.buffers.done() < self.target() && self.may_block()
     }
 
     fn may_block(&self) -> bool {
@@ -191,7 +204,7 @@ impl Receive<'_> {
             return Step::Again;
         }
         let stops_at_mark = word.is_revoked() && channel.peer_is_urgent();
-        if complete || self.buffers.done() > 0 && (stops_at_mark || word.is_open() && !self.wants_all()) {
+        if complete || self.buffers.done() > 0 && (stops_at_mark || word.is_open() && !self.wants_more()) {
             return Step::Return(Outcome::Value(self.buffers.done()));
         }
         if self.buffers.total() == 0 && seen != channel.incoming().head() {
@@ -279,7 +292,7 @@ impl Receive<'_> {
             }
             return Step::Return(self.so_far(AGAIN));
         }
-        if self.flags & MSG_PEEK != 0 && self.wants_all() {
+        if self.flags & MSG_PEEK != 0 && self.target() > 1 && self.wants_more() {
             // Each look would find the same bytes: the kernel alone waits for all of them, or the end.
             return Step::Empty(held);
         }
@@ -290,7 +303,7 @@ impl Receive<'_> {
             Ok(0) if self.buffers.left() > 0 => self.at_end(held, channel),
             Ok(count) => {
                 self.account(&held, count);
-                if self.buffers.left() == 0 || !self.wants_all() {
+                if self.buffers.left() == 0 || !self.wants_more() {
                     self.try_reopen(&held, channel);
                     return Step::Return(Outcome::Value(self.buffers.done()));
                 }
@@ -298,7 +311,7 @@ impl Receive<'_> {
             }
             Err(Errno(libc::EAGAIN)) => {
                 self.try_reopen(&held, channel);
-                if !self.may_block() || self.buffers.done() > 0 && !self.wants_all() {
+                if !self.may_block() || self.buffers.done() > 0 && !self.wants_more() {
                     return Step::Return(self.so_far(AGAIN));
                 }
                 Step::Empty(held)
@@ -364,6 +377,7 @@ impl Receive<'_> {
             if let Some(channel) = self.socket.channel(held) {
                 channel.incoming().publish_kernel_read(receiving.kread);
             }
+            mark::settle(self.socket, held);
             bump(&self.socket.card.counters.kernel_receives, 1);
         }
     }
@@ -379,7 +393,7 @@ impl Receive<'_> {
         {
             return;
         }
-        if self.socket.slot.low_water.load(Relaxed) > 1 || !channel.peer_committed() {
+        if mark::is_marked(self.socket) || !channel.peer_committed() {
             return;
         }
         if self.socket.slot.invited.load(Relaxed) != 0 {
@@ -481,6 +495,7 @@ impl Receive<'_> {
         if before.position() != self.seen {
             return None;
         }
+        mark::settle(self.socket, &held);
         if before.is_open() {
             bump(&self.socket.card.counters.closed_to_sleep, 1);
         }

@@ -105,8 +105,11 @@ pub(crate) struct Slot {
     pub(crate) peek_offset: AtomicU32,
     /// The kernel gives control messages with what it receives.
     pub(crate) controls: AtomicU8,
-    /// SO_RCVLOWAT, when it is more than one byte.
+    /// SO_RCVLOWAT as the program set it; 0 if it did not.
     pub(crate) low_water: AtomicU32,
+    /// The kernel's, while it is lower because ring bytes count as well ([`crate::rx::mark`]); 0 if it is not. Under
+    /// the receive lock.
+    pub(crate) kernel_low_water: AtomicU32,
     /// Epoll sets that watch it (index plus one; 0 is none).
     pub(crate) sets: [AtomicU32; SETS_MAX],
     /// It is in more sets than that.
@@ -254,6 +257,7 @@ impl Slot {
         self.messages.store(0, Relaxed);
         self.receive_timeout_us.store(0, Relaxed);
         self.low_water.store(0, Relaxed);
+        self.kernel_low_water.store(0, Relaxed);
         self.peek_offset.store(0, Relaxed);
         self.controls.store(0, Relaxed);
         self.nodelay.store(0, Relaxed);
@@ -420,6 +424,7 @@ impl Socket {
         self.card.describe(self.fd, Path::Kernel, reason as u8);
         family::table().count_reason(reason as u8);
         crate::nagle::restore(self);
+        crate::rx::mark::restore(self);
     }
 
     /// The commit failed: on the kernel as before. Both locks are held.

@@ -451,6 +451,70 @@ CASE(low_water_in_epoll) {
     if (server) { wait_peer_asleep(); Q(send(fd, buf, 60, 0)); } else { look(lt, 8, 10000); look(et, 8, 0); C(recv(fd, buf, 30, 0)); look(lt, 8, 0); look(et, 8, 0); C(set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 1)); look(lt, 8, 0); }
     step();
 }
+/* `first` bytes come, then the client sets a mark of 100: with both ends warm they lie in the ring, and what follows does not. */
+static void before_the_mark(int fd, int first) {
+    warm_by(fd, warm_n);
+    step();
+    if (server) { Q(set_int(fd, SOL_TCP, TCP_NODELAY, 1)); Q(send(fd, buf, first, 0)); }
+    step();
+    if (!server) need(fd, first);
+}
+static void more(int fd, int n, int then) {
+    step();
+    if (server) Q(send(fd, buf, n, 0));
+    step();
+    if (!server) need(fd, then);
+}
+static void clear(int fd) { if (!server) { C(set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 1)); C(recv(fd, buf, 2000, MSG_DONTWAIT)); } step(); }
+CASE(low_water_in_epoll_behind_unread) {
+    int lt = make(), et = make();
+    if (!server) { ADD(lt, fd, EPOLLIN, 1); ADD(et, fd, EPOLLIN | EPOLLET, 2); }
+    for (int i = 0; i < 2; i++) {
+        before_the_mark(fd, 60);
+        if (!server) { look(lt, 8, 0); look(et, 8, 0); C(set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 100)); look(lt, 8, 0); look(et, 8, 0); look(lt, 8, 30); }
+        more(fd, 39, 99);
+        if (!server) { look(lt, 8, 0); look(et, 8, 0); }
+        more(fd, 21, 120);
+        if (!server) { look(lt, 8, 0); look(et, 8, 0); look(et, 8, 0); C(recv(fd, buf, 10, 0)); look(lt, 8, 0); look(et, 8, 0); C(recv(fd, buf, 20, 0)); look(lt, 8, 0); look(et, 8, 0); }
+        more(fd, 20, 110);
+        if (!server) { look(lt, 8, 0); look(et, 8, 0); C(recv(fd, buf, 20, 0)); look(lt, 8, 0); C(set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 90)); look(lt, 8, 0); look(et, 8, 0); look(et, 8, 0); }
+        clear(fd);
+        if (!server) { look(lt, 8, 0); look(et, 8, 0); }
+    }
+}
+CASE(low_water_wakes_epoll_behind_unread) {
+    int lt = make(), et = make(), once = make(), outer = make();
+    if (!server) { ADD(lt, fd, EPOLLIN, 1); ADD(et, fd, EPOLLIN | EPOLLET, 2); ADD(once, fd, EPOLLIN | EPOLLONESHOT, 3); }
+    int sets[] = {lt, et, once, outer};
+    for (int i = 0; i < 4; i++) {
+        before_the_mark(fd, 60);
+        if (!server) { if (i == 3) ADD(outer, et, EPOLLIN, 4); for (int k = 0; k < 4; k++) look(sets[k], 8, 0); MOD(once, fd, EPOLLIN | EPOLLONESHOT, 3); C(set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 100)); for (int k = 0; k < 3; k++) look(sets[k], 8, 0); }
+        step();
+        if (server) { wait_peer_asleep(); Q(send(fd, buf, 39, 0)); wait_peer_asleep(); Q(send(fd, buf, 1, 0)); } else { look(sets[i], 8, 10000); readable_bytes(fd); }
+        step();
+        if (!server) for (int k = 0; k < 3; k++) look(sets[k], 8, 0);
+        clear(fd);
+        if (!server) { for (int k = 0; k < 3; k++) look(sets[k], 8, 0); MOD(once, fd, EPOLLIN | EPOLLONESHOT, 3); }
+    }
+}
+static long wait_in_set(void *ep) { struct epoll_event g; return epoll_wait(*(int *)ep, &g, 1, 10000) * 100 + g.data.u64; }
+CASE(low_water_lowered_under_an_epoll) {
+    int lt = make(), et = make();
+    struct job a, b;
+    if (!server) { ADD(lt, fd, EPOLLIN, 1); ADD(et, fd, EPOLLIN | EPOLLET, 2); }
+    for (int i = 0; i < 3; i++) {
+        before_the_mark(fd, 60);
+        if (!server) {
+            look(lt, 8, 0); look(et, 8, 0); C(set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 100));
+            job_start(&a, wait_in_set, &lt); job_start(&b, wait_in_set, &et);
+            job_asleep(&a); job_asleep(&b);
+            C(set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 61)); readable_bytes(fd); C(set_int(fd, SOL_SOCKET, SO_RCVLOWAT, i == 2 ? 1 : 60));
+            job_join(&a, "level"); job_join(&b, "edge"); look(lt, 8, 0); look(et, 8, 0);
+        }
+        step();
+        clear(fd);
+    }
+}
 CASE(data_arrives_before_add_and_after_del) {
     int ep = make();
     for (int i = 0; i < 6; i++) {

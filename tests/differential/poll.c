@@ -234,6 +234,90 @@ CASE(low_water_in_poll) {
     step();
     if (!server) { wait_ev(fd, POLLRDHUP); state(fd); C(recv(fd, buf, 100, 0)); }
 }
+/* `first` bytes come, then the client sets a mark of 100: with both ends warm they lie in the ring, and what follows does not. */
+static void before_the_mark(int fd, int first) {
+    warm_by(fd, warm_n);
+    step();
+    if (server) { Q(set_int(fd, SOL_TCP, TCP_NODELAY, 1)); Q(send(fd, buf, first, 0)); }
+    step();
+    if (!server) { need(fd, first); state(fd); C(set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 100)); state(fd); }
+    step();
+}
+static void after_the_mark(int fd, int left) {
+    step();
+    if (!server) { need(fd, left); state(fd); C(get_int(fd, SOL_SOCKET, SO_RCVLOWAT)); C(set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 1)); state(fd); C(recv(fd, buf, 2000, MSG_DONTWAIT)); state(fd); }
+    step();
+}
+CASE(low_water_in_poll_behind_unread) {
+    static const int first[] = {60, 1, 99, 100, 300};
+    for (size_t i = 0; i < sizeof first / sizeof *first; i++) {
+        before_the_mark(fd, first[i]);
+        if (!server) poll_mask(fd, POLLIN, 30);
+        step();
+        if (server) Q(send(fd, buf, 39, 0));
+        step();
+        if (!server) { need(fd, first[i] + 39); state(fd); readable_bytes(fd); C(recv(fd, buf, 1, 0)); state(fd); C(recv(fd, buf, 500, MSG_PEEK | MSG_DONTWAIT)); state(fd); }
+        after_the_mark(fd, first[i] + 38);
+    }
+}
+CASE(low_water_wakes_poll_behind_unread) {
+    for (int i = 0; i < 4; i++) {
+        fd_set r;
+        before_the_mark(fd, 60);
+        if (server) { wait_peer_asleep(); Q(send(fd, buf, 39, 0)); wait_peer_asleep(); Q(send(fd, buf, 1, 0)); }
+        else if (i % 2) { FD_ZERO(&r); FD_SET(fd, &r); C(select(fd + 1, &r, NULL, NULL, NULL)); readable_bytes(fd); }
+        else { poll_mask(fd, POLLIN, 10000); readable_bytes(fd); }
+        after_the_mark(fd, 100);
+    }
+    before_the_mark(fd, 60);
+    if (server) { wait_peer_asleep(); Q(shutdown(fd, SHUT_WR)); } else poll_mask(fd, POLLIN, 10000);
+    after_the_mark(fd, 60);
+}
+static long poll_in(void *fd) { struct pollfd p = {*(int *)fd, POLLIN, 0}; return poll(&p, 1, 10000) * 100 + p.revents; }
+static long select_in(void *fd) { fd_set r; FD_ZERO(&r); FD_SET(*(int *)fd, &r); return select(*(int *)fd + 1, &r, NULL, NULL, NULL); }
+CASE(low_water_lowered_under_a_sleeper) {
+    struct job a, b;
+    for (int i = 0; i < 3; i++) {
+        before_the_mark(fd, 60);
+        if (i == 1) { if (server) Q(send(fd, buf, 20, 0)); step(); if (!server) need(fd, 80); }
+        if (!server) {
+            job_start(&a, poll_in, &fd); job_start(&b, select_in, &fd);
+            job_asleep(&a); job_asleep(&b);
+            C(set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 90)); readable_bytes(fd); C(set_int(fd, SOL_SOCKET, SO_RCVLOWAT, i == 1 ? 70 : 60 - 59 * (i == 2)));
+            job_join(&a, "poll"); job_join(&b, "select");
+        }
+        after_the_mark(fd, i == 1 ? 80 : 60);
+    }
+}
+CASE(low_water_with_a_reader_beside) {
+    struct job a;
+    before_the_mark(fd, 60);
+    if (!server) { job_start(&a, poll_in, &fd); job_asleep(&a); C(recv(fd, buf, 30, 0)); C(get_int(fd, SOL_SOCKET, SO_RCVLOWAT)); tell(1); }
+    else { hear(); Q(send(fd, buf, 69, 0)); }
+    step();
+    if (!server) { need(fd, 99); state(fd); job_asleep(&a); }
+    step();
+    if (server) Q(send(fd, buf, 1, 0));
+    if (!server) { job_join(&a, "poll"); readable_bytes(fd); }
+    after_the_mark(fd, 100);
+}
+CASE_RAW(low_water_of_the_listener) {
+    int l = -1, c;
+    if (server) { l = listen_at(AF_INET, "127.0.0.1", 0, 4); Q(set_int(l, SOL_SOCKET, SO_RCVLOWAT, 100)); }
+    c = pair_via(l, AF_INET, "127.0.0.1");
+    for (int i = 0; i < warm_n; i++) {
+        if (server) { Q(recv(c, buf, 100, MSG_WAITALL)); Q(send(c, buf, 100, 0)); } else { Q(send(c, buf, 100, 0)); Q(recv(c, buf, 100, MSG_WAITALL)); }
+    }
+    step();
+    if (!server) Q(send(c, buf, 60, 0));
+    step();
+    if (server) { need(c, 60); C(get_int(c, SOL_SOCKET, SO_RCVLOWAT)); state(c); poll_mask(c, POLLIN, 30); }
+    step();
+    if (!server) Q(send(c, buf, 40, 0));
+    step();
+    if (server) { need(c, 100); state(c); C(recv(c, buf, 200, 0)); state(c); }
+    step();
+}
 CASE(fortified_poll) {
     struct pollfd p[2] = {{fd, POLLIN | POLLOUT, 0}, {fd, POLLIN, 0}};
     struct timespec ts = {0, 0};

@@ -216,6 +216,26 @@ CASE_RAW(passed_with_unread_data) {
     if (server) { Q(send(c, "reply before ", 13, 0)); step(); need(c, 10); C(recv(c, buf, 4, 0)); SHOW(buf, 4); Q(pass(un[0], c)); Q(close(c)); reap(p, "worker"); }
     else { C(send(c, "0123456789", 10, 0)); step(); C(read_full(c, buf, 19)); SHOW(buf, 19); C(recv(c, buf, 1, 0)); }
 }
+CASE_RAW(passed_with_unread_data_below_the_mark) {
+    /* The worker is woken by the mark, as the program set it, and sees that. */
+    int un[2];
+    pid_t p = -1;
+    Q(socketpair(AF_UNIX, SOCK_STREAM, 0, un));
+    if (server) {
+        p = fork();
+        if (!p) {
+            int c = take(un[1]);
+            C(get_int(c, SOL_SOCKET, SO_RCVLOWAT)); need(c, 99); poll_mask(c, POLLIN, 30);
+            write_full(c, "go on", 5);
+            poll_mask(c, POLLIN, 10000);
+            long r = recv(c, buf, 200, 0); out("worker %ld", r); _exit(0);
+        }
+    }
+    int l = server ? listen_at(AF_INET, "127.0.0.1", 0, 4) : -1, c = pair_via(l, AF_INET, "127.0.0.1");
+    warm(c);
+    if (server) { Q(send(c, "go on", 5, 0)); step(); need(c, 60); C(set_int(c, SOL_SOCKET, SO_RCVLOWAT, 100)); C(get_int(c, SOL_SOCKET, SO_RCVLOWAT)); Q(pass(un[0], c)); Q(close(c)); reap(p, "worker"); }
+    else { C(send(c, buf, 60, 0)); step(); C(read_full(c, buf, 5)); C(send(c, buf, 39, 0)); C(read_full(c, buf, 5)); C(send(c, buf, 1, 0)); C(recv(c, buf, 1, 0)); }
+}
 CASE_RAW(passed_to_an_executed_program) {
     for (int plain = 0; plain < 2; plain++) {
         int un[2];

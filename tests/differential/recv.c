@@ -488,6 +488,74 @@ CASE(receive_low_water_blocking) {
         C(set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 0)); C(get_int(fd, SOL_SOCKET, SO_RCVLOWAT)); C(set_int(fd, SOL_SOCKET, SO_RCVLOWAT, -1)); T(get_int(fd, SOL_SOCKET, SO_RCVLOWAT) > 1000000);
     }
 }
+/* `first` bytes come, then the client sets a mark of 100: with both ends warm they lie in the ring, and what follows does not. */
+static void before_the_mark(int fd, int first) {
+    warm_by(fd, warm_n);
+    step();
+    if (server) { fill(buf, 1000, first); Q(set_int(fd, SOL_TCP, TCP_NODELAY, 1)); Q(send(fd, buf, first, 0)); }
+    step();
+    if (!server) { need(fd, first); C(set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 100)); C(get_int(fd, SOL_SOCKET, SO_RCVLOWAT)); }
+    step();
+}
+/* The server sends these pieces of the same bytes, each when the client sleeps. */
+static void to_the_sleeper(int fd, int at, const int *pieces) {
+    for (; *pieces; at += *pieces++) { wait_peer_asleep(); Q(send(fd, buf + at, *pieces, 0)); }
+}
+static void after_the_mark(int fd, int left) {
+    step();
+    if (!server) { need(fd, left); C(get_int(fd, SOL_SOCKET, SO_RCVLOWAT)); C(set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 1)); if (left) { long r = C(recv(fd, buf, 2000, MSG_DONTWAIT)); SHOW(buf, r); } }
+    step();
+}
+CASE(receive_low_water_behind_unread) {
+    /* What a blocking receive takes as it begins counts for its result, not for its being woken (Linux 6.18). */
+    static const struct { int first, length, flags, pieces[6], left; } rounds[] = {
+        {60, 200, 0, {40, 60}, 0}, {60, 120, 0, {40, 60}, 40}, {60, 80, 0, {20, 80}, 80}, {60, 60, 0, {1}, 1}, {99, 100, 0, {1, 99}, 99},
+        {100, 200, 0, {1}, 1}, {150, 200, 0, {1}, 1}, {150, 100, 0, {1}, 51},
+        {60, 200, MSG_PEEK, {39, 1}, 100}, {60, 80, MSG_PEEK, {20, 20}, 100}, {99, 100, MSG_PEEK, {1}, 100}, {120, 200, MSG_PEEK, {1}, 121},
+        {60, 200, MSG_WAITALL, {100, 100}, 60}, {60, 120, MSG_WAITALL, {99, 1}, 40}, {60, 200, MSG_WAITALL | MSG_PEEK, {39, 61, 40}, 200}, {60, 30, MSG_WAITALL, {1}, 31},
+        {60, 200, MSG_TRUNC, {100}, 0}, {60, 200, MSG_DONTWAIT, {1}, 1}, {60, 40, MSG_PEEK | MSG_DONTWAIT, {1}, 61}};
+    for (size_t i = 0; i < sizeof rounds / sizeof *rounds; i++) {
+        before_the_mark(fd, rounds[i].first);
+        if (!server) {
+            long r = recv(fd, buf, rounds[i].length, rounds[i].flags);
+            out("%zu: recv(%d) behind %d = %ld", i, rounds[i].length, rounds[i].first, r);
+            if (!(rounds[i].flags & MSG_TRUNC)) SHOW(buf, r);
+        } else if (rounds[i].length > rounds[i].first && rounds[i].first < 100 && !(rounds[i].flags & MSG_DONTWAIT)) {
+            to_the_sleeper(fd, rounds[i].first, rounds[i].pieces);
+        }
+        if (rounds[i].length <= rounds[i].first || rounds[i].first >= 100 || rounds[i].flags & MSG_DONTWAIT) {
+            step();
+            if (server) Q(send(fd, buf + rounds[i].first, rounds[i].pieces[0], 0));
+        }
+        after_the_mark(fd, rounds[i].left);
+    }
+}
+CASE(low_water_behind_unread_and_the_end) {
+    before_the_mark(fd, 60);
+    if (!server) { set_timeout(fd, SO_RCVTIMEO, 60); long t = now_ms(); C(recv(fd, buf, 200, MSG_PEEK)); took(t, 60); set_timeout(fd, SO_RCVTIMEO, 0); }
+    step();
+    if (server) Q(shutdown(fd, SHUT_WR));
+    step();
+    if (!server) { wait_ev(fd, POLLRDHUP); state(fd); C(recv(fd, buf, 200, MSG_PEEK)); C(recv(fd, buf, 20, 0)); state(fd); C(recv(fd, buf, 200, 0)); SHOW(buf, 40); C(recv(fd, buf, 200, 0)); }
+}
+CASE(low_water_read_in_parts) {
+    before_the_mark(fd, 90);
+    if (server) Q(send(fd, buf + 90, 90, 0));
+    step();
+    if (!server) {
+        need(fd, 180); readable_bytes(fd);
+        for (int i = 0; i < 9; i++) { long r = i % 2 ? read(fd, buf, 20) : recv(fd, buf, 20, MSG_DONTWAIT); out("%d: %ld", i, r); SHOW(buf, r); state(fd); readable_bytes(fd); }
+        C(get_int(fd, SOL_SOCKET, SO_RCVLOWAT)); C(recv(fd, buf, 20, MSG_DONTWAIT));
+    }
+    step();
+    for (int i = 0; i < 3; i++) {
+        step();
+        if (server) Q(send(fd, buf, 50, 0));
+        step();
+        if (!server) { need(fd, 50 * i + 50); state(fd); }
+    }
+    after_the_mark(fd, 150);
+}
 CASE(timestamp_and_inq_messages) {
     char control[256];
     struct iovec v = {buf, 4};

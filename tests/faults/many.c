@@ -32,6 +32,14 @@ static void *switching_writer(void *arg) {
     close(file); close(pipes[0]); close(pipes[1]);
     return NULL;
 }
+/* A wait has said that the mark is reached; the program sees its own mark, whatever the kernel holds. */
+static void reached(const struct one_way *r, int mark) {
+    int have = 0, own = 0;
+    socklen_t length = sizeof own;
+    Q(ioctl(r->fd, FIONREAD, &have));
+    Q(getsockopt(r->fd, SOL_SOCKET, SO_RCVLOWAT, &own, &length));
+    CHECK(have >= mark && own == mark, "readable with %d bytes, mark %d, getsockopt %d", have, mark, own);
+}
 static void *switching_reader(void *arg) {
     struct one_way *r = arg;
     char b[65536];
@@ -40,7 +48,7 @@ static void *switching_reader(void *arg) {
     Q(epoll_ctl(e, EPOLL_CTL_ADD, r->fd, &ev));
     Q(pipe(pipes));
     while (r->done < r->total) {
-        long n = 0, most = 1 + rnd(rnd(3) ? 500 : sizeof b - 1);
+        long n = 0, least = 1, most = 1 + rnd(rnd(3) ? 500 : sizeof b - 1);
         if ((uint64_t)most > r->total - r->done) most = r->total - r->done;
         struct pollfd p = {r->fd, POLLIN, 0};
         fd_set s;
@@ -50,20 +58,20 @@ static void *switching_reader(void *arg) {
             Q(setsockopt(r->fd, SOL_SOCKET, SO_RCVLOWAT, &mark, sizeof mark));
         }
         switch (r->kind ? 11 : rnd(12)) {
-        case 0: CHECK(poll(&p, 1, 20000) == 1, "poll: nothing for 20 s at %llu of %llu", (unsigned long long)r->done, (unsigned long long)r->total); n = recv(r->fd, b, most, MSG_DONTWAIT); break;
-        case 1: CHECK(epoll_wait(e, &ev, 1, 20000) == 1, "epoll_wait: nothing for 20 s at %llu of %llu", (unsigned long long)r->done, (unsigned long long)r->total); n = recv(r->fd, b, most, MSG_DONTWAIT); break;
-        case 2: CHECK(select(r->fd + 1, &s, NULL, NULL, &(struct timeval){20, 0}) == 1, "select"); n = read(r->fd, b, most); break;
+        case 0: CHECK(poll(&p, 1, 20000) == 1, "poll: nothing for 20 s at %llu of %llu", (unsigned long long)r->done, (unsigned long long)r->total); reached(r, mark); n = recv(r->fd, b, most, MSG_DONTWAIT); break;
+        case 1: CHECK(epoll_wait(e, &ev, 1, 20000) == 1, "epoll_wait: nothing for 20 s at %llu of %llu", (unsigned long long)r->done, (unsigned long long)r->total); reached(r, mark); n = recv(r->fd, b, most, MSG_DONTWAIT); break;
+        case 2: CHECK(select(r->fd + 1, &s, NULL, NULL, &(struct timeval){20, 0}) == 1, "select"); reached(r, mark); n = read(r->fd, b, most); break;
         case 3: if (r->total - r->done > 160000 && mark == 1) { mark = 100; } else mark = 1; Q(setsockopt(r->fd, SOL_SOCKET, SO_RCVLOWAT, &mark, sizeof mark)); continue;
-        case 4: n = recv(r->fd, b, most, MSG_PEEK); CHECK(n > 0, "peek"); verify(b, n, r->seed, r->done); continue;
+        case 4: n = recv(r->fd, b, most, MSG_PEEK); CHECK(n >= (most < mark ? most : mark), "peek of %ld of %ld, mark %d", n, most, mark); verify(b, n, r->seed, r->done); continue;
         case 5: if (most > 2000) most = 2000; n = recv(r->fd, b, most, MSG_WAITALL); break;
         case 6: n = splice(r->fd, NULL, pipes[1], NULL, most > 4096 ? 4096 : most, 0); CHECK(n > 0, "splice in %ld", n); CHECK(read_full(pipes[0], b, n) == n, "pipe"); break;
-        case 7: if (!no_think) { struct timespec t = {0, rnd(100000)}; nanosleep(&t, NULL); } n = recv(r->fd, b, most, 0); break;
-        case 8: { struct iovec v[2] = {{b, most / 2}, {b + most / 2, most - most / 2}}; n = readv(r->fd, v, 2); break; }
+        case 7: if (!no_think) { struct timespec t = {0, rnd(100000)}; nanosleep(&t, NULL); } n = recv(r->fd, b, most, 0); least = mark; break;
+        case 8: { struct iovec v[2] = {{b, most / 2}, {b + most / 2, most - most / 2}}; n = readv(r->fd, v, 2); least = mark; break; }
         case 9: n = recv(r->fd, b, most, MSG_DONTWAIT); break;
-        default: n = read(r->fd, b, most);
+        default: n = read(r->fd, b, most); least = mark;
         }
         if (n < 0 && errno == EAGAIN) continue;
-        CHECK(n > 0, "a receive gave %ld at %llu", n, (unsigned long long)r->done);
+        CHECK(n >= (most < least ? most : least), "a receive of %ld gave %ld at %llu, mark %d", most, n, (unsigned long long)r->done, mark);
         verify(b, n, r->seed, r->done);
         r->done += n;
     }

@@ -4,7 +4,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use driver::cards::{Path, flag};
 use driver::meeting::Address;
-use driver::sys::{self, Errno};
+use driver::sys;
 use rows::reasons::Reason;
 
 use crate::buffers::is_plausible;
@@ -213,6 +213,15 @@ pub(crate) unsafe fn getsockopt(
         unsafe { value.cast::<c_int>().write_unaligned(own) };
     }
     if result == 0
+        && (level, name) == (libc::SOL_SOCKET, libc::SO_RCVLOWAT)
+        && let Some(own) = slot::find(fd).and_then(|socket| rx::mark::own_value(&socket))
+        // SAFETY: the kernel has just written `*length` bytes there.
+        && unsafe { *length } as usize >= size_of::<c_int>()
+    {
+        // SAFETY: as above.
+        unsafe { value.cast::<c_int>().write_unaligned(own) };
+    }
+    if result == 0
         && (level, name) == (libc::SOL_SOCKET, libc::SO_PEEK_OFF)
         && let Some(socket) = slot::find(fd).filter(Socket::is_live)
         // SAFETY: the kernel has just written `*length` bytes there.
@@ -306,8 +315,8 @@ pub(crate) unsafe fn setsockopt(
     if result == 0 && GIVE_CONTROL.contains(&(level, name)) {
         socket.slot.controls.store(1, Relaxed);
     }
-    if result == 0 && level == libc::SOL_SOCKET {
-        errno::kept(|| note_option(&socket, name));
+    if result == 0 && (level, name) == (libc::SOL_SOCKET, libc::SO_RCVTIMEO) {
+        errno::kept(|| note_timeout(&socket));
     }
     if result == 0 && (level, name) == (libc::IPPROTO_TCP, libc::TCP_NODELAY) {
         nagle::was_set(&socket);
@@ -334,6 +343,11 @@ unsafe fn set_option(
     value: *const c_void,
     length: socklen_t,
 ) -> c_int {
+    if (level, name) == (libc::SOL_SOCKET, libc::SO_RCVLOWAT) {
+        let _guard = Guard::enter();
+        // SAFETY: the caller's contract.
+        return rx::mark::set(socket, || unsafe { real::setsockopt(socket.fd, level, name, value, length) });
+    }
     let is_offset = (level, name) == (libc::SOL_SOCKET, libc::SO_PEEK_OFF) && socket.is_live();
     if is_offset && is_plausible(value) && length as usize >= size_of::<c_int>() {
         let _guard = Guard::enter();
@@ -349,25 +363,16 @@ unsafe fn set_option(
 }
 
 /// Remembers what the rings' code needs to know; as the kernel holds it now.
-fn note_option(socket: &Socket, name: c_int) {
-    match name {
-        libc::SO_RCVTIMEO => {
-            let mut limit = timeval { tv_sec: 0, tv_usec: 0 };
-            if sys::getsockopt(socket.fd, libc::SOL_SOCKET, name, &mut limit).is_ok() {
-                let usec = limit.tv_sec.saturating_mul(1_000_000).saturating_add(limit.tv_usec);
-                socket.slot.receive_timeout_us.store(usec.clamp(0, i64::from(u32::MAX)) as u32, Relaxed);
-            }
-        }
-        libc::SO_RCVLOWAT => {
-            let mut bytes: c_int = 1;
-            let _: Result<usize, Errno> = sys::getsockopt(socket.fd, libc::SOL_SOCKET, name, &mut bytes);
-            let _guard = Guard::enter();
-            socket.slot.low_water.store(bytes.max(1) as u32, Relaxed);
-            if bytes > 1 {
-                // The kernel counts to the mark: the direction stays with it while the mark is set.
-                rx::close_incoming(socket, None);
-            }
-        }
-        _ => {}
+fn note_timeout(socket: &Socket) {
+    let mut limit = timeval { tv_sec: 0, tv_usec: 0 };
+    if sys::getsockopt(socket.fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &mut limit).is_ok() {
+        let usec = limit.tv_sec.saturating_mul(1_000_000).saturating_add(limit.tv_usec);
+        socket.slot.receive_timeout_us.store(usec.clamp(0, i64::from(u32::MAX)) as u32, Relaxed);
     }
+}
+
+/// Options that an accepted socket has from its listener, as far as the rings' code needs to know.
+pub(crate) fn note_inherited(socket: &Socket) {
+    note_timeout(socket);
+    rx::mark::inherit(socket);
 }

@@ -87,9 +87,11 @@ fn note_socket(
             return;
         }
         inner.list(socket, channel);
-        inner.loud.push(socket.fd);
-        drop(inner);
-        wake_sleepers(set_fd, socket.fd, event);
+        if inner.is_unread(socket.fd) {
+            inner.loud.push(socket.fd);
+            drop(inner);
+            wake_sleepers(set_fd, socket.fd, event);
+        }
         return;
     }
     let word = incoming.word();
@@ -106,15 +108,35 @@ fn wake_sleepers(set_fd: c_int, fd: c_int, event: epoll_event) {
     let _ = unsafe { sys::epoll_ctl(set_fd, EPOLL_CTL_MOD, fd, &raw mut louder) };
 }
 
-/// Ring bytes wait in a set that was just put into another: the kernel must find the inner set ready.
-fn raise_unread(set: &Set, set_fd: c_int) {
+/// Ring bytes wait in a set that was just put into another, or those of one socket have become enough: the kernel must
+/// find the set ready.
+fn raise_unread(set: &Set, set_fd: c_int, only: Option<fdtable::Name>) {
     let mut inner = set.lock();
-    let open: Vec<c_int> = inner.open.iter().map(|open| open.fd).collect();
+    let of_these = |open: &&Open| only.is_none_or(|name| open.name == name);
+    let open: Vec<c_int> = inner.open.iter().filter(of_these).map(|open| open.fd).collect();
     for fd in open {
         let Some(member) = inner.members.get(&fd).copied().filter(|member| member.armed) else { continue };
         if member.events & READ != 0 && inner.is_unread(fd) {
             inner.loud.push(fd);
             wake_sleepers(set_fd, fd, epoll_event { events: member.events, u64: member.data });
+        }
+    }
+}
+
+/// Ring bytes have become enough by a lower mark: an edge for who has seen them, a wake-up for who sleeps. The receive
+/// lock is held.
+pub(crate) fn signal(socket: &Socket, channel: &Channel) {
+    for index in socket.slot.sets.iter().filter_map(|set| set.load(SeqCst).checked_sub(1)) {
+        let Some(set) = super::at_index(index) else { continue };
+        let mut inner = set.lock();
+        for member in inner.members.values_mut().filter(|member| member.name == socket.name) {
+            member.seen = NOT_SEEN;
+        }
+        inner.list(socket, *channel);
+        let is_waited_for = set.sleeping.load(SeqCst) > 0 || inner.outer > 0;
+        drop(inner);
+        if is_waited_for {
+            raise_unread(set, set.fd.load(Relaxed), Some(socket.name));
         }
     }
 }
@@ -130,7 +152,7 @@ fn note_nested(set: &Set, operation: c_int, fd: c_int, name: fdtable::Name) {
             drop(inner);
             // The kernel tells the outer set of the inner one's members only while they are on the kernel.
             if super::close_for_sleep(inside) {
-                raise_unread(inside, fd);
+                raise_unread(inside, fd, None);
             }
         }
         EPOLL_CTL_DEL => {
@@ -177,10 +199,9 @@ impl Inner {
         }
     }
 
-    /// Whether ring bytes of a listed member wait.
+    /// Whether ring bytes of a listed member wait that make it readable.
     pub(super) fn is_unread(&self, fd: c_int) -> bool {
-        let mut incoming = self.open.iter().filter(|open| open.fd == fd).map(|open| open.channel.incoming());
-        incoming.any(|incoming| incoming.word().position() != incoming.head())
+        self.open.iter().any(|open| open.fd == fd && open.has_enough())
     }
 
     /// Whether one more member may be opened; the one that was quiet longest may have to go for it.

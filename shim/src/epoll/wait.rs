@@ -127,7 +127,7 @@ pub(crate) fn close_for_sleep(set: &Set) -> bool {
             let edge = registered.events & EPOLLET as u32 != 0;
             registered.armed && registered.events & READ != 0 && !(edge && registered.seen == word.position())
         });
-        something |= unread && wanted;
+        something |= unread && wanted && member.has_enough();
         unread
     });
     something
@@ -139,7 +139,7 @@ pub(crate) fn has_something(set: &Set) -> bool {
     inner.open.iter().any(|open| {
         let incoming = open.channel.incoming();
         let tail = incoming.word().position();
-        tail != incoming.head()
+        open.has_enough()
             && inner.members.get(&open.fd).is_some_and(|member| {
                 member.armed
                     && member.events & READ != 0
@@ -339,6 +339,7 @@ fn moved(inner: &Inner) -> bool {
             return !inner.parked.is_empty();
         }
         word.position() != incoming.head()
+            && (word.is_open() || open.has_enough())
             && inner.members.get(&open.fd).is_some_and(|member| {
                 let edge = member.events & EPOLLET as u32 != 0;
                 member.armed && member.events & READ != 0 && !(edge && member.seen == word.position())
@@ -406,6 +407,9 @@ fn scan(set_fd: c_int, inner: &mut Inner, events: &mut [epoll_event]) -> usize {
         }
         index += 1;
         member.quiet = 0;
+        if word.is_closed() && !member.has_enough() {
+            continue;
+        }
         let Some(registered) = members.get_mut(&member.fd) else { continue };
         let edge = registered.events & EPOLLET as u32 != 0;
         if !registered.armed || registered.events & READ == 0 || edge && registered.seen == word.position() {

@@ -14,7 +14,7 @@ use driver::switch::available;
 use driver::sys;
 use libc::{c_int, c_void, msghdr};
 
-use super::waiting_in_ring;
+use super::{mark, waiting_in_ring};
 use crate::slot::Socket;
 
 /// linux/tcp.h: the option, and the type of its control message.
@@ -103,6 +103,7 @@ pub(super) fn consumed(socket: &Socket, held: &Held, count: usize) {
         let now = peek_from(socket, held).saturating_sub(count as u64);
         socket.slot.peek_offset.store(now as u32 + 1, Relaxed);
     }
+    mark::settle(socket, held);
 }
 
 /// The program sets SO_PEEK_OFF; the direction is closed for good. `set` gives the kernel its part.

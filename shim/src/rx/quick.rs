@@ -8,7 +8,7 @@ use driver::clock::{current_cpu, ticks, ticks_per_usec};
 use driver::switch::available;
 use libc::c_int;
 
-use super::{LOOK_USEC, drain, kernel_has_something};
+use super::{LOOK_USEC, drain, kernel_has_something, mark};
 use crate::buffers::can_be_buffer;
 use crate::config::config;
 use crate::slot::{Pin, Socket};
@@ -71,7 +71,7 @@ unsafe fn take(socket: &Socket, channel: &Channel, buffer: *mut u8, length: usiz
     let (word, head) = (incoming.word(), incoming.head());
     let Ok(count) = available(word.position(), head, channel.capacity() as u64) else { return Taken::No };
     let count = count as usize;
-    if count < length && !word.is_open() {
+    if !word.is_open() && (count < length || mark::is_marked(socket)) {
         return Taken::No;
     }
     if count == 0 {

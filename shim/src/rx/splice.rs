@@ -4,7 +4,7 @@ use driver::switch::available;
 use driver::sys;
 use libc::c_int;
 
-use super::{Sleeper, close_incoming, options};
+use super::{Sleeper, close_incoming, mark, options};
 use crate::slot::{Outcome, Socket};
 use crate::{close, family, guard, jump};
 
@@ -46,6 +46,7 @@ pub(crate) fn counted(socket: &Socket, call: impl FnOnce() -> isize) -> isize {
     if socket.channel(&held).is_some() && result > 0 {
         // SAFETY: the receive lock is held.
         unsafe { socket.receiving(&held) }.kread += result as u64;
+        mark::settle(socket, &held);
     }
     result
 }
