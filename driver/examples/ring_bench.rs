@@ -345,7 +345,7 @@ fn receive_some(channel: &Channel, buffer: &mut [u8]) -> usize {
         if there > 0 {
             let count = buffer.len().min(there as usize);
             // SAFETY: the buffer has room, and `count` is at most what the ring holds.
-            unsafe { ring.read(head, buffer.as_mut_ptr(), count) };
+            assert!(unsafe { ring.read(head, buffer.as_mut_ptr(), count) });
             direction.set_head(head + count as u64);
             return count;
         }

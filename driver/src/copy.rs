@@ -4,7 +4,7 @@
 //! torn if the peer cheats; it is then the peer's own data that is wrong. Plain copies: stores around the
 //! cache were half as fast when both ends are awake (`examples/ring_bench.rs`).
 
-use core::ptr;
+use crate::fault::copy;
 
 /// Bytes of one direction: a power of two of shared memory.
 #[derive(Clone, Copy, Debug)]
@@ -37,19 +37,18 @@ impl Ring {
         (offset, count.min(self.capacity - offset))
     }
 
-    /// Copies `count` bytes into the ring at `position`.
+    /// Copies `count` bytes into the ring at `position`; false if the source is not mapped.
     ///
     /// # Safety
-    /// `source` must be readable for `count` bytes, and `count` at most the capacity.
+    /// `source` must be readable for `count` bytes where it is mapped, and `count` at most the capacity.
     #[inline]
-    pub unsafe fn write(self, position: u64, source: *const u8, count: usize) {
+    #[must_use]
+    pub unsafe fn write(self, position: u64, source: *const u8, count: usize) -> bool {
         let (offset, first) = self.split(position, count);
         // SAFETY: offset + first ≤ capacity by `split`; the rest fits before `offset` as count ≤ capacity.
         unsafe {
-            ptr::copy_nonoverlapping(source, self.base.add(offset), first);
-            if first < count {
-                ptr::copy_nonoverlapping(source.add(first), self.base, count - first);
-            }
+            copy(source, self.base.add(offset), first)
+                && (first == count || copy(source.add(first), self.base, count - first))
         }
     }
 
@@ -70,19 +69,18 @@ impl Ring {
         }
     }
 
-    /// Copies `count` bytes out of the ring from `position`.
+    /// Copies `count` bytes out of the ring from `position`; false if the target is not mapped.
     ///
     /// # Safety
-    /// `target` must be writable for `count` bytes, and `count` at most the capacity.
+    /// `target` must be writable for `count` bytes where it is mapped, and `count` at most the capacity.
     #[inline]
-    pub unsafe fn read(self, position: u64, target: *mut u8, count: usize) {
+    #[must_use]
+    pub unsafe fn read(self, position: u64, target: *mut u8, count: usize) -> bool {
         let (offset, first) = self.split(position, count);
         // SAFETY: as in `write`.
         unsafe {
-            ptr::copy_nonoverlapping(self.base.add(offset), target, first);
-            if first < count {
-                ptr::copy_nonoverlapping(self.base, target.add(first), count - first);
-            }
+            copy(self.base.add(offset), target, first)
+                && (first == count || copy(self.base, target.add(first), count - first))
         }
     }
 

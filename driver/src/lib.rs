@@ -6,6 +6,7 @@
 //! | [`switch`] | the one-word protocol that moves a direction between ring and kernel | no |
 //! | [`channel`] | the memory of one connection: layout, mapping, checked access | yes |
 //! | [`copy`] | copies between user buffers and memory that a peer may write | yes |
+//! | [`fault`] | a copy that may meet an address that is not mapped | yes |
 //! | [`meeting`] | how the two ends of a TCP connection find each other and share that memory; its `mailbox` | yes |
 //! | [`diag`] | inet_diag: what the kernel knows of the socket at the other end | yes |
 //! | [`cards`] | the public record of each socket, read by `accel explain` and `accel stat` | yes |
@@ -21,6 +22,8 @@ pub mod clock;
 pub mod copy;
 #[cfg(not(loom))]
 pub mod diag;
+#[cfg(not(loom))]
+pub mod fault;
 #[cfg(not(loom))]
 pub mod meeting;
 pub mod switch;

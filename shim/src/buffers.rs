@@ -85,9 +85,10 @@ impl<'a> Buffers<'a> {
         Self { vector: self.vector, total: self.total, done: 0, faulty: self.faulty, wild: self.wild }
     }
 
-    /// Calls `f(pointer, length)` for the pieces that hold the next `count` bytes, which are then used.
+    /// Calls `f(pointer, length, moved before)` for the pieces that hold the next `count` bytes, which are then
+    /// used; false, and none of them, if one fails.
     #[inline]
-    fn pieces(&mut self, count: usize, mut f: impl FnMut(*mut u8, usize, usize)) {
+    fn pieces(&mut self, count: usize, mut f: impl FnMut(*mut u8, usize, usize) -> bool) -> bool {
         let (mut skip, mut moved) = (self.done, 0);
         for buffer in self.vector {
             if skip >= buffer.iov_len {
@@ -95,7 +96,9 @@ impl<'a> Buffers<'a> {
                 continue;
             }
             let piece = (buffer.iov_len - skip).min(count - moved);
-            f(buffer.iov_base.cast::<u8>().wrapping_add(skip), piece, moved);
+            if !f(buffer.iov_base.cast::<u8>().wrapping_add(skip), piece, moved) {
+                return false;
+            }
             moved += piece;
             skip = 0;
             if moved == count {
@@ -103,30 +106,33 @@ impl<'a> Buffers<'a> {
             }
         }
         self.done += moved;
+        true
     }
 
-    /// Fills the next `count` bytes from the ring at `position`.
+    /// Fills the next `count` bytes from the ring at `position`; false if a buffer is not mapped.
     ///
     /// # Safety
-    /// The buffers are writable, and `count ≤ left()`, at most what is published in the ring.
+    /// The buffers are writable where they are mapped, and `count ≤ left()`, at most what is published in the ring.
     #[inline]
-    pub(crate) unsafe fn fill(&mut self, ring: Ring, position: u64, count: usize) {
+    #[must_use]
+    pub(crate) unsafe fn fill(&mut self, ring: Ring, position: u64, count: usize) -> bool {
         self.pieces(count, |at, length, moved| {
             // SAFETY: `pieces` stays inside the caller's buffers; the rest is the caller's contract.
             unsafe { ring.read(position + moved as u64, at, length) }
-        });
+        })
     }
 
-    /// Copies the next `count` bytes into the ring at `position`.
+    /// Copies the next `count` bytes into the ring at `position`; false if a buffer is not mapped.
     ///
     /// # Safety
-    /// The buffers are readable, and `count ≤ left()`, at most the room in the ring.
+    /// The buffers are readable where they are mapped, and `count ≤ left()`, at most the room in the ring.
     #[inline]
-    pub(crate) unsafe fn pour(&mut self, ring: Ring, position: u64, count: usize) {
+    #[must_use]
+    pub(crate) unsafe fn pour(&mut self, ring: Ring, position: u64, count: usize) -> bool {
         self.pieces(count, |at, length, moved| {
             // SAFETY: as in `fill`.
             unsafe { ring.write(position + moved as u64, at, length) }
-        });
+        })
     }
 
     /// The unused rest as a vector of its own.

@@ -29,6 +29,7 @@ pub(crate) use quick::{Quick, quickly};
 pub(crate) use splice::{counted, ring_to_pipe};
 
 const AGAIN: Outcome = Outcome::Fail(Errno(libc::EAGAIN));
+const FAULT: Outcome = Outcome::Fail(Errno(libc::EFAULT));
 /// A non-blocking reader that finds nothing looks at the kernel socket this often: a killed peer, urgent data.
 const LOOK_USEC: u64 = 50;
 
@@ -78,7 +79,7 @@ pub(crate) unsafe fn receive(
     }
     if buffers.is_wild() {
         // Before all else, and also where the element is empty: __import_iovec in lib/iov_iter.c.
-        return Outcome::Fail(Errno(libc::EFAULT));
+        return FAULT;
     }
     family::check_owner(socket);
     let mut call = Receive { socket, buffers, flags, waiting: 0, seen: 0, spun, control };
@@ -92,25 +93,29 @@ pub(crate) unsafe fn receive(
 }
 
 /// Takes `count` published bytes from `head` on: `copy(position, offset, length)` moves each piece. The room of
-/// a piece goes back to the sender at once, so that both ends of a bulk transfer copy at the same time.
+/// a piece goes back to the sender at once, so that both ends of a bulk transfer copy at the same time. Gives how
+/// many were taken: `copy` fails where the program's memory is not mapped.
 #[inline(always)]
 fn drain(
     socket: &Socket,
     channel: &Channel,
     head: u64,
     count: usize,
-    mut copy: impl FnMut(u64, usize, usize),
-) {
+    mut copy: impl FnMut(u64, usize, usize) -> bool,
+) -> usize {
     let mut done = 0;
     while done < count {
         let length = (count - done).min(PIECE);
-        copy(head + done as u64, done, length);
+        if !copy(head + done as u64, done, length) {
+            break;
+        }
         done += length;
         channel.incoming().set_head(head + done as u64);
     }
     let counters = &socket.card.counters;
     bump(&counters.ring_receives, 1);
-    bump(&counters.ring_received_bytes, count as u64);
+    bump(&counters.ring_received_bytes, done as u64);
+    done
 }
 
 impl Receive<'_> {
@@ -136,9 +141,9 @@ impl Receive<'_> {
             return None;
         }
         let count = count.min(wanted);
-        self.drain(channel, head, count);
+        let count = self.drain(channel, head, count);
         spin::record_ready();
-        Some(Outcome::Value(count))
+        Some(if count == 0 { FAULT } else { Outcome::Value(count) })
     }
 
     #[cold]
@@ -234,31 +239,38 @@ impl Receive<'_> {
             return Ok(tail);
         }
         if self.buffers.is_faulty() && self.flags & MSG_TRUNC == 0 {
-            return Err(Outcome::Fail(Errno(libc::EFAULT)));
+            return Err(FAULT);
         }
         if !peek {
-            self.drain(channel, head, count);
-            options::consumed(self.socket, held, count);
+            let taken = self.drain(channel, head, count);
+            options::consumed(self.socket, held, taken);
+            if taken < count {
+                return Err(self.so_far(FAULT));
+            }
         } else if self.flags & MSG_TRUNC != 0 {
             self.buffers.advance(count);
         } else {
             // SAFETY: the buffers are the caller's promise; `available` bounded the count by the ring.
-            unsafe { self.buffers.fill(channel.incoming_ring(), head + skipped, count) };
+            let filled = unsafe { self.buffers.fill(channel.incoming_ring(), head + skipped, count) };
+            if !filled {
+                return Err(FAULT);
+            }
         }
         Ok(tail)
     }
 
-    /// Moves `count` published ring bytes from `head` on into the buffers, or away (MSG_TRUNC).
-    fn drain(&mut self, channel: &Channel, head: u64, count: usize) {
+    /// Moves `count` published ring bytes from `head` on into the buffers, or away (MSG_TRUNC); gives how many.
+    fn drain(&mut self, channel: &Channel, head: u64, count: usize) -> usize {
         let (buffers, drop) = (&mut self.buffers, self.flags & MSG_TRUNC != 0);
         drain(self.socket, channel, head, count, |position, _, length| {
             if drop {
                 buffers.advance(length);
+                true
             } else {
                 // SAFETY: the buffers are the caller's promise; `available` bounded the count by the ring.
-                unsafe { buffers.fill(channel.incoming_ring(), position, length) };
+                unsafe { buffers.fill(channel.incoming_ring(), position, length) }
             }
-        });
+        })
     }
 
     /// The word is open and the ring is empty: a non-blocking call fails, but looks at the kernel now and then.

@@ -11,7 +11,9 @@
 //! | one word per signal here | the handler's address, `SA_SIGINFO`, `SA_RESETHAND`, no `SA_RESTART`, `SA_NODEFER` |
 //!
 //! `SA_RESETHAND` can't be left to the kernel, because a deferred signal is delivered twice. Handlers of signals
-//! that the program's own instructions raise (SIGSEGV and its like) are not wrapped, for they cannot wait.
+//! that the program's own instructions raise (SIGSEGV and its like) do not wait. Those of SIGSEGV and SIGBUS are
+//! wrapped all the same once the process has rings ([`catch_faults`]), and so is their default action: a copy between a ring and
+//! memory that is not mapped gives EFAULT (`driver::fault`). Every other fault is the program's, as before.
 
 use crate::real::{self, types::*};
 use crate::{errno, guard, process};
@@ -64,7 +66,120 @@ fn is_handler(action: &sigaction_t) -> bool {
     at != SIG_DFL && at != SIG_IGN && at as u64 <= ADDRESS
 }
 
-/// Whether handlers of this signal are wrapped.
+/// The process has rings, and copies into them may fault.
+static CATCHING: AtomicBool = AtomicBool::new(false);
+
+fn is_fault(signal: c_int) -> bool {
+    matches!(signal, libc::SIGSEGV | libc::SIGBUS)
+}
+
+/// What stands before the program's handlers of a signal, if anything does.
+fn wrapper_of(signal: c_int) -> Option<Handler> {
+    if is_fault(signal) {
+        CATCHING.load(SeqCst).then_some(fault_wrapper)
+    } else {
+        is_wrapped(signal).then_some(wrapper)
+    }
+}
+
+/// Whether a disposition goes behind the wrapper. A fault's default action does, too; an ignored one must stay
+/// what the kernel knows of, for it outlives exec.
+fn goes_behind(signal: c_int, action: &sigaction_t) -> bool {
+    is_handler(action) || is_fault(signal) && action.sa_sigaction == SIG_DFL
+}
+
+fn behind(wrapper: Handler, action: &sigaction_t) -> sigaction_t {
+    let mut action = *action;
+    action.sa_flags = action.sa_flags & !SA_RESETHAND | SA_SIGINFO;
+    action.sa_sigaction = wrapper as *const () as usize;
+    action
+}
+
+/// From now on a fault in a copy between a ring and the program's memory is caught. Whatever handles SIGSEGV and
+/// SIGBUS now stays behind it.
+pub(crate) fn catch_faults() {
+    if !cfg!(target_arch = "x86_64") || CATCHING.load(Relaxed) || process::in_vfork_child() {
+        return;
+    }
+    let _changing = Changing::begin();
+    if CATCHING.swap(true, SeqCst) {
+        return;
+    }
+    for signal in [libc::SIGSEGV, libc::SIGBUS] {
+        let mut now = MaybeUninit::<sigaction_t>::uninit();
+        // SAFETY: asks for, and then sets, the disposition of a legal signal with live structures.
+        unsafe {
+            if real::sigaction(signal, core::ptr::null(), now.as_mut_ptr()) != 0 {
+                continue;
+            }
+            let now = now.assume_init();
+            if goes_behind(signal, &now) {
+                INSTALLED[signal as usize].store(word_of(&now), SeqCst);
+                let wrapped = behind(fault_wrapper, &now);
+                real::sigaction(signal, &raw const wrapped, core::ptr::null_mut());
+            }
+        }
+    }
+}
+
+/// What the kernel runs for SIGSEGV and SIGBUS.
+unsafe extern "C-unwind" fn fault_wrapper(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    // SAFETY: info and context are the kernel's, for this very frame.
+    unsafe {
+        if guard::inside() && recover(info, context) {
+            return;
+        }
+        run_handler(signal, info, context);
+    }
+}
+
+/// Lets a copy that faulted return null; false if it was something else that faulted.
+///
+/// # Safety
+/// The arguments are those of a signal handler, in that handler.
+#[cfg(target_arch = "x86_64")]
+unsafe fn recover(info: *mut siginfo_t, context: *mut c_void) -> bool {
+    // SAFETY: the kernel's; a fault that the thread did not raise itself has a code above 0, and an address.
+    let (code, address) = unsafe { ((*info).si_code, (*info).si_addr() as usize) };
+    // SAFETY: as above.
+    let registers = unsafe { &mut (*context.cast::<ucontext_t>()).uc_mcontext.gregs };
+    let top = registers[libc::REG_RSP as usize] as usize;
+    // Where the stack itself has run out, its top cannot be read.
+    if code <= 0 || address.abs_diff(top) < 4096 {
+        return false;
+    }
+    // SAFETY: the stack's top is mapped: the fault is elsewhere, and the thread was running on it.
+    let return_address = unsafe { *(top as *const usize) };
+    let Some(on) = driver::fault::recovery(return_address) else { return false };
+    registers[libc::REG_RIP as usize] = on as i64;
+    true
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn recover(_: *mut siginfo_t, _: *mut c_void) -> bool {
+    false
+}
+
+/// The program leaves the fault to its default action: the kernel takes it when the instruction faults again, so that a
+/// core dump shows the place. A signal that no instruction raised is queued again.
+///
+/// # Safety
+/// `info` is the kernel's, in a handler of the signal.
+unsafe fn default_action(signal: c_int, info: *mut siginfo_t) {
+    // SAFETY: an all-zero sigaction is the default action; the signal is legal.
+    unsafe {
+        let action: sigaction_t = core::mem::zeroed();
+        errno::kept(|| real::sigaction(signal, &raw const action, core::ptr::null_mut()));
+        // From memory that failed while nobody touched it: asm-generic/siginfo.h.
+        const BUS_MCEERR_AO: c_int = 5;
+        let code = (*info).si_code;
+        if code <= 0 || signal == libc::SIGBUS && code == BUS_MCEERR_AO {
+            queue_again(signal, info);
+        }
+    }
+}
+
+/// Whether handlers of this signal are wrapped, and wait.
 fn is_wrapped(signal: c_int) -> bool {
     use libc::{SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSTOP, SIGSYS, SIGTRAP};
     // 32 and 33 are libc's own; it refuses them by itself, as it does numbers out of range.
@@ -102,7 +217,16 @@ unsafe extern "C-unwind" fn wrapper(signal: c_int, info: *mut siginfo_t, context
     if guard::inside() && DEFER.load(Relaxed) && unsafe { defer(signal, word, info, context) } {
         return;
     }
-    let mut word = word;
+    // SAFETY: info and context are the kernel's, for this very frame.
+    unsafe { run_handler(signal, info, context) }
+}
+
+/// Runs the program's handler, in the kernel's own signal frame.
+///
+/// # Safety
+/// The arguments are those of a signal handler, in that handler.
+unsafe fn run_handler(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    let mut word = INSTALLED[signal as usize].load(SeqCst);
     while word & (ONCE | SPENT) != 0 {
         if word & ONCE != 0 && reset(signal, word) {
             break;
@@ -115,6 +239,10 @@ unsafe extern "C-unwind" fn wrapper(signal: c_int, info: *mut siginfo_t, context
             return;
         }
         word = now;
+    }
+    if word & ADDRESS == SIG_DFL as u64 {
+        // SAFETY: info is the kernel's.
+        return unsafe { default_action(signal, info) };
     }
     // SAFETY: the program installed this address as a handler; three arguments reach it in registers, of which a
     // plain handler reads the first.
@@ -201,19 +329,13 @@ pub(crate) fn after_fork_in_child() {
 /// # Safety
 /// That of `sigaction`.
 pub(crate) unsafe fn sigaction(signal: c_int, new: *const sigaction_t, old: *mut sigaction_t) -> c_int {
-    if !is_wrapped(signal) {
+    if !is_wrapped(signal) && !is_fault(signal) {
         // SAFETY: the caller's contract, handed on.
         return unsafe { real::sigaction(signal, new, old) };
     }
     // SAFETY: the caller's pointer is null or valid.
     let new = unsafe { new.as_ref() }.copied();
     let mut kernel_old = MaybeUninit::<sigaction_t>::uninit();
-    let kernel_new = |action: &sigaction_t| {
-        let mut action = *action;
-        action.sa_flags = action.sa_flags & !SA_RESETHAND | SA_SIGINFO;
-        action.sa_sigaction = wrapper as *const () as usize;
-        action
-    };
     let pointer =
         |action: &Option<sigaction_t>| action.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
     let installed = &INSTALLED[signal as usize];
@@ -226,11 +348,12 @@ pub(crate) unsafe fn sigaction(signal: c_int, new: *const sigaction_t, old: *mut
     } else {
         let _changing = Changing::begin();
         before = installed.load(SeqCst);
-        let wrapped = new.filter(is_handler);
-        if let Some(action) = &wrapped {
+        // Under the lock: catch_faults changes the answer.
+        let wrapped = new.filter(|action| goes_behind(signal, action)).zip(wrapper_of(signal));
+        if let Some((action, _)) = &wrapped {
             installed.store(word_of(action), SeqCst);
         }
-        let given = wrapped.as_ref().map(kernel_new).or(new);
+        let given = wrapped.map(|(action, wrapper)| behind(wrapper, &action)).or(new);
         // SAFETY: live structures and the caller's signal.
         let result = unsafe { real::sigaction(signal, pointer(&given), kernel_old.as_mut_ptr()) };
         if result != 0 {
@@ -247,7 +370,8 @@ pub(crate) unsafe fn sigaction(signal: c_int, new: *const sigaction_t, old: *mut
 
 /// The program's view of a disposition that the kernel reports.
 fn as_the_program_set_it(mut action: sigaction_t, word: u64) -> sigaction_t {
-    if action.sa_sigaction == wrapper as *const () as usize {
+    let wrappers: [Handler; 2] = [wrapper, fault_wrapper];
+    if wrappers.iter().any(|wrapper| action.sa_sigaction == *wrapper as *const () as usize) {
         action.sa_sigaction = (word & ADDRESS) as usize;
         if word & SIGINFO == 0 {
             action.sa_flags &= !SA_SIGINFO;

@@ -411,6 +411,7 @@ impl Socket {
     pub(crate) fn become_live(&self, _both: &Both) {
         self.slot.state.store(State::Live as u8, SeqCst);
         self.card.describe(self.fd, Path::Local, Reason::None as u8);
+        crate::signals::catch_faults();
     }
 
     /// Nobody fills the rings any more. Both locks are held.

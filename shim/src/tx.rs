@@ -76,8 +76,8 @@ pub(crate) unsafe fn quickly(socket: &Socket, buffer: *const u8, length: usize) 
     }
     // SAFETY: the buffer is the caller's promise; the room was free when `head_seen` was read, and only the
     // lock's holder takes it.
-    unsafe { channel.outgoing_ring().write(word.position(), buffer, length) };
-    if !outgoing.publish(word, length as u64) {
+    let copied = unsafe { channel.outgoing_ring().write(word.position(), buffer, length) };
+    if !copied || !outgoing.publish(word, length as u64) {
         return None;
     }
     channel.outgoing_ring().claim(word.position() + length as u64);
@@ -163,7 +163,10 @@ impl Send<'_> {
             let before = self.buffers.done();
             // SAFETY: the buffers are the caller's promise; `room` bounded it by the ring's free space,
             // which only the holder of the send lock writes.
-            unsafe { self.buffers.pour(channel.outgoing_ring(), word.position(), count) };
+            if !unsafe { self.buffers.pour(channel.outgoing_ring(), word.position(), count) } {
+                // The kernel takes what it can, and says EFAULT.
+                return Try::Kernel;
+            }
             if !outgoing.publish(word, count as u64) {
                 self.buffers.retreat(before);
                 return Try::Kernel;

@@ -935,3 +935,90 @@ SOLO(jumping_from_send) {
     CHECK(now.channels == h.channels && now.fds == h.fds, "left: channels %d→%d fds %d→%d", h.channels, now.channels, h.fds, now.fds);
     printf("jumping_from_send: %d longjmps out of send\n", rounds);
 }
+
+/* ---- addresses that are not mapped: EFAULT from a ring; every other fault is the program's own ---- */
+static sigjmp_buf after_fault;
+static volatile int faults_seen;
+static void *volatile fault_at;
+static void *volatile fault_stack;
+static void on_fault(int s, siginfo_t *i, void *context) {
+    faults_seen++;
+    fault_at = i->si_addr;
+    fault_stack = &s;
+    siglongjmp(after_fault, 1);
+}
+static int deeper(volatile char *above) { volatile char b[4096]; b[0] = above[0] + 1; return deeper(b) + b[0]; }
+/* How a child that does `what` ends: the signal that kills it. */
+static int ends_by(void (*what)(void)) {
+    int status;
+    pid_t child = Q(fork());
+    if (!child) { struct rlimit none = {0, 0}; setrlimit(RLIMIT_CORE, &none); what(); _exit(0); }
+    Q(waitpid(child, &status, 0));
+    return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+}
+static char *volatile nowhere;
+static void touch(void) { *nowhere = 1; }
+static void touch_by_default(void) { signal(SIGSEGV, SIG_DFL); touch(); }
+static void touch_ignoring(void) { signal(SIGSEGV, SIG_IGN); touch(); }
+static void raise_by_default(void) { signal(SIGSEGV, SIG_DFL); raise(SIGSEGV); }
+static void raise_ignoring(void) { signal(SIGSEGV, SIG_IGN); raise(SIGSEGV); }
+static void memory_error(void) { /* asynchronous: no instruction comes back to it */
+    siginfo_t i = {.si_signo = SIGBUS, .si_code = BUS_MCEERR_AO};
+    syscall(SYS_rt_tgsigqueueinfo, getpid(), syscall(SYS_gettid), SIGBUS, &i);
+}
+static void default_memory_error(void) { signal(SIGBUS, SIG_DFL); memory_error(); }
+static void touch_twice(void) {
+    struct sigaction once = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_RESETHAND | SA_NODEFER};
+    Q(sigaction(SIGSEGV, &once, NULL));
+    if (!sigsetjmp(after_fault, 1)) touch();
+    CHECK(faults_seen, "no fault");
+    touch();
+}
+SOLO(faulting) {
+    int c, s, file;
+    char b[100], *page = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *past;
+    static char alternate[65536];
+    struct sigaction own = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART}, seen;
+    stack_t stack = {.ss_sp = alternate, .ss_size = sizeof alternate};
+    file = Q(memfd_create("short", MFD_CLOEXEC));
+    past = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    nowhere = page + 4096;
+    Q(sigaltstack(&stack, NULL));
+    pair(&c, &s);
+    /* The hole is the last mapping that changes, so nothing comes to lie in it. */
+    card(c);
+    Q(munmap(nowhere, 4096));
+    for (int handled = 0; handled < 2; handled++) {
+        Q(sigaction(SIGSEGV, NULL, &seen));
+        if (!handled) CHECK(seen.sa_handler == SIG_DFL && !(seen.sa_flags & SA_SIGINFO), "the default action is not what the program sees");
+        else CHECK(seen.sa_sigaction == on_fault && (seen.sa_flags & ~0x4000000) == own.sa_flags, "the program's handler is not what it sees: flags %x", seen.sa_flags);
+        faults_seen = 0;
+        put_ring(c, 100, 1, 0);
+        for (int i = 1; i < 100; i += 7) {
+            CHECK(recv(s, page + 4096 - i, 100, 0) == -1 && errno == EFAULT, "recv over the edge");
+            CHECK(read(s, page + 4096, 100) == -1 && errno == EFAULT, "read beyond the edge");
+            CHECK(recv(s, past, 100, MSG_DONTWAIT) == -1 && errno == EFAULT, "recv beyond a file's end");
+            struct iovec v[2] = {{b, 50}, {page + 4096 - i % 50, 50}};
+            CHECK(readv(s, v, 2) == -1 && errno == EFAULT, "readv over the edge");
+            long r = send(c, page + 4096, 100, 0);
+            CHECK(r == -1 && errno == EFAULT, "send from beyond the edge: %ld", r);
+        }
+        get(s, 100, 1, 0);
+        CHECK(!faults_seen, "the program's handler ran");
+        warm_pair(c, s, 1);
+        for (int i = 0; handled && i < 3; i++) {
+            if (!sigsetjmp(after_fault, 1)) touch();
+            CHECK(faults_seen == 3 * i + 1 && fault_at == nowhere, "the handler sees %p, not %p", fault_at, nowhere);
+            if (!sigsetjmp(after_fault, 1)) *(volatile char *)past = 1;
+            CHECK(faults_seen == 3 * i + 2 && fault_at == past, "SIGBUS: the handler sees %p, not %p", fault_at, past);
+            if (!sigsetjmp(after_fault, 1)) deeper(alternate);
+            CHECK(faults_seen == 3 * i + 3 && (char *)fault_stack >= alternate && (char *)fault_stack < alternate + sizeof alternate, "the stack's end is not handled on the alternate stack");
+        }
+        Q(sigaction(SIGSEGV, &own, NULL));
+        Q(sigaction(SIGBUS, &own, NULL));
+    }
+    int ends[] = {ends_by(touch_by_default), ends_by(touch_ignoring), ends_by(touch_twice), ends_by(raise_by_default), ends_by(default_memory_error), ends_by(raise_ignoring)};
+    int as[] = {SIGSEGV, SIGSEGV, SIGSEGV, SIGSEGV, SIGBUS, 0};
+    for (int i = 0; i < 6; i++) CHECK(ends[i] == as[i], "end %d is by signal %d", i, ends[i]);
+    printf("faulting: EFAULT from the rings; the program's faults are its own\n");
+}

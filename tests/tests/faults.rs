@@ -57,6 +57,7 @@ cases! {
     cancel: "many" [HARD];
     jumping: "many" [HARD];
     jumping_from_send: "many" [HARD];
+    faulting: "many" [HARD];
 }
 
 #[test]

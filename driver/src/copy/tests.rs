@@ -57,7 +57,7 @@ proptest! {
             expected[FENCE / 2 + shift + (position.wrapping_add(i as u64) % CAPACITY as u64) as usize] = byte;
         }
         // SAFETY: the source is that long, and no longer than the ring.
-        unsafe { fenced.ring().write(position, source.as_ptr(), length) };
+        prop_assert!(unsafe { fenced.ring().write(position, source.as_ptr(), length) }, "mapped memory");
         prop_assert!(fenced.bytes == expected);
     }
 
@@ -68,7 +68,7 @@ proptest! {
         let mut target = pattern(length + 1, 9);
         let last = target[length];
         // SAFETY: the target has room for `length`, which is no longer than the ring.
-        unsafe { fenced.ring().read(position, target.as_mut_ptr(), length) };
+        prop_assert!(unsafe { fenced.ring().read(position, target.as_mut_ptr(), length) }, "mapped memory");
         let expected: Vec<u8> =
             (0..length).map(|i| inside[(position.wrapping_add(i as u64) % CAPACITY as u64) as usize]).collect();
         prop_assert!(target[..length] == expected);
@@ -90,7 +90,7 @@ proptest! {
                 let length = length.min(CAPACITY - tail.wrapping_sub(head) as usize);
                 let source = pattern(length, sent.len() as u8);
                 // SAFETY: as long as the source, and no longer than the free part.
-                unsafe { ring.write(tail, source.as_ptr(), length) };
+                prop_assert!(unsafe { ring.write(tail, source.as_ptr(), length) }, "mapped memory");
                 tail = tail.wrapping_add(length as u64);
                 sent.extend(source);
             }
@@ -98,7 +98,7 @@ proptest! {
                 let length = length.min(tail.wrapping_sub(head) as usize);
                 let mut target = vec![0; length];
                 // SAFETY: as long as the target, and no longer than the filled part.
-                unsafe { ring.read(head, target.as_mut_ptr(), length) };
+                prop_assert!(unsafe { ring.read(head, target.as_mut_ptr(), length) }, "mapped memory");
                 head = head.wrapping_add(length as u64);
                 received.extend(target);
             }

@@ -78,11 +78,11 @@ unsafe fn take(socket: &Socket, channel: &Channel, buffer: *mut u8, length: usiz
         return Taken::Nothing(head);
     }
     let count = count.min(length);
-    drain(socket, channel, head, count, |position, offset, length| {
+    let count = drain(socket, channel, head, count, |position, offset, length| {
         // SAFETY: the caller's contract; `available` bounded the count by the ring.
-        unsafe { channel.incoming_ring().read(position, buffer.add(offset), length) };
+        unsafe { channel.incoming_ring().read(position, buffer.add(offset), length) }
     });
-    Taken::Bytes(count)
+    if count == 0 { Taken::No } else { Taken::Bytes(count) }
 }
 
 /// Spins on the open, empty ring, and takes what comes.
