@@ -267,6 +267,13 @@ pub fn getpid() -> i32 {
     call!(libc::SYS_getpid).map_or(0, |pid| pid as i32)
 }
 
+/// Whether two processes share one table of descriptors; no, where the kernel does not tell.
+#[must_use]
+pub fn same_descriptors(one: i32, other: i32) -> bool {
+    const KCMP_FILES: i32 = 2;
+    call!(libc::SYS_kcmp, one, other, KCMP_FILES, 0, 0).is_ok_and(|order| order == 0)
+}
+
 /// The thread id.
 #[must_use]
 pub fn gettid() -> i32 {

@@ -115,6 +115,22 @@ pub(crate) fn bypassed() {
     leave_all(Reason::GivenAway, close::give_away);
 }
 
+/// A child is about to share our descriptors and not our memory: what it opens and closes does not come past us,
+/// and what we open and close does not come past it. The kernel has everything, and no number means anything here.
+pub(crate) fn descriptors_shared() {
+    bypassed();
+    if STARTED.load(Acquire) != YES {
+        return;
+    }
+    let _guard = guard::Guard::enter();
+    fdtable::for_each(|fd, entry| {
+        epoll::give_away(fd);
+        if matches!(entry, Entry::Socket(_)) {
+            fdtable::forget_number(fd);
+        }
+    });
+}
+
 /// Every socket of this process goes to the kernel for good; what lies in a ring stays readable.
 pub(crate) fn all_to_kernel(reason: Reason) {
     leave_all(reason, close::to_kernel_for_good);
@@ -242,7 +258,7 @@ pub(crate) fn fork_child() {
 /// Before exec: what survives into the new program is given to the kernel. 0 to 2, systemd's descriptors, and
 /// what nobody else holds count as handed over; the rest are leaks and are left alone.
 pub(crate) fn exec_prepare() {
-    if STARTED.load(Acquire) != YES || crate::process::in_vfork_child() {
+    if STARTED.load(Acquire) != YES || crate::process::in_other_process() {
         return;
     }
     let _guard = guard::Guard::enter();
@@ -273,7 +289,7 @@ pub(crate) fn give_away(fd: c_int, reason: Reason) {
 
 /// The process ends: nobody will read what is put into its rings from here on.
 pub(crate) fn exiting() {
-    if STARTED.load(Acquire) != YES || crate::process::in_vfork_child() {
+    if STARTED.load(Acquire) != YES || crate::process::in_other_process() {
         return;
     }
     let _guard = guard::Guard::enter();

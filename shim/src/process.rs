@@ -16,6 +16,9 @@ static OWNER: AtomicI32 = AtomicI32::new(0);
 /// A child that runs in this memory has been made, or may have been: set for good.
 static SHARED: AtomicBool = AtomicBool::new(false);
 
+/// One of them may share the table of descriptors as well: set for good. Only then is the kernel asked who does.
+static SHARED_FILES: AtomicBool = AtomicBool::new(false);
+
 /// A seccomp filter may be in force, and any call that the program does not make itself may end it.
 static FORBIDDEN: AtomicBool = AtomicBool::new(false);
 
@@ -26,17 +29,29 @@ pub(crate) fn start() {
     unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork_in_parent), Some(after_fork_in_child)) };
 }
 
-/// Whether the caller is a child that runs in its parent's memory (`vfork`, `clone(CLONE_VM)`): what it does must
-/// leave the tables here as they are. Costs a `getpid` once such a child was made, so under a seccomp filter of
-/// the program's own the answer is always no.
+/// Whether the caller is a child that runs in its parent's memory with descriptors of its own (`vfork`,
+/// `clone(CLONE_VM)`): what it does must leave the tables here as they are. With its parent's descriptors
+/// (`CLONE_FILES` as well) it is to them what a thread is.
 #[must_use]
 pub(crate) fn in_vfork_child() -> bool {
+    let shares_files = || sys::same_descriptors(sys::getpid(), OWNER.load(Relaxed));
+    in_other_process() && !(SHARED_FILES.load(Relaxed) && shares_files())
+}
+
+/// Whether the caller is a child that runs in its parent's memory: its end and its exec are not the parent's.
+/// Costs a `getpid` once such a child was made, so under a seccomp filter of the program's own the answer is
+/// always no.
+#[must_use]
+pub(crate) fn in_other_process() -> bool {
     let owner = OWNER.load(Relaxed);
     SHARED.load(Relaxed) && !FORBIDDEN.load(Relaxed) && owner != 0 && owner != sys::getpid()
 }
 
-/// A child that runs in this memory is about to be made.
-pub(crate) fn memory_is_shared() {
+/// A child that runs in this memory is about to be made by `clone` with these flags.
+pub(crate) fn memory_is_shared(flags: usize) {
+    if flags & libc::CLONE_FILES as usize != 0 {
+        SHARED_FILES.store(true, Relaxed);
+    }
     SHARED.store(true, Relaxed);
 }
 
@@ -79,6 +94,13 @@ extern "C" fn after_fork_in_child() {
     guard::after_fork_in_child();
     signals::after_fork_in_child();
     family::fork_child();
+}
+
+/// A child with memory of its own is about to be made by `clone` with these flags.
+pub(crate) fn before_clone(flags: usize) {
+    if flags & libc::CLONE_FILES as usize != 0 && !in_vfork_child() {
+        errno::kept(family::descriptors_shared);
+    }
 }
 
 /// Forks by a call that runs no `pthread_atfork` handlers.
@@ -151,6 +173,7 @@ pub(crate) unsafe fn clone(
 ) -> c_int {
     match function {
         Some(function) if flags & libc::CLONE_VM == 0 && !stack.is_null() => {
+            before_clone(flags as usize);
             let mut start = Start { function, argument };
             let start = (&raw mut start).cast();
             // SAFETY: the caller's contract; the record outlives the call, and the child copies it.
@@ -161,7 +184,7 @@ pub(crate) unsafe fn clone(
         }
         _ => {
             if flags & libc::CLONE_VM != 0 && flags & libc::CLONE_THREAD == 0 {
-                memory_is_shared();
+                memory_is_shared(flags as usize);
             }
             // SAFETY: the caller's contract, handed on.
             unsafe { real::clone(function, stack, flags, argument, parent_id, tls, child_id) }
@@ -296,7 +319,7 @@ pub(crate) unsafe fn posix_spawnp(
 
 /// What an end without `exit` handlers owes the peers; nothing in a child that shares its parent's memory.
 pub(crate) fn exiting() {
-    if !in_vfork_child() {
+    if !in_other_process() {
         family::exiting();
     }
 }
@@ -313,7 +336,7 @@ pub(crate) unsafe fn _exit(status: c_int) -> ! {
 
 /// Before a seccomp filter takes effect: from then on accel makes no call that the program does not make.
 pub(crate) fn forbidden_soon() {
-    if !in_vfork_child() {
+    if !in_other_process() {
         family::go_inert(Reason::Forbidden);
         family::all_to_kernel(Reason::Forbidden);
         signals::never_defer();
@@ -336,7 +359,7 @@ pub(crate) unsafe fn prctl(option: c_int, a: usize, b: usize, c: usize, d: usize
 
 /// After a call that may have moved the process to another network namespace.
 pub(crate) fn namespace_changed(result: c_int) -> c_int {
-    if result == 0 && !in_vfork_child() {
+    if result == 0 && !in_other_process() {
         errno::kept(family::namespace_changed);
     }
     result

@@ -17,14 +17,14 @@ const fn is_fork(flags: usize, stack: usize) -> bool {
 
 /// # Safety
 /// `arguments` is null or points to `size` bytes.
-unsafe fn clone3_is_fork(arguments: usize, size: usize) -> bool {
+unsafe fn clone3_flags_and_stack(arguments: usize, size: usize) -> Option<(usize, usize)> {
     const STACK: usize = 5;
     if arguments == 0 || size < (STACK + 1) * size_of::<u64>() {
-        return false;
+        return None;
     }
     // SAFETY: the caller's structure is long enough.
     let (flags, stack) = unsafe { (*(arguments as *const u64), *(arguments as *const u64).add(STACK)) };
-    is_fork(flags as usize, stack as usize)
+    Some((flags as usize, stack as usize))
 }
 
 /// A signal mask as libc's calls take it. The kernel's has 8 bytes, and its size comes with it.
@@ -196,19 +196,21 @@ unsafe fn by_number(
         libc::SYS_seccomp if a == 0 || a == 1 && c != 0 => process::forbidden_soon(),
         libc::SYS_unshare => always!(unshare(a)),
         libc::SYS_setns => always!(setns(a, b)),
-        // SAFETY: the arguments of clone3 are flags, then words of which the sixth is the stack.
-        libc::SYS_clone3 if unsafe { clone3_is_fork(a, b) } => {
-            // SAFETY: the caller's contract.
-            return Some(process::fork_by(|| unsafe { real::syscall(number, a, b, c, d, e, f) }));
+        libc::SYS_clone | libc::SYS_clone3 => {
+            // SAFETY: the arguments of clone3 are flags, then words of which the sixth is the stack.
+            let of_clone3 = || unsafe { clone3_flags_and_stack(a, b) };
+            let asked = if number == libc::SYS_clone { Some((a, b)) } else { of_clone3() };
+            let (flags, stack) = asked?;
+            if is_fork(flags, stack) {
+                process::before_clone(flags);
+                // SAFETY: the caller's contract.
+                return Some(process::fork_by(|| unsafe { real::syscall(number, a, b, c, d, e, f) }));
+            }
+            // A thread, or a child in this memory.
+            process::memory_is_shared(flags);
         }
-        libc::SYS_clone if is_fork(a, b) => {
-            // SAFETY: the caller's contract.
-            return Some(process::fork_by(|| unsafe { real::syscall(number, a, b, c, d, e, f) }));
-        }
-        // A thread, or a child in this memory.
-        libc::SYS_clone | libc::SYS_clone3 => process::memory_is_shared(),
         #[cfg(target_arch = "x86_64")]
-        libc::SYS_vfork => process::memory_is_shared(),
+        libc::SYS_vfork => process::memory_is_shared(0),
         #[cfg(target_arch = "x86_64")]
         libc::SYS_fork => {
             // SAFETY: the caller's contract.

@@ -340,7 +340,7 @@ pub(crate) unsafe fn sigaction(signal: c_int, new: *const sigaction_t, old: *mut
         |action: &Option<sigaction_t>| action.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
     let installed = &INSTALLED[signal as usize];
     let before;
-    let result = if process::in_vfork_child() {
+    let result = if process::in_other_process() {
         // The dispositions are the child's own, the table is the parent's: leave the table alone.
         before = installed.load(SeqCst);
         // SAFETY: live structures and the caller's signal.

@@ -1,4 +1,4 @@
-//! Processes that share sockets: fork in every form, exec, spawn (`../faults/family.c`).
+//! Processes that share sockets: fork in every form, exec, spawn (`../faults/family.c`), clone (`../faults/clones.c`).
 //!
 //! `ACCEL_LIB` names the library; `FAULTS_ROUNDS=10` does ten times as many rounds; `FAULTS_LIB=` (empty) runs on the
 //! kernel alone, for reference. Every program prints its counts (`--nocapture`) and checks cards itself.
@@ -30,4 +30,11 @@ cases! {
     started: [HARD];
     zombies: [ADAPT];
     epoll_shared: [ADAPT, HARD, NEVER];
+}
+
+#[test]
+fn shared_descriptors() {
+    for mode in [ADAPT, HARD, NEVER] {
+        run("clones", &["shared_descriptors"], mode);
+    }
 }
