@@ -6,6 +6,7 @@
 //! ACCEL_LIB=path      the library (target/release/libaccel.so)
 //! FAULTS_ROUNDS=10    ten times as many rounds (1: under three minutes)
 //! FAULTS_STEPS=all    `stepping`: deaths at every instruction (N: at each Nth), instead of ten for each call
+//! FAULTS_STOP=120     `stopped_long`: one end stopped for so many seconds (with FAULTS_ROUNDS=4, for the patience)
 //! FAULTS_LIB=         the kernel alone, for reference: only the checks of upgrades are left out
 //! ```
 
@@ -34,6 +35,8 @@ cases! {
     last_words_read: "kill" [ADAPT, HARD];
     unread_at_death: "kill" [ADAPT, HARD];
     stopped: "kill" [ADAPT];
+    stopped_long: "deaths" [ADAPT, HARD];
+    ways_to_die: "deaths" [ADAPT, HARD];
     exiting: "kill" [ADAPT, HARD];
     close_after_send: "kill" [ADAPT, HARD];
     given_away: "many" [ADAPT, HARD];
