@@ -49,7 +49,7 @@ fn runnable() -> Option<u32> {
 }
 
 /// What a short file of the kernel's says.
-fn contents<'a>(path: &CStr, text: &'a mut [u8]) -> Option<&'a str> {
+pub(crate) fn contents<'a>(path: &CStr, text: &'a mut [u8]) -> Option<&'a str> {
     let file = sys::open(path, libc::O_RDONLY, 0).ok()?;
     // SAFETY: the buffer is writable for its length.
     let count = unsafe { sys::read(file.raw(), text.as_mut_ptr().cast(), text.len()).ok()? };

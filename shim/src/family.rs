@@ -20,7 +20,7 @@ use rows::reasons::Reason;
 use crate::config::config;
 use crate::fdtable::{self, Entry};
 use crate::slot::{self, Socket};
-use crate::{close, epoll, guard, meet, statistics, unread};
+use crate::{cgroup, close, epoll, guard, meet, statistics, unread};
 
 /// Where our own few descriptors go: above what programs use, below what makes the kernel's table huge.
 const FLOOR_MAX: u64 = 4096;
@@ -161,7 +161,8 @@ pub(crate) fn namespace_changed() {
 /// Takes a channel's memory from the allowance.
 pub(crate) fn reserve_memory(ring_bytes: usize) -> bool {
     let bytes = Channel::mapped_bytes(ring_bytes) as u64;
-    if MEMORY.fetch_add(bytes, SeqCst) + bytes <= config().local_memory {
+    let most = config().local_memory.min(cgroup::allowance());
+    if MEMORY.fetch_add(bytes, SeqCst) + bytes <= most {
         return true;
     }
     MEMORY.fetch_sub(bytes, SeqCst);

@@ -17,6 +17,7 @@
 
 mod buffers;
 mod calls;
+mod cgroup;
 mod close;
 mod config;
 mod cores;

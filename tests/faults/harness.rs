@@ -34,21 +34,33 @@ pub(crate) fn library() -> Option<PathBuf> {
 
 /// The compiled program of this name.
 pub(crate) fn compile(name: &str) -> PathBuf {
+    if name == "life" {
+        // It opens this library, which lies beside it.
+        build("plugin", "plugin.so", &["-shared", "-fPIC"]);
+    }
+    build(name, name, &[])
+}
+
+/// What the compiler makes of a source here, with further options.
+pub(crate) fn build(name: &str, output: &str, options: &[&str]) -> PathBuf {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _held = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults");
     fs::create_dir_all(&directory).unwrap();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("faults").join(format!("{name}.c"));
-    let header = source.with_file_name("faults.h");
-    let program = directory.join(name);
+    let headers = ["faults.h", "cgroup.h"].map(|header| source.with_file_name(header));
+    let program = directory.join(output);
     let time = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
-    if time(&program).is_some_and(|built| Some(built) > time(&source) && Some(built) > time(&header)) {
+    let newest = headers.iter().chain([&source]).filter_map(|path| time(path)).max();
+    if time(&program).is_some_and(|built| Some(built) > newest) {
         return program;
     }
     // Under another name first: the other test binary may run or build the same program.
-    let fresh = directory.join(format!("{name}.{}", std::process::id()));
+    let fresh = directory.join(format!("{output}.{}", std::process::id()));
     let output = Command::new("cc")
-        .args(["-O2", "-g", "-pthread", "-Wall", "-Wextra", "-Wno-clobbered", "-o"])
+        .args(["-O2", "-g", "-pthread", "-Wall", "-Wextra", "-Wno-clobbered"])
+        .args(options)
+        .arg("-o")
         .args([&fresh, &source])
         .output()
         .expect("a C compiler called cc");

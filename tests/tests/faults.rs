@@ -39,6 +39,10 @@ cases! {
     ways_to_die: "deaths" [ADAPT, HARD];
     exiting: "kill" [ADAPT, HARD];
     close_after_send: "kill" [ADAPT, HARD];
+    destructors: "life" [ADAPT, HARD, NEVER];
+    other_rights: "life" [ADAPT, HARD];
+    other_root: "life" [ADAPT, HARD];
+    limit_cgroup: "life" [ADAPT];
     given_away: "many" [ADAPT, HARD];
     ktls: "many" [HARD];
     seccomp: "many" [HARD];
