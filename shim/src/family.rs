@@ -37,8 +37,13 @@ const NO: u8 = 0;
 const STARTING: u8 = 1;
 const YES: u8 = 2;
 const NEVER: u8 = 3;
+/// How a thread waits for the one that makes the tables.
+const STARTING_NAPS: u32 = 10_000;
+const STARTING_NAP_NSEC: u64 = 20_000;
 
 static PID: AtomicU32 = AtomicU32::new(0);
+/// Set while a forking thread holds every lock: another one may make the tables in the middle of a fork.
+static LOCKED_FOR_FORK: AtomicBool = AtomicBool::new(false);
 static INERT: AtomicBool = AtomicBool::new(false);
 /// Bytes held in rings.
 static MEMORY: AtomicU64 = AtomicU64::new(0);
@@ -47,20 +52,37 @@ static MEMORY: AtomicU64 = AtomicU64::new(0);
 pub(crate) fn follows() -> bool {
     match STARTED.load(Acquire) {
         YES => !is_inert(),
-        NO => crate::errno::kept(start),
+        NO | STARTING => crate::errno::kept(start),
         _ => false,
     }
 }
 
 #[cold]
 fn start() -> bool {
-    if !config().accel || STARTED.compare_exchange(NO, STARTING, SeqCst, Relaxed).is_err() {
+    if !config().accel {
         return false;
+    }
+    // A handler on this thread would wait for itself.
+    let _guard = guard::Guard::enter();
+    if STARTED.compare_exchange(NO, STARTING, SeqCst, Relaxed).is_err() {
+        return another_starts();
     }
     PID.store(sys::getpid() as u32, SeqCst);
     let started = fdtable::start() && slot::start() && make_table();
     STARTED.store(if started { YES } else { NEVER }, Release);
     started
+}
+
+/// Another thread makes the tables, which takes it a few system calls: what this one opens meanwhile shall be
+/// followed as well. The wait is bounded: a child of a fork that nobody saw has no such thread.
+fn another_starts() -> bool {
+    for _ in 0..STARTING_NAPS {
+        if STARTED.load(Acquire) != STARTING {
+            break;
+        }
+        sys::nanosleep(STARTING_NAP_NSEC);
+    }
+    STARTED.load(Acquire) == YES && !is_inert()
 }
 
 fn make_table() -> bool {
@@ -210,12 +232,13 @@ pub(crate) fn fork_prepare() {
         epoll::lock_all();
         unread::lock_for_fork();
         meet::lock_for_fork();
+        LOCKED_FOR_FORK.store(true, SeqCst);
     }
 }
 
 /// After fork, in the parent.
 pub(crate) fn fork_parent() {
-    if STARTED.load(Acquire) == YES {
+    if LOCKED_FOR_FORK.swap(false, SeqCst) {
         meet::unlock_after_fork();
         unread::unlock_after_fork();
         epoll::unlock_all();
@@ -243,6 +266,9 @@ fn join_all(pid: u32) {
 
 /// After fork, in the child: it holds every description that its descriptors name.
 pub(crate) fn fork_child() {
+    LOCKED_FOR_FORK.store(false, SeqCst);
+    // The thread that made the tables is not here.
+    let _ = STARTED.compare_exchange(STARTING, NO, SeqCst, Relaxed);
     if STARTED.load(Acquire) != YES {
         return;
     }

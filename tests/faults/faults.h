@@ -99,7 +99,8 @@ struct card {
 };
 static volatile char *cards_base;
 static volatile char *cards(void) {
-    if (cards_base) return cards_base;
+    volatile char *known = __atomic_load_n(&cards_base, __ATOMIC_ACQUIRE);
+    if (known) return known;
     DIR *d = opendir("/proc/self/fd");
     struct dirent *e;
     while (d && (e = readdir(d))) {
@@ -112,10 +113,10 @@ static volatile char *cards(void) {
         int fd = open(link, O_RDONLY | O_CLOEXEC);
         void *p = mmap(NULL, CARDS_HEADER + CARDS * CARD, PROT_READ, MAP_SHARED, fd, 0);
         close(fd);
-        if (p != MAP_FAILED) cards_base = p;
+        if (p != MAP_FAILED) __atomic_store_n(&cards_base, (known = p), __ATOMIC_RELEASE);
     }
     if (d) closedir(d);
-    return cards_base;
+    return known;
 }
 /* The card of a descriptor that this process holds; NULL without the library. */
 static volatile struct card *card_held_by(int fd, uint32_t pid) {
