@@ -82,21 +82,20 @@ pub(crate) fn command(name: &str, arguments: &[&str], mode: Mode) -> Command {
 
 /// Runs one case of a program to its good end.
 pub(crate) fn run(name: &str, arguments: &[&str], mode: Mode) {
+    run_prepared(&mut command(name, arguments, mode), &arguments.join("-"), mode);
+}
+
+/// Runs a command to its good end; `what` names its output.
+pub(crate) fn run_prepared(command: &mut Command, what: &str, mode: Mode) {
     let rounds = env::var("FAULTS_ROUNDS").ok().and_then(|text| text.parse::<f64>().ok()).unwrap_or(1.0);
     let patience = Duration::from_secs((PATIENCE as f64 * rounds.max(1.0)) as u64);
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults").join(format!(
-        "{}-{:?}.out",
-        arguments.join("-"),
-        thread::current().id()
-    ));
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join("faults")
+        .join(format!("{what}-{:?}.out", thread::current().id()));
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     let output = fs::File::create(&file).unwrap();
-    let mut child = command(name, arguments, mode)
-        .stdin(Stdio::null())
-        .stdout(output.try_clone().unwrap())
-        .stderr(output)
-        .spawn()
-        .unwrap();
+    let mut child =
+        command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output).spawn().unwrap();
     let status = wait(&mut child, patience);
     let said = fs::read_to_string(&file).unwrap_or_default();
     let _ = fs::remove_file(&file);
@@ -108,10 +107,7 @@ pub(crate) fn run(name: &str, arguments: &[&str], mode: Mode) {
             println!("{} {line}", options.join(" "));
         }
     }
-    assert!(
-        status.is_some_and(|status| status.success()),
-        "{name} {arguments:?} with {mode:?}: {status:?}\n{said}"
-    );
+    assert!(status.is_some_and(|status| status.success()), "{command:?} with {mode:?}: {status:?}\n{said}");
 }
 
 /// The end of a child, or `None` after so long, when it is killed.
