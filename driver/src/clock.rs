@@ -20,6 +20,12 @@ pub fn ticks() -> u64 {
     }
 }
 
+/// How long the measurement takes.
+const MEASURED_NSEC: u64 = 200_000;
+/// And where the program's clock stands still (libfaketime): a millisecond or so.
+const MEASURED_TICKS_MAX: u64 = 4_000_000;
+const TICKS_PER_USEC_GUESSED: u64 = 2_000;
+
 /// Ticks in a microsecond, measured once (takes up to 200 µs the first time).
 #[must_use]
 pub fn ticks_per_usec() -> u64 {
@@ -29,12 +35,13 @@ pub fn ticks_per_usec() -> u64 {
         return known;
     }
     let (time, counter) = (monotonic_ns(), ticks());
-    let mut elapsed = 0;
-    while elapsed < 200_000 {
+    let (mut elapsed, mut counted) = (0, 0);
+    while elapsed < MEASURED_NSEC && counted < MEASURED_TICKS_MAX {
         core::hint::spin_loop();
-        elapsed = monotonic_ns() - time;
+        (elapsed, counted) = (monotonic_ns().saturating_sub(time), ticks() - counter);
     }
-    let rate = ((ticks() - counter) * 1000 / elapsed).max(1);
+    let runs = elapsed >= MEASURED_NSEC / 100;
+    let rate = if runs { (counted * 1000 / elapsed).max(1) } else { TICKS_PER_USEC_GUESSED };
     RATE.store(rate, Relaxed);
     rate
 }
@@ -43,7 +50,7 @@ pub fn ticks_per_usec() -> u64 {
 #[must_use]
 pub fn monotonic_ns() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is writable; clock_gettime is not interposed and needs no errno here.
+    // SAFETY: `time` is writable; clock_gettime is not interposed by us and needs no errno here.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }

@@ -43,6 +43,8 @@ cases! {
     other_rights: "life" [ADAPT, HARD];
     other_root: "life" [ADAPT, HARD];
     limit_cgroup: "life" [ADAPT];
+    time_namespace: "world" [ADAPT, HARD];
+    firewall: "world" [HARD];
     given_away: "many" [ADAPT, HARD];
     ktls: "many" [HARD];
     seccomp: "many" [HARD];

@@ -48,6 +48,36 @@ fn other_allocators() {
     }
 }
 
+/// A wall clock that jumps by years at each look (`../faults/clock.c`): nothing asks for it.
+#[test]
+fn jumping_clock() {
+    let jumping = build("clock", "clock.so", &["-shared", "-fPIC"]);
+    let Some(orders) = both_orders(jumping.to_str().unwrap()) else { return };
+    for preloaded in orders {
+        let mut smoke = command("smoke", &["smoke"], ADAPT);
+        run_prepared(smoke.env("FAULTS_LIB", preloaded), "smoke-clock", ADAPT);
+    }
+}
+
+/// libfaketime's clocks, also the monotonic one: of another day, and standing still.
+#[test]
+fn faked_clock() {
+    let directory = format!("/usr/lib/{}-linux-gnu/faketime", env::consts::ARCH);
+    let faketime = format!("{directory}/libfaketimeMT.so.1");
+    if !Path::new(&faketime).exists() {
+        println!("SKIP faked_clock: faketime is not installed");
+        return;
+    }
+    let Some(orders) = both_orders(&faketime) else { return };
+    for preloaded in orders {
+        for time in ["-3d", "2020-01-01 00:00:00"] {
+            let mut smoke = command("smoke", &["smoke"], ADAPT);
+            smoke.env("FAULTS_LIB", &preloaded).env("FAKETIME", time);
+            run_prepared(&mut smoke, "smoke-faketime", ADAPT);
+        }
+    }
+}
+
 /// The harness's command, with its environment, by another program: a build of its own, or a tool that is told of ours.
 fn smoke_by(mut other: Command, names_program: bool, mode: Mode) -> Command {
     let ours = command("smoke", &["smoke"], mode);
