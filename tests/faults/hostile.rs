@@ -21,20 +21,20 @@ use super::harness::{ADAPT, HARD, Mode, NEVER, command, library, wait};
 /// The mapping that this process finds by its name in /proc/self/maps is the one of the test that holds this.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-fn alone() -> std::sync::MutexGuard<'static, ()> {
+pub(crate) fn alone() -> std::sync::MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// The victim, and the way to end it.
-struct Victim {
-    child: Child,
+pub(crate) struct Victim {
+    pub(crate) child: Child,
     stdin: Option<ChildStdin>,
     stdout: BufReader<std::process::ChildStdout>,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Victim {
-    fn start(mode: Mode) -> Self {
+    pub(crate) fn start(mode: Mode) -> Self {
         let mut command = command("peers", &["victim"], mode);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let stdin = child.stdin.take();
@@ -45,7 +45,7 @@ impl Victim {
         Self { child, stdin, stdout, port }
     }
 
-    fn connect(&self) -> TcpStream {
+    pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -53,14 +53,14 @@ impl Victim {
     }
 
     /// Path and reason of every connection of the victim.
-    fn paths(&self) -> Vec<(Path, Reason)> {
+    pub(crate) fn paths(&self) -> Vec<(Path, Reason)> {
         let reader = Reader::open(self.child.id()).unwrap();
         let sockets = reader.sockets().into_iter().filter(|card| card.path != Path::Listener);
         sockets.map(|card| (card.path, Reason::from_number(card.reason))).collect()
     }
 
     /// It must end well: nothing left behind, later connections accelerated.
-    fn end(mut self) {
+    pub(crate) fn end(mut self) {
         drop(self.stdin.take());
         let status = wait(&mut self.child, Duration::from_secs(30));
         let mut rest = String::new();
@@ -78,7 +78,7 @@ impl Drop for Victim {
 }
 
 /// The last mapping of a channel in this process: start and length.
-fn mapping() -> Option<(usize, usize)> {
+pub(crate) fn mapping() -> Option<(usize, usize)> {
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
     let line = maps.lines().rfind(|line| line.contains("accel-channel"))?;
     let (start, end) = line.split_once(' ')?.0.split_once('-')?;
@@ -87,7 +87,7 @@ fn mapping() -> Option<(usize, usize)> {
 }
 
 /// Meets the victim as an honest connector would; the channel, both ends committed.
-fn meet(stream: &mut TcpStream) -> Option<Channel> {
+pub(crate) fn meet(stream: &mut TcpStream) -> Option<Channel> {
     let tuple = Tuple::of_socket(stream.as_raw_fd()).unwrap();
     let mut sent = 0u64;
     let end = Instant::now() + Duration::from_secs(5);
@@ -122,7 +122,7 @@ impl Dice {
 }
 
 /// Writes nonsense into `bytes` bytes at `base` until told to stop.
-fn scribble(base: usize, bytes: usize, seed: u64, style: u32, stop: &AtomicBool) -> u64 {
+pub(crate) fn scribble(base: usize, bytes: usize, seed: u64, style: u32, stop: &AtomicBool) -> u64 {
     let mut dice = Dice(seed | 1);
     let mut writes = 0;
     // SAFETY: every access is inside the mapping that the caller keeps until we return.
@@ -152,6 +152,35 @@ fn scribble(base: usize, bytes: usize, seed: u64, style: u32, stop: &AtomicBool)
     writes
 }
 
+/// One connection that meets the victim and scribbles into its memory; how many writes, or `None` if it never met.
+pub(crate) fn attack(victim: &Victim, turn: u32) -> Option<u64> {
+    let mut stream = victim.connect();
+    stream.write_all(b"h").unwrap();
+    let channel = meet(&mut stream)?;
+    let (base, bytes) = mapping().expect("our own mapping of the channel");
+    let stop = AtomicBool::new(false);
+    let mut drain = stream.try_clone().unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let writes = thread::scope(|scope| {
+        let scribbler = scope.spawn(|| scribble(base, bytes, u64::from(turn) * 77, turn % 3, &stop));
+        let until = Instant::now() + Duration::from_millis(if turn.is_multiple_of(4) { 300 } else { 30 });
+        let mut room = [0u8; 65536];
+        while Instant::now() < until {
+            // Its kernel bytes flow as well, sometimes.
+            let _ = stream.write(&room[..100]);
+            if matches!(drain.read(&mut room), Ok(0)) {
+                break;
+            }
+        }
+        stop.store(true, Relaxed);
+        scribbler.join().unwrap()
+    });
+    let _ = stream.shutdown(std::net::Shutdown::Both);
+    // SAFETY: the scribbler has ended, and nobody else knows the mapping.
+    unsafe { channel.unmap() };
+    Some(writes)
+}
+
 fn scribbled_on(mode: Mode) {
     if library().is_none() {
         return;
@@ -162,33 +191,11 @@ fn scribbled_on(mode: Mode) {
     let end = Instant::now() + Duration::from_secs_f64(2.0 * rounds.max(0.5));
     let (mut connections, mut met, mut writes) = (0u32, 0u32, 0u64);
     while Instant::now() < end {
-        let mut stream = victim.connect();
         connections += 1;
-        stream.write_all(b"h").unwrap();
-        let Some(channel) = meet(&mut stream) else { continue };
-        met += 1;
-        let (base, bytes) = mapping().expect("our own mapping of the channel");
-        let stop = AtomicBool::new(false);
-        let mut drain = stream.try_clone().unwrap();
-        let style = connections % 3;
-        stream.set_nonblocking(true).unwrap();
-        thread::scope(|scope| {
-            let scribbler = scope.spawn(|| scribble(base, bytes, u64::from(connections) * 77, style, &stop));
-            let until = Instant::now() + Duration::from_millis(if connections % 4 == 0 { 300 } else { 30 });
-            let mut room = [0u8; 65536];
-            while Instant::now() < until {
-                // Its kernel bytes flow as well, sometimes.
-                let _ = stream.write(&room[..100]);
-                if matches!(drain.read(&mut room), Ok(0)) {
-                    break;
-                }
-            }
-            stop.store(true, Relaxed);
-            writes += scribbler.join().unwrap();
-        });
-        let _ = stream.shutdown(std::net::Shutdown::Both);
-        // SAFETY: the scribbler has ended, and nobody else knows the mapping.
-        unsafe { channel.unmap() };
+        if let Some(nonsense) = attack(&victim, connections) {
+            met += 1;
+            writes += nonsense;
+        }
     }
     println!("hostile {mode:?}: {connections} connections, {met} met, {writes} nonsense writes");
     assert!(met > 0 && writes > 0);
@@ -248,12 +255,12 @@ fn v4(address: std::net::SocketAddr) -> SocketAddrV4 {
     }
 }
 
-fn check(result: c_int) -> c_int {
+pub(crate) fn check(result: c_int) -> c_int {
     assert!(result >= 0, "{}", std::io::Error::last_os_error());
     result
 }
 
-fn seqpacket() -> OwnedFd {
+pub(crate) fn seqpacket() -> OwnedFd {
     // SAFETY: plain system calls; the descriptor is ours.
     unsafe {
         OwnedFd::from_raw_fd(check(libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0)))
@@ -261,7 +268,7 @@ fn seqpacket() -> OwnedFd {
 }
 
 /// A memfd of this size with these seals.
-fn memfd(bytes: i64, seals: c_int) -> OwnedFd {
+pub(crate) fn memfd(bytes: i64, seals: c_int) -> OwnedFd {
     // SAFETY: plain system calls; the descriptor is ours.
     unsafe {
         let fd = check(libc::memfd_create(c"hostile".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING));
@@ -274,7 +281,7 @@ fn memfd(bytes: i64, seals: c_int) -> OwnedFd {
 }
 
 /// Sends a letter with descriptors.
-fn letter(visit: &OwnedFd, bytes: &[u8], descriptors: &[c_int]) {
+pub(crate) fn letter(visit: &OwnedFd, bytes: &[u8], descriptors: &[c_int]) {
     let mut control = [0u64; 16];
     let mut vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     // SAFETY: the message names locals; the control buffer has room for 12 descriptors.
@@ -297,7 +304,7 @@ fn letter(visit: &OwnedFd, bytes: &[u8], descriptors: &[c_int]) {
 }
 
 /// 60 messages there and back.
-fn echo(stream: &mut TcpStream, count: usize) {
+pub(crate) fn echo(stream: &mut TcpStream, count: usize) {
     for index in 0..count {
         let message = [index as u8; 100];
         let mut back = [0; 100];
@@ -309,7 +316,7 @@ fn echo(stream: &mut TcpStream, count: usize) {
     }
 }
 
-const SEALS: c_int = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+pub(crate) const SEALS: c_int = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
 
 #[test]
 fn letters_that_no_library_sends_are_refused() {

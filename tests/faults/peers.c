@@ -40,6 +40,33 @@ SOLO(show_cards) {
     read(0, &x, 1);
 }
 
+/* ---- many honest connections to a victim: prog crowd PORT CONNECTIONS, while standard input is open ---- */
+static int by_value(const void *a, const void *b) { return *(const uint32_t *)a < *(const uint32_t *)b ? -1 : 1; }
+SOLO(crowd) {
+    int port = atoi(argv[0]), n = atoi(argv[1]), upgraded = 0, *fds = calloc(n, sizeof *fds), most = 200000, count = 0;
+    uint32_t *took = calloc(most, sizeof *took);
+    char b[100], back[100];
+    for (int i = 0; i < n; i++) {
+        fds[i] = connect_to(port);
+        CHECK(write_full(fds[i], "e", 1) == 1, "hello");
+        for (int k = 0; k < 8; k++) { fill(b, 100, i, k); CHECK(write_full(fds[i], b, 100) == 100 && read_full(fds[i], back, 100) == 100 && !memcmp(b, back, 100), "the echo of connection %d", i); }
+    }
+    printf("ready\n");
+    fflush(stdout);
+    struct pollfd p = {0, POLLIN, 0};
+    for (int turn = 0; poll(&p, 1, 0) == 0 || turn < 3; turn++) for (int i = 0; i < n; i++) {
+        fill(b, 100, i, turn);
+        uint64_t t = now_us();
+        CHECK(write_full(fds[i], b, 100) == 100 && read_full(fds[i], back, 100) == 100 && !memcmp(b, back, 100), "the echo of connection %d in turn %d", i, turn);
+        if (count < most) took[count++] = now_us() - t;
+    }
+    uint64_t ring = 0;
+    for (int i = 0; i < n; i++) { upgraded += path_of(fds[i]) == LOCAL; if (i % 100 == 0 && accel()) ring += card(fds[i])->ring_sent_bytes; close(fds[i]); }
+    qsort(took, count, sizeof *took, by_value);
+    printf("crowd: %d connections, %d in rings; %d echoes, median %u us, p99 %u us\n", n, upgraded, count, took[count / 2], took[count * 99 / 100]);
+    if (accel()) CHECK(upgraded >= n * 99 / 100 && ring > 0, "only %d of %d connections are in rings", upgraded, n);
+}
+
 /* ---- the victim: 'e' echoes; 'h' uses the connection in every way until it ends; 'c' connects to the port that follows ---- */
 static volatile uint64_t calls_made, longest, resets, ended;
 static void timed(uint64_t since, const char *what, int how) {

@@ -14,6 +14,8 @@
 mod harness;
 #[path = "../faults/hostile.rs"]
 mod hostile;
+#[path = "../faults/strangers.rs"]
+mod strangers;
 
 use harness::{ADAPT, HARD, Mode, NEVER, run};
 
