@@ -299,6 +299,28 @@ static long rss_kb(void) {
 }
 static int names(void) { return count_lines("/proc/net/unix", "@accel"); }
 
+/* Abstract names of the library that end with a port of 127.0.0.1: of a listener's mailbox, and of doors for connections
+ * to it (driver/src/meeting.rs). The kernel shows each NUL as @. */
+static int names_of(int port) {
+    static char text[4 << 20];
+    unsigned char seen[2] = {port >> 8, port & 255};
+    size_t n = 0;
+    long r;
+    int fd = Q(open("/proc/net/unix", O_RDONLY | O_CLOEXEC)), count = 0;
+    while (n < sizeof text && (r = read(fd, text + n, sizeof text - n)) > 0) n += r;
+    close(fd);
+    for (int i = 0; i < 2; i++) if (!seen[i]) seen[i] = '@';
+    for (char *at = text; (at = memmem(at, text + n - at, "@accel", 6)); at++) {
+        int end = at[6] == '/' ? 45 : at[6] == '@' ? 27 : 0;
+        count += end && at + end <= text + n && !memcmp(at + end - 2, seen, 2);
+    }
+    return count;
+}
+static void check_names(int port, int before, const char *when) {
+    int now;
+    CHECK(WAIT((now = names_of(port)) == before, 1500), "abstract names %s: %d→%d", when, before, now);
+}
+
 /* Whether a thread sleeps in the kernel. */
 static int is_asleep(int pid, int tid) {
     char path[64], text[512];

@@ -53,7 +53,8 @@ ROLE(survivor) {
     tell(port);
     struct held before = {0};
     long memory = 0;
-    int rounds = 0, resets = 0, ends = 0, pipes = 0, bound = 0;
+    int rounds = 0, resets = 0, ends = 0, pipes = 0, listening = names_of(port);
+    CHECK(listening == accel(), "%d abstract names of a listener", listening);
     uint64_t bytes = 0, ring = 0;
     while ((n = hear()) >= 0) { /* 0: accept; else the port to connect to */
         int fd = n ? connect_to(n) : accept_on(l);
@@ -76,11 +77,14 @@ ROLE(survivor) {
         close(fd);
         /* a thread that was joined may show in /proc for a moment longer */
         if (++rounds == 4) CHECK(WAIT((before = held()).threads == 1, 1500), "%d threads before all", before.threads);
-        if (rounds > 4 && rounds % 8 == 0) check_held(before, "after kills");
+        if (rounds > 4 && rounds % 8 == 0) { check_held(before, "after kills"); check_names(port, listening, "after kills"); }
         if (rounds == 50) memory = rss_kb();
         tell(2);
     }
     if (rounds > 4) check_held(before, "at the end");
+    check_names(port, listening, "at the end");
+    close(l);
+    check_names(port, 0, "after the listener");
     if (rounds > 100) CHECK(rss_kb() < memory + 1024, "memory grew from %ld to %ld kB in %d deaths", memory, rss_kb(), rounds);
     if (accel()) CHECK(ring > 0, "no byte went by a ring");
     printf("kill_random: %d kills, %d EOF, %d ECONNRESET, %d EPIPE; %llu kB checked, %llu kB by rings; fds %d channels %d\n", rounds, ends, resets, pipes, (unsigned long long)bytes >> 10, (unsigned long long)ring >> 10, held().fds, held().channels);
@@ -137,7 +141,7 @@ ROLE(host) {
         met += local;
         close(fd);
         if (++rounds == 4) before = held();
-        else if (rounds > 4 && rounds % 8 == 0) check_held(before, "after deaths in the meeting");
+        else if (rounds > 4 && rounds % 8 == 0) { check_held(before, "after deaths in the meeting"); check_names(port, accel(), "after deaths in the meeting"); }
         tell(2);
     }
     printf("kill_meeting: %d deaths in the first moments, %d of them after the upgrade\n", rounds, met);
