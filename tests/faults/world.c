@@ -108,3 +108,120 @@ SOLO(firewall) {
     CHECK(recv(c, b, 1, 0) == 0, "no EOF");
     printf("firewall: rejected, dropped, counted; %ld bytes by the ring past a later rule\n", ring);
 }
+
+/* ---- who sees what: a secret that went by one ring, looked for in the next one ---- */
+static const char secret[17] = "CANARY-7c1e9b42!";
+/* How often the secret lies in this process's mappings of rings; their bytes. */
+static int secrets_in_rings(size_t *bytes) {
+    FILE *f = fopen("/proc/self/maps", "re");
+    char line[1024];
+    unsigned long from, to;
+    int found = 0;
+    *bytes = 0;
+    while (f && fgets(line, sizeof line, f)) {
+        if (!strstr(line, "accel-channel") || sscanf(line, "%lx-%lx", &from, &to) != 2) continue;
+        *bytes += to - from;
+        for (char *at = (char *)from; (at = memmem(at, to - (unsigned long)at, secret, 16)); at++) found++;
+    }
+    fclose(f);
+    return found;
+}
+static void tell_secrets(int fd, long n) {
+    char b[1600];
+    for (int i = 0; i < 100; i++) memcpy(b + i * 16, secret, 16);
+    for (; n > 0; n -= sizeof b) CHECK(write_full(fd, b, sizeof b) == sizeof b, "secrets");
+}
+/* The bytes of the library's memory that a peer was not sent are zero: only positions and counts are not. */
+static long unexplained(void) {
+    FILE *f = fopen("/proc/self/maps", "re");
+    char line[1024];
+    unsigned long from, to;
+    long count = 0;
+    while (f && fgets(line, sizeof line, f)) {
+        if (!strstr(line, "accel-channel") || sscanf(line, "%lx-%lx", &from, &to) != 2) continue;
+        for (unsigned char *at = (unsigned char *)from; at < (unsigned char *)to; at++) count += *at != 0;
+    }
+    fclose(f);
+    return count;
+}
+ROLE(knows_secret) { /* PORT-OF-FRIEND PORT-OF-STRANGER */
+    int friend = connect_to(atoi(argv[0]));
+    size_t bytes;
+    warm(friend, 1);
+    tell_secrets(friend, 800000);
+    if (accel()) CHECK(card(friend)->ring_sent_bytes > 0 && secrets_in_rings(&bytes) > 0, "no secret went by a ring: this test proves nothing");
+    hear();
+    /* the friend is gone, or is still there: other connections get other memory */
+    for (int i = 0; i < 4; i++) {
+        if (i == 2) close(friend);
+        int other = connect_to(atoi(argv[1]));
+        warm(other, 1);
+        char b[1];
+        CHECK(recv(other, b, 1, 0) == 0, "the end");
+        close(other);
+    }
+}
+ROLE(friendly) {
+    int port, l = listen_on(&port);
+    char b[1600];
+    tell(port);
+    int fd = accept_on(l);
+    warm(fd, 0);
+    for (long n = 0; n < 800000; n += sizeof b) CHECK(read_full(fd, b, sizeof b) == sizeof b && !memcmp(b + 1584, secret, 16), "secrets");
+    tell(1);
+    CHECK(recv(fd, b, 1, 0) == 0, "the end");
+}
+ROLE(curious) {
+    int port, l = listen_on(&port);
+    tell(port);
+    for (int i = 0; i < 4; i++) {
+        size_t bytes;
+        int fd = accept_on(l);
+        warm(fd, 0);
+        int found = secrets_in_rings(&bytes);
+        long others = unexplained();
+        CHECK(found == 0, "%d secrets of another connection", found);
+        if (accel()) CHECK(bytes >= 2 * 16384 && others < 4096, "%zu bytes of rings, %ld of them are not zero", bytes, others);
+        close(fd);
+    }
+}
+/* Another user finds no way to the rings of a process. */
+static void pry(pid_t pid) {
+    char path[64], b[16];
+    struct iovec here = {b, sizeof b}, there = {(void *)&secret, sizeof b};
+    static const char *const ways[] = {"/proc/%d/mem", "/proc/%d/maps", "/proc/%d/environ"};
+    Q(setresuid(1234, 1234, 1234));
+    for (int i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, ways[i], pid);
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        CHECK(fd < 0 || read(fd, b, 1) <= 0, "another user reads %s", path);
+    }
+    snprintf(path, sizeof path, "/proc/%d/fd", pid);
+    CHECK(!opendir(path), "another user lists %s", path);
+    snprintf(path, sizeof path, "/proc/%d/map_files", pid);
+    CHECK(!opendir(path), "another user lists %s", path);
+    CHECK(process_vm_readv(pid, &here, 1, &there, 1, 0) < 0, "another user reads the memory");
+    int process = syscall(SYS_pidfd_open, pid, 0);
+    for (int fd = 3; fd < 5000; fd++) CHECK(syscall(SYS_pidfd_getfd, process, fd, 0) < 0, "another user takes descriptor %d", fd);
+    _exit(0);
+}
+CASE(secrets) {
+    int rounds = scaled(3);
+    for (int i = 0; i < rounds; i++) {
+        struct role f = spawn("friendly"), c = spawn("curious");
+        int to_friend = hear_on(f.control);
+        struct role k = spawn("knows_secret", number(to_friend), number(hear_on(c.control)));
+        CHECK(hear_on(f.control) == 1, "told");
+        if (!geteuid()) {
+            pid_t p = Q(fork());
+            if (!p) pry(k.pid);
+            reap(p);
+        }
+        tell_on(k.control, 0);
+        finish(k);
+        finish(f);
+        finish(c);
+    }
+    if (geteuid()) printf("SKIP secrets: what another user can read needs root\n");
+    printf("secrets: %d processes that told theirs by a ring; nothing of it in the %d rings that came next\n", rounds, rounds * 4);
+}

@@ -47,6 +47,7 @@ cases! {
     limit_cgroup: "life" [ADAPT];
     time_namespace: "world" [ADAPT, HARD];
     firewall: "world" [HARD];
+    secrets: "world" [HARD];
     given_away: "many" [ADAPT, HARD];
     ktls: "many" [HARD];
     seccomp: "many" [HARD];
