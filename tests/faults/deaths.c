@@ -93,7 +93,7 @@ CASE(ways_to_die) {
         CHECK(here.bytes == plain.bytes && here.end == plain.end && here.recv == plain.recv && here.send == plain.send, "way %d unread %d late %d: %d bytes, then %d, %d, send %d; on the kernel %d bytes, then %d, %d, send %d", how, unread, late, here.bytes, here.end, here.recv, here.send, plain.bytes, plain.end, plain.recv, plain.send);
     }
     if (grouped) WAIT(rmdir(group) == 0, 2000);
-    if (accel()) CHECK(by_ring > 0, "%d of %d had bytes in the ring", by_ring, n);
+    if (accel() && spins_always()) CHECK(by_ring > 0, "%d of %d had bytes in the ring", by_ring, n);
     printf("ways_to_die: %d deaths (kill, SIGSEGV, abort%s, a fault in send), read as on the kernel\n", n, grouped ? ", out of memory" : "");
 }
 

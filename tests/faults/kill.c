@@ -53,8 +53,8 @@ ROLE(survivor) {
     tell(port);
     struct held before = {0};
     long memory = 0;
-    int rounds = 0, resets = 0, ends = 0, pipes = 0, listening = names_of(port);
-    CHECK(listening == accel(), "%d abstract names of a listener", listening);
+    int rounds = 0, resets = 0, ends = 0, pipes = 0, listening = accel();
+    check_names(port, listening, "of a listener");
     uint64_t bytes = 0, ring = 0;
     while ((n = hear()) >= 0) { /* 0: accept; else the port to connect to */
         int fd = n ? connect_to(n) : accept_on(l);

@@ -107,25 +107,34 @@ static void change(int to) {
     if (to == NO_CAPABILITIES) Q(syscall(SYS_capset, &head, none));
     if (to == NOT_DUMPABLE) Q(prctl(PR_SET_DUMPABLE, 0));
 }
-/* Both directions of a connection, and whether it is in rings. */
+/* Both directions of a connection, turn by turn and at length, and whether it is in rings. */
 static int exchange(int fd, int first, int most) {
     int local = warm_to(fd, first, most, 0);
+    for (int i = 0; i < 200; i++) if (first) { put(fd, 20, 4, i * 20); get(fd, 20, 5, i * 20); } else { get(fd, 20, 4, i * 20); put(fd, 20, 5, i * 20); }
     if (first) { put(fd, 5000, 1, 0); get(fd, 5000, 2, 0); } else { get(fd, 5000, 1, 0); put(fd, 5000, 2, 0); }
     return local;
 }
+/* A connection whose two ends are here, made before the change: its bytes go by the ring whatever the machine does. */
+static void still_by_ring(const int *pair) {
+    if (spins_always()) put_ring(pair[0], 3000, 6, 0);
+    else put(pair[0], 3000, 6, 0);
+    get(pair[1], 3000, 6, 0);
+    close(pair[0]); close(pair[1]);
+}
 ROLE(changing) { /* PORT TO */
     int port = atoi(argv[0]), to = atoi(argv[1]), own, l = listen_on(&own);
-    int old = connect_to(port), unmet = connect_to(port);
+    int old = connect_to(port), unmet = connect_to(port), own_pair[2];
+    pair(&own_pair[0], &own_pair[1]);
     warm(old, 1);
     volatile struct card *c = card(old);
     put(old, 1000, 3, 0);
     tell(1);
     hear();                     /* 1000 bytes lie unread here, too */
     change(to);
-    uint64_t before = c ? c->ring_received_bytes : 0;
     get(old, 1000, 3, 0);
     exchange(old, 1, 20);
-    if (accel()) CHECK(c->path == LOCAL && c->ring_received_bytes >= before + 1000, "after %s the old connection is on path %d, %llu ring bytes", changes[to], c->path, (unsigned long long)(c->ring_received_bytes - before));
+    if (accel()) CHECK(c->path == LOCAL, "after %s the old connection is on path %d", changes[to], c->path);
+    still_by_ring(own_pair);
     /* made before: it may have met, or not; then one made after */
     exchange(unmet, 1, 200);
     int fresh = connect_to(port), wanted = accel() && to == TO_USER ? KERNEL : LOCAL;
@@ -179,7 +188,8 @@ static void bare_root(int pivot) {
     CHECK(access("/proc/self", F_OK) < 0 && access("/dev", F_OK) < 0, "the new root is not bare");
 }
 ROLE(moving) { /* PORT PIVOT */
-    int port = atoi(argv[0]), old = connect_to(port);
+    int port = atoi(argv[0]), old = connect_to(port), own_pair[2];
+    pair(&own_pair[0], &own_pair[1]);
     warm(old, 1);
     put(old, 1000, 3, 0);
     tell(1);
@@ -188,6 +198,7 @@ ROLE(moving) { /* PORT PIVOT */
     volatile struct card *c = card(old);
     get(old, 1000, 3, 0);
     exchange(old, 1, 20);
+    still_by_ring(own_pair);
     int fresh = connect_to(port);
     int local = exchange(fresh, 1, 4000);
     CHECK(local && (!accel() || path_of(old) == LOCAL), "in another root: path %d, a new connection: path %d reason %d", path_of(old), path_of(fresh), reason_of(fresh));

@@ -3,6 +3,7 @@
 
 static int messages(void) { return scaled(60); }
 static long length_of(int i) { return 1 + i * 7919 % 20000; }
+static uint64_t by_ring;
 /* One connection's worth, in every form of call, with memory from the heap. */
 static void *client_connection(void *arg) {
     int fd = connect_to((int)(intptr_t)arg);
@@ -20,7 +21,7 @@ static void *client_connection(void *arg) {
         CHECK(read_full(fd, back, n) == n && !memcmp(out, back, n), "the answer to message %d", i);
         free(out); free(back);
     }
-    if (accel()) CHECK(card(fd)->ring_sent_bytes > 0 || card(fd)->ring_received_bytes > 0, "no byte went by a ring");
+    if (accel()) __atomic_fetch_add(&by_ring, card(fd)->ring_sent_bytes + card(fd)->ring_received_bytes, __ATOMIC_RELAXED);
     close(fd);
     return NULL;
 }
@@ -33,6 +34,7 @@ ROLE(smoke_client) {
     reap(p);
     client_connection((void *)(intptr_t)port);
     for (int i = 0; i < 3; i++) pthread_join(t[i], NULL);
+    if (accel() && spins_always()) CHECK(by_ring > 0, "no byte went by a ring");
 }
 static void *server_connection(void *arg) {
     int fd = (int)(intptr_t)arg, e = epoll_create1(EPOLL_CLOEXEC);
@@ -66,6 +68,6 @@ SOLO(smoke_alone) {
     char b[100];
     pair(&c, &s);
     for (int i = 0; i < 20; i++) { fill(b, 100, i, 0); marked(c, b, 100); get(s, 100, i, 0); }
-    if (accel()) CHECK(path_of(c) == LOCAL && card(c)->ring_sent_bytes > 0, "path %d", path_of(c));
+    if (accel()) CHECK(path_of(c) == LOCAL && (card(c)->ring_sent_bytes > 0 || !spins_always()), "path %d", path_of(c));
     printf("smoke_alone: 20 messages\n");
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
-use harness::{ADAPT, HARD, Mode, build, command, compile, library, run_prepared};
+use harness::{HARD, Mode, build, command, compile, library, run_prepared};
 
 /// Whether the loader finds it.
 fn can_be_preloaded(library: &str) -> bool {
@@ -41,8 +41,8 @@ fn other_allocators() {
             continue;
         }
         for preloaded in orders {
-            let mut smoke = command("smoke", &["smoke"], ADAPT);
-            run_prepared(smoke.env("FAULTS_LIB", preloaded), "smoke-allocator", ADAPT);
+            let mut smoke = command("smoke", &["smoke"], HARD);
+            run_prepared(smoke.env("FAULTS_LIB", preloaded), "smoke-allocator", HARD);
         }
         println!("{allocator}: before the library and behind it");
     }
@@ -54,8 +54,8 @@ fn jumping_clock() {
     let jumping = build("clock", "clock.so", &["-shared", "-fPIC"]);
     let Some(orders) = both_orders(jumping.to_str().unwrap()) else { return };
     for preloaded in orders {
-        let mut smoke = command("smoke", &["smoke"], ADAPT);
-        run_prepared(smoke.env("FAULTS_LIB", preloaded), "smoke-clock", ADAPT);
+        let mut smoke = command("smoke", &["smoke"], HARD);
+        run_prepared(smoke.env("FAULTS_LIB", preloaded), "smoke-clock", HARD);
     }
 }
 
@@ -71,9 +71,9 @@ fn faked_clock() {
     let Some(orders) = both_orders(&faketime) else { return };
     for preloaded in orders {
         for time in ["-3d", "2020-01-01 00:00:00"] {
-            let mut smoke = command("smoke", &["smoke"], ADAPT);
+            let mut smoke = command("smoke", &["smoke"], HARD);
             smoke.env("FAULTS_LIB", &preloaded).env("FAKETIME", time);
-            run_prepared(&mut smoke, "smoke-faketime", ADAPT);
+            run_prepared(&mut smoke, "smoke-faketime", HARD);
         }
     }
 }
@@ -144,7 +144,7 @@ fn traced(tool: &str, options: &[&str]) {
     }
     let mut by_tool = Command::new(tool);
     by_tool.args(options);
-    run_prepared(&mut smoke_by(by_tool, true, ADAPT), tool, ADAPT);
+    run_prepared(&mut smoke_by(by_tool, true, HARD), tool, HARD);
 }
 
 /// Stops in a send, steps through it instruction by instruction, goes on, and lets go; the program ends well.
@@ -160,6 +160,7 @@ fn gdb() {
         commands.push(format!("set environment {name} {}", library.display()));
     }
     commands.push("set environment ACCEL_LOCAL_AFTER 0".into());
+    commands.push("set environment ACCEL_SPIN hard".into());
     let script = ["break marked", "run smoke_alone", "ignore 1 3", "continue", "break send", "continue"];
     let steps = ["stepi 300", "step", "finish", "delete", "detach"];
     commands.extend(script.iter().chain(&steps).map(|line| line.to_string()));
