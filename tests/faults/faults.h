@@ -319,7 +319,7 @@ static int names_of(int port) {
     return count;
 }
 static void check_names(int port, int before, const char *when) {
-    int now; /* while others come and go, one read of the list may show a name twice */
+    int now; /* a letter that waits for its connection to be accepted shows under the name of the box */
     CHECK(WAIT((now = names_of(port)) == before, 1500), "abstract names %s: %d→%d", when, before, now);
 }
 

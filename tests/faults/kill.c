@@ -49,12 +49,12 @@ ROLE(mortal) { /* PORT: connect there; 0: listen */
     for (;;) pause();
 }
 ROLE(survivor) {
-    int port, l = listen_on(&port), n;
+    int port, l = listen_on(&port), n, listening = accel();
+    check_names(port, listening, "of a listener");
     tell(port);
     struct held before = {0};
     long memory = 0;
-    int rounds = 0, resets = 0, ends = 0, pipes = 0, listening = accel();
-    check_names(port, listening, "of a listener");
+    int rounds = 0, resets = 0, ends = 0, pipes = 0;
     uint64_t bytes = 0, ring = 0;
     while ((n = hear()) >= 0) { /* 0: accept; else the port to connect to */
         int fd = n ? connect_to(n) : accept_on(l);
