@@ -147,6 +147,10 @@ pub mod flag {
     pub const ELIGIBLE: u32 = 128;
     /// It was counted at its end.
     pub const COUNTED: u32 = 256;
+    /// The other end had read and sent nothing when this one finished sending.
+    pub const UNREAD_AT_END: u32 = 512;
+    /// The other end had finished sending when this one first used the connection.
+    pub const CAME_LATE: u32 = 1024;
 }
 
 const HOLDERS_MAX: usize = 6;
@@ -345,6 +349,12 @@ impl Card {
         self.fd.store(fd as u32, Relaxed);
         self.path.store(path as u32, Relaxed);
         self.reason.store(u32::from(reason), Relaxed);
+    }
+
+    /// Why it is where it is, as [`Self::describe`] was told last.
+    #[must_use]
+    pub fn reason(&self) -> u8 {
+        self.reason.load(Relaxed) as u8
     }
 
     /// Whether a flag is set.

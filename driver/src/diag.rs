@@ -78,6 +78,8 @@ pub struct Owner {
     pub cookie: u64,
     /// Its TCP state (1 is ESTABLISHED).
     pub state: u8,
+    /// Bytes that arrived and that nobody has read; a FIN that arrived is one more.
+    pub unread: u32,
 }
 
 /// Asks for the TCP socket of this network namespace whose own end is `local` and whose peer is `remote`.
@@ -128,12 +130,18 @@ fn read_answer(buffer: &[u64; 128], count: usize) -> sys::Result<Owner> {
         return Err(Errno(libc::EPROTO));
     }
     let [low, high] = answer.id.cookie;
-    Ok(Owner { uid: answer.uid, cookie: u64::from(low) | u64::from(high) << 32, state: answer.state })
+    Ok(Owner {
+        uid: answer.uid,
+        cookie: u64::from(low) | u64::from(high) << 32,
+        state: answer.state,
+        unread: answer.receive_queue,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
     use std::net::{SocketAddr, TcpListener, TcpStream};
     use std::os::fd::AsRawFd;
 
@@ -157,7 +165,9 @@ mod tests {
             let owner = owner_of(family as u8, &remote, &local).unwrap();
             let mut cookie = 0u64;
             sys::getsockopt(server.as_raw_fd(), libc::SOL_SOCKET, libc::SO_COOKIE, &mut cookie).unwrap();
-            assert_eq!(owner, Owner { uid: sys::geteuid(), cookie, state: 1 });
+            assert_eq!(owner, Owner { uid: sys::geteuid(), cookie, state: 1, unread: 0 });
+            (&client).write_all(b"12345").unwrap();
+            assert_eq!(owner_of(family as u8, &remote, &local).unwrap().unread, 5);
         }
     }
 

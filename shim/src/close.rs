@@ -76,6 +76,9 @@ pub(crate) fn before_exit(socket: &Socket) {
 /// `shutdown(2)` is about to be called.
 pub(crate) fn before_shutdown(socket: &Socket, how: c_int) {
     family::check_owner(socket);
+    if how != libc::SHUT_RD {
+        statistics::finishes_sending(socket);
+    }
     let both = socket.lock_both();
     meet::abandon(socket, &both);
     if !socket.is_current() || !socket.is_live() {

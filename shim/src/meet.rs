@@ -200,8 +200,12 @@ fn follow_invitation(
     channel: Channel,
     messages: u32,
 ) -> Result<(), Reason> {
+    crate::statistics::first_use(socket);
     let gone = channel.incoming().word().is_revoked() && channel.outgoing().word().is_revoked();
     let forbidden = if family::is_inert() { Err(Reason::SwitchedOff) } else { check_options(socket) };
+    if forbidden.is_ok() {
+        family::table().count_candidate(socket.card);
+    }
     if !gone && forbidden.is_ok() && !socket.card.is_sole_holder(family::pid()) {
         // The one who goes on with it (a child, after its parent's close) takes it.
         back_off(meeting, messages);
@@ -213,7 +217,6 @@ fn follow_invitation(
         discard(channel);
         return if gone { Err(Reason::Finished) } else { forbidden };
     }
-    family::table().count_candidate(socket.card);
     let committed = commit(socket, both, channel);
     if !committed {
         discard(channel);
@@ -263,11 +266,13 @@ fn prepare(socket: &Socket) -> Result<Option<Meeting>, Reason> {
     check_options(socket)?;
     match driver::diag::owner_of(tuple.family, &tuple.remote, &tuple.local) {
         Ok(_) => {}
+        Err(Errno(libc::ENOENT)) if crate::close::peer_sent_fin(socket.fd) => return Err(Reason::Finished),
         Err(Errno(libc::ENOENT)) => return Err(Reason::PeerElsewhere),
         Err(error) if is_passing(error) => return Ok(None),
         Err(_) => return Err(Reason::Forbidden),
     }
     family::table().count_candidate(socket.card);
+    crate::statistics::first_use(socket);
     Ok(Some(Meeting::new(tuple, Stage::Idle)))
 }
 
@@ -481,7 +486,7 @@ fn commit(socket: &Socket, both: &Both, channel: Channel) -> bool {
 }
 
 /// Bytes that the program has read from, and given to, the kernel since the connection began.
-fn kernel_counts(socket: &Socket) -> Option<(u64, u64)> {
+pub(crate) fn kernel_counts(socket: &Socket) -> Option<(u64, u64)> {
     const SIOCINQ: u64 = libc::FIONREAD;
     const SIOCOUTQ: u64 = libc::TIOCOUTQ;
     for _ in 0..16 {

@@ -13,6 +13,7 @@ ${XDG_CACHE_HOME:-~/.cache}/accel-suites. manifest.toml says what each row means
 """
 
 import argparse
+import collections
 import ctypes
 import fnmatch
 import hashlib
@@ -21,6 +22,7 @@ import os
 import pathlib
 import platform
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -241,16 +243,18 @@ def run_unit(unit, after, library, base):
     return run
 
 
+STATS_LINE = re.compile(r"\d+ .* (\d+) (\d+)((?: [a-z-]+=\d+)*)")
+
+
 def read_stats(path):
-    """Sums the lines `pid comm candidates upgraded` (comm may hold spaces). None: no process wrote one."""
-    candidates = upgraded = lines = 0
-    for line in path.read_text(errors="replace").splitlines():
-        words = line.split()
-        if len(words) >= 4 and words[-1].isdigit() and words[-2].isdigit():
-            lines += 1
-            candidates += int(words[-2])
-            upgraded += int(words[-1])
-    return [candidates, upgraded] if lines else None
+    """Sums the lines `pid comm candidates upgraded reason=count …` (comm may hold spaces). None: no process wrote one."""
+    lines = [STATS_LINE.fullmatch(line) for line in path.read_text(errors="replace").splitlines()]
+    lines = [line for line in lines if line]
+    why = collections.Counter()
+    for line in lines:
+        for reason, count in (word.split("=") for word in line[3].split()):
+            why[reason] += int(count)
+    return [sum(int(line[1]) for line in lines), sum(int(line[2]) for line in lines), why] if lines else None
 
 
 def plain_run(unit, keep, afresh, base):
@@ -302,13 +306,15 @@ def judge(unit, after, plain, run):
 
 
 def share(sockets):
-    candidates, upgraded = sockets
+    candidates, upgraded, _ = sockets
     return upgraded / candidates if candidates else 0.0
 
 
 def show(unit, after, run, note):
     sockets = run.get("sockets")
     accelerated = f"{sockets[1]}/{sockets[0]} {share(sockets):.2f}" if sockets and sockets[0] else "-" if sockets is None else "0/0"
+    if sockets and sockets[2]:
+        note += "  (" + ", ".join(f"{reason} {count}" for reason, count in sockets[2].items()) + ")"
     mode = "plain" if after is None else f"after={after}"
     if run.get("cached"):
         mode += " (kept)"

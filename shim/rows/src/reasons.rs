@@ -34,6 +34,7 @@ reasons! {
     Tables = 18 "tables-full" "accel's table of sockets is full.";
     Finished = 19 "finished" "The connection is being closed.";
     Counts = 20 "counts" "The byte counts of both ends never agreed (somebody reads or writes the socket without libc).";
+    Apart = 21 "never-both" "One end had finished before the other first used the connection: they could not have met.";
 }
 
 impl Reason {

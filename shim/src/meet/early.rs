@@ -3,26 +3,25 @@
 //! A listener has a mailbox ([`driver::meeting::Mailbox`]). Before a connector connects it leaves memory there, under
 //! its socket's cookie, and is live from then on: nothing has been sent, so there is nothing to count, and no
 //! thread is inside the kernel. Both directions stay closed until the acceptor has come. The acceptor takes the
-//! memory out when it accepts, and commits before its first data call. Where he finds none (another process got
-//! the mailbox, or nobody has one), both meet by the door as always; a connector takes its invitation back then.
+//! memory out when it accepts, and commits before its first data call, however much was sent until then. Where he
+//! finds none (another process got the mailbox, or nobody has one), both meet by the door as always: a connector that
+//! finds the door open takes its invitation back.
 
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use driver::cards::{Path, flag};
 use driver::channel::Channel;
+use driver::clock::monotonic_ns;
 use driver::meeting::{Address, Mailbox, Tuple, invite as leave_memory};
 use libc::c_int;
 use rows::reasons::Reason;
 
-use super::{Meeting, Stage, check_options, discard};
+use super::{Meeting, Stage, TRIES_UNTIL, check_options, discard, drop_stage, make_offer};
 use crate::config::config;
 use crate::fdtable::{self, Entry, Name};
 use crate::lock::Lock;
 use crate::slot::{Both, Socket, State};
 use crate::{family, nagle};
-
-/// Data calls after which a connector takes back an invitation that nobody has followed.
-const PATIENCE_CALLS: u32 = 4;
 
 /// The listeners of this process, each with its mailbox; `None` is one that could not be had.
 static MAILBOXES: Lock<Vec<(Name, Option<Mailbox>)>> = Lock::new(Vec::new());
@@ -141,9 +140,42 @@ pub(crate) fn attend(socket: &Socket) {
     let Some(channel) = channel.filter(|_| socket.is_current() && socket.is_live()) else { return };
     if channel.peer_committed() {
         join(socket);
-    } else if socket.slot.messages.fetch_add(1, Relaxed) >= PATIENCE_CALLS {
-        take_back(socket, &both, &channel);
+        return;
     }
+    let calls = socket.slot.messages.fetch_add(1, Relaxed);
+    let is_time = calls > 1 && calls.is_power_of_two();
+    if calls > TRIES_UNTIL || is_time && family::is_inert() {
+        take_back(socket, &both, &channel);
+    } else if is_time {
+        knock(socket, &both, &channel);
+    }
+}
+
+/// Whoever found no invitation opens a door: then the meeting goes on there.
+fn knock(socket: &Socket, both: &Both, channel: &Channel) {
+    let Ok(tuple) = Tuple::of_socket(socket.fd) else { return };
+    let mut meeting = Meeting::new(tuple, Stage::Idle);
+    if !is_quiet(socket) || !meeting.reserve(config().local_ring) {
+        return;
+    }
+    match make_offer(socket, &mut meeting) {
+        Ok(false) => {}
+        Ok(true) if take_back(socket, both, channel) => {
+            meeting.since_ns = monotonic_ns();
+            meeting.since_messages = socket.slot.messages.load(Relaxed);
+            *socket.parts(both).meeting = Some(Box::new(meeting));
+        }
+        Ok(true) => drop_stage(socket, &mut meeting),
+        // The steps of a candidate come to the same, and say why.
+        Err(_) => {
+            take_back(socket, both, channel);
+        }
+    }
+}
+
+/// Whether no thread is in the middle of something.
+fn is_quiet(socket: &Socket) -> bool {
+    socket.slot.is_unpinned() && socket.card.sleepers.load(SeqCst) == 0
 }
 
 /// The acceptor has come. The receive lock is held.
@@ -156,15 +188,15 @@ pub(crate) fn join(socket: &Socket) {
 }
 
 /// Nobody came: a candidate again, if no thread is in the middle of something.
-fn take_back(socket: &Socket, both: &Both, channel: &Channel) {
-    let quiet = socket.slot.is_unpinned() && socket.card.sleepers.load(SeqCst) == 0;
-    if !quiet || !channel.withdraw() {
-        return;
+fn take_back(socket: &Socket, both: &Both, channel: &Channel) -> bool {
+    if !is_quiet(socket) || !channel.withdraw() {
+        return false;
     }
     socket.slot.invited.store(0, SeqCst);
     let parts = socket.parts(both);
     *parts.retired = parts.channel.take();
     socket.back_to_candidate(both);
+    true
 }
 
 /// A connection was accepted: takes what its connector left.
