@@ -152,6 +152,18 @@ pub unsafe fn writev(fd: c_int, vector: *const iovec, count: usize) -> Result<us
     call!(libc::SYS_writev, fd, vector, count)
 }
 
+/// A write to a pipe that never waits: `pwritev2(2)` with `RWF_NOWAIT`, at the current position.
+///
+/// # Errors
+/// EAGAIN if there is no room; EOPNOTSUPP from kernels before 6.4.
+///
+/// # Safety
+/// `buffer` must be readable for `length` bytes.
+pub unsafe fn write_nowait(fd: c_int, buffer: *const c_void, length: usize) -> Result<usize> {
+    let vector = iovec { iov_base: buffer.cast_mut(), iov_len: length };
+    call!(libc::SYS_pwritev2, fd, &raw const vector, 1, -1isize, 0, libc::RWF_NOWAIT)
+}
+
 /// `socket(2)`, close-on-exec.
 pub fn socket(domain: c_int, kind: c_int, protocol: c_int) -> Result<Fd> {
     call!(libc::SYS_socket, domain, kind | libc::SOCK_CLOEXEC, protocol).map(|fd| Fd(fd as c_int))

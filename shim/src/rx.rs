@@ -26,7 +26,7 @@ mod splice;
 pub(crate) use options::{Control, TCP_INQ, peek_offset_in_ring, set_peek_offset};
 use quick::spin_for_bytes;
 pub(crate) use quick::{Quick, quickly};
-pub(crate) use splice::{counted, ring_to_pipe};
+pub(crate) use splice::{is_pipe, to_pipe};
 
 const AGAIN: Outcome = Outcome::Fail(Errno(libc::EAGAIN));
 const FAULT: Outcome = Outcome::Fail(Errno(libc::EFAULT));

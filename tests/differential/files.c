@@ -79,6 +79,13 @@ CASE(splice_blocks_and_sees_eof) {
     if (server) { wait_peer_asleep(); Q(send(fd, "woken", 5, 0)); step(); C(shutdown(fd, SHUT_WR)); step(); }
     else { C(splice(fd, NULL, p[1], NULL, 100, 0)); step(); step(); wait_ev(fd, POLLRDHUP); C(splice(fd, NULL, p[1], NULL, 100, 0)); C(read(p[0], buf, 100)); SHOW(buf, 5); }
 }
+CASE(splice_more_than_the_pipe_takes) {
+    /* Who reads the pipe itself must not wait for room in it. How much goes at a time is the kernel's affair. */
+    int p[2];
+    Q(pipe(p));
+    if (server) { put(fd, 100000, 7); step(); step(); }
+    else { step(); need(fd, 100000); long n = 0, r, got = 0; while (n < 100000 && (r = splice(fd, NULL, p[1], NULL, 100000 - n, 0)) > 0) { n += r; got += Q(read_full(p[0], buf + got, r)); } C(n); char *d = malloc(100000); fill(d, 100000, 7); T(!memcmp(buf, d, 100000)); step(); }
+}
 CASE(splice_proxy) {
     /* haproxy's way: from one connection to another through a pipe. */
     int c = another(), p[2];

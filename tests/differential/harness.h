@@ -474,6 +474,7 @@ static long job_join(struct job *j, const char *what) {
 struct kase { const char *name; void (*run)(int fd); int raw, once; };
 static struct kase cases[256];
 static int case_count;
+static const char *case_name; /* of the one that runs */
 static void case_add(const char *name, void (*run)(int), int raw, int once) {
     if (case_count < 256) cases[case_count++] = (struct kase){name, run, raw, once};
 }
@@ -522,6 +523,7 @@ int main(int argc, char **argv) {
         warm(fd);
         step();
     }
+    case_name = k->name;
     k->run(fd);
     out("end of case");
     /* Nobody's exit may be seen by the other's last calls. If the case let the other side die, there is nobody to wait for. */

@@ -11,6 +11,7 @@
 //! DIFF_WARM=0|40       only this many messages before the case
 //! DIFF_STABLE=5        no library: run plain/plain so often and compare those; with one side late in two runs of three
 //! DIFF_VERBOSE=1       print each reference transcript
+//! DIFF_SEEDS=1-200     the programs that random.c makes up
 //! DIFF_TIMEOUT=20      seconds that a case may take
 //! ```
 
@@ -101,6 +102,7 @@ programs! {
     files: "files.c",
     bulk: "bulk.c",
     python: "python.py",
+    random: "random.c",
 }
 
 #[test]

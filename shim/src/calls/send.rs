@@ -287,21 +287,24 @@ pub(crate) unsafe fn splice(
     length: size_t,
     flags: c_uint,
 ) -> ssize_t {
-    let call = || {
+    let some = |length, flags| {
         // SAFETY: the caller's contract.
         unsafe { real::splice(source, source_offset, target, target_offset, length, flags) }
     };
+    let call = || some(length, flags);
     if let Some(socket) = slot::find(target).filter(slot::Socket::is_live) {
         let _guard = Guard::enter();
         return tx::through_kernel(&socket, length as u64, call).unwrap_or_else(call);
     }
     let Some(socket) = slot::find(source).filter(slot::Socket::is_live) else { return call() };
     let _guard = Guard::enter();
-    rx::close_incoming(&socket, None);
-    match rx::ring_to_pipe(&socket, target, length) {
-        Some(result) => super::result(result),
-        None => rx::counted(&socket, call),
+    // What the kernel refuses it refuses before it moves anything: do_splice in fs/splice.c.
+    let known = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MORE | libc::SPLICE_F_GIFT;
+    let legal = source_offset.is_null() && target_offset.is_null() && flags & !known == 0;
+    if !legal || !rx::is_pipe(target) {
+        return call();
     }
+    super::result(rx::to_pipe(&socket, target, length, flags, some))
 }
 
 /// Used by `setsockopt` and friends: the socket leaves the rings for good but stays here.

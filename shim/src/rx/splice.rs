@@ -1,52 +1,141 @@
-//! splice from a socket that has rings: ring bytes first, by write(2) to the pipe, then the kernel's own call.
+//! splice from a socket that has rings: ring bytes first, by writes to the pipe, then what the kernel has.
 
 use driver::switch::available;
-use driver::sys;
-use libc::c_int;
+use driver::sys::{self, Errno};
+use libc::{c_int, c_uint};
 
 use super::{Sleeper, close_incoming, mark, options};
 use crate::slot::{Outcome, Socket};
 use crate::{close, family, guard, jump};
 
-/// Writes ring bytes to a pipe, for splice; `None` when the ring is empty.
-pub(crate) fn ring_to_pipe(socket: &Socket, pipe: c_int, most: usize) -> Option<Outcome> {
-    family::check_owner(socket);
-    let held = socket.lock_receive();
-    let channel = *socket.channel(&held)?;
-    let incoming = channel.incoming();
-    let head = incoming.head();
-    let Ok(count) = available(incoming.word().position(), head, channel.capacity() as u64) else {
-        return Some(close::violation(socket, &channel));
-    };
-    let (at, length) = channel.incoming_ring().piece(head, (count as usize).min(most));
-    if length == 0 {
-        return None;
-    }
-    // SAFETY: `piece` lies inside the mapped ring; the kernel copies the bytes.
-    match unsafe { sys::write(pipe, at.cast(), length) } {
-        Ok(written) => {
-            incoming.set_head(head + written as u64);
-            options::consumed(socket, &held, written);
-            Some(Outcome::Value(written))
+/// Moves up to `most` bytes to the pipe: those of the ring, and in the same call what the kernel has behind them,
+/// as the one queue of Linux would give. `call(most, flags)` is the kernel's own splice.
+pub(crate) fn to_pipe(
+    socket: &Socket,
+    pipe: c_int,
+    most: usize,
+    flags: c_uint,
+    call: impl Fn(usize, c_uint) -> isize,
+) -> Outcome {
+    close_incoming(socket, None);
+    let done = loop {
+        match ring_to_pipe(socket, pipe, most) {
+            Err(Outcome::Fail(Errno(libc::EAGAIN))) if may_wait(pipe, flags) => {
+                if let Err(error) = wait_for_room(pipe) {
+                    return Outcome::Fail(error);
+                }
+            }
+            Err(outcome) => return outcome,
+            Ok(done) => break done,
         }
-        Err(error) => Some(Outcome::Fail(error)),
+    };
+    if done == 0 {
+        return counted(socket, || call(most, flags));
+    }
+    let in_kernel = || sys::ioctl_int(socket.fd, libc::FIONREAD).unwrap_or(0);
+    if done == most || waits_in_ring(socket) || in_kernel() == 0 {
+        return Outcome::Value(done);
+    }
+    // The pipe may be full by now: what went counts, and the rest stays.
+    match counted(socket, || call(most - done, flags | libc::SPLICE_F_NONBLOCK)) {
+        Outcome::Value(more) => Outcome::Value(done + more),
+        _ => Outcome::Value(done),
     }
 }
 
+/// Writes ring bytes to a pipe, as far as both go without waiting.
+fn ring_to_pipe(socket: &Socket, pipe: c_int, most: usize) -> Result<usize, Outcome> {
+    family::check_owner(socket);
+    let held = socket.lock_receive();
+    let Some(channel) = socket.channel(&held).copied() else { return Ok(0) };
+    let incoming = channel.incoming();
+    let mut done = 0;
+    while done < most {
+        let head = incoming.head();
+        let Ok(count) = available(incoming.word().position(), head, channel.capacity() as u64) else {
+            return Err(close::violation(socket, &channel));
+        };
+        let (at, length) = channel.incoming_ring().piece(head, (count as usize).min(most - done));
+        if length == 0 {
+            break;
+        }
+        // SAFETY: `piece` lies inside the mapped ring; the kernel copies the bytes.
+        match unsafe { write(pipe, at, length) } {
+            Ok(written) => {
+                incoming.set_head(head + written as u64);
+                options::consumed(socket, &held, written);
+                done += written;
+                if written < length {
+                    break;
+                }
+            }
+            Err(_) if done > 0 => break,
+            Err(error) => return Err(Outcome::Fail(error)),
+        }
+    }
+    Ok(done)
+}
+
+/// A write to the pipe that does not wait: a program that reads the pipe itself would never come to it.
+///
+/// # Safety
+/// `at` is readable for `length` bytes.
+unsafe fn write(pipe: c_int, at: *const u8, length: usize) -> sys::Result<usize> {
+    // SAFETY: the caller's contract.
+    match unsafe { sys::write_nowait(pipe, at.cast(), length) } {
+        Err(Errno(libc::EOPNOTSUPP)) if has_room(pipe) => {
+            // SAFETY: as above. A writable pipe takes PIPE_BUF bytes at once: pipe(7).
+            unsafe { sys::write(pipe, at.cast(), length.min(libc::PIPE_BUF)) }
+        }
+        Err(Errno(libc::EOPNOTSUPP)) => Err(Errno(libc::EAGAIN)),
+        result => result,
+    }
+}
+
+fn has_room(pipe: c_int) -> bool {
+    let mut poll = libc::pollfd { fd: pipe, events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one entry.
+    unsafe { sys::poll(&raw mut poll, 1, 0) }.is_ok_and(|count| count > 0)
+}
+
+/// Whether the kernel would splice to it: it must be a pipe.
+pub(crate) fn is_pipe(fd: c_int) -> bool {
+    sys::fcntl(fd, libc::F_GETPIPE_SZ, 0).is_ok()
+}
+
+/// Whether splice waits for a full pipe: wait_for_space in fs/splice.c.
+fn may_wait(pipe: c_int, flags: c_uint) -> bool {
+    let status = sys::fcntl(pipe, libc::F_GETFL, 0).unwrap_or(0);
+    flags & libc::SPLICE_F_NONBLOCK == 0 && status & libc::O_NONBLOCK as usize == 0
+}
+
+fn wait_for_room(pipe: c_int) -> sys::Result<()> {
+    let mut poll = libc::pollfd { fd: pipe, events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one entry.
+    let wait = || unsafe { sys::poll(&raw mut poll, 1, -1) };
+    guard::outside_unless_interrupted(wait).unwrap_or(Err(Errno(libc::EINTR))).map(drop)
+}
+
+fn waits_in_ring(socket: &Socket) -> bool {
+    super::waiting_in_ring(socket) > 0
+}
+
 /// Runs a kernel call that takes bytes from the socket, and counts them. The direction is closed.
-pub(crate) fn counted(socket: &Socket, call: impl FnOnce() -> isize) -> isize {
+fn counted(socket: &Socket, call: impl FnOnce() -> isize) -> Outcome {
     let mut sleeper = {
         let _held = socket.lock_receive();
         Some(Sleeper::enter(socket))
     };
     close_incoming(socket, None);
     let result = jump::holding(&mut || drop(sleeper.take()), || guard::outside(call));
+    let error = Errno(crate::errno::get());
     let held = socket.lock_receive();
     drop(sleeper);
-    if socket.channel(&held).is_some() && result > 0 {
+    let Ok(count) = usize::try_from(result) else { return Outcome::Fail(error) };
+    if socket.channel(&held).is_some() && count > 0 {
         // SAFETY: the receive lock is held.
-        unsafe { socket.receiving(&held) }.kread += result as u64;
+        unsafe { socket.receiving(&held) }.kread += count as u64;
         mark::settle(socket, &held);
     }
-    result
+    Outcome::Value(count)
 }
