@@ -13,6 +13,8 @@ static AT_LOAD: extern "C" fn(c_int, *const *const c_char, *const *const c_char)
 
 /// Each step with the reason why it stands where it stands.
 extern "C" fn at_load(_argc: c_int, _argv: *const *const c_char, _envp: *const *const c_char) {
+    // Early, so that nobody has to wait for the rate of the counter later: not each child of a forking server.
+    driver::clock::begin();
     // The next definitions first: looking one up may allocate, and later that could be in a signal handler.
     real::resolve_all();
     // The environment as the launcher made it, before the program changes it.
