@@ -36,6 +36,9 @@ const LOOK_USEC: u64 = 50;
 /// Bytes that a bulk transfer moves at a time.
 pub(crate) const PIECE: usize = 64 << 10;
 
+/// A receive of so many bytes is part of a bulk transfer.
+const PIECE_OF_BULK: usize = 4 << 10;
+
 /// One receive call.
 struct Receive<'a> {
     socket: &'a Socket,
@@ -167,10 +170,24 @@ impl Receive<'_> {
         if let (Outcome::Value(count), true) = (outcome, self.flags & MSG_PEEK != 0) {
             options::peeked(self.socket, count);
         }
-        if self.waiting != 0 {
+        if self.waiting == 0 {
+            return outcome;
+        }
+        if matches!(outcome, Outcome::Value(count) if self.is_piece_of_bulk(count)) {
+            spin::record_ready();
+        } else {
             spin::record(self.waiting);
         }
         outcome
+    }
+
+    /// Whether a peer on this very core filled a large buffer: it was at work while this thread waited, so the
+    /// wait says nothing against yielding to it.
+    fn is_piece_of_bulk(&self, count: usize) -> bool {
+        let from_here = |channel: &Channel| channel.peer_cpu() == Some(current_cpu());
+        count == self.buffers.total()
+            && count >= PIECE_OF_BULK
+            && self.socket.channel(&self.socket.lock_receive()).is_some_and(from_here)
     }
 
     /// Bytes for which the call waits: sock_rcvlowat in include/net/sock.h.

@@ -24,6 +24,8 @@ const CONTENDED_USEC: u64 = 2_000;
 /// It is so many times as long where more threads want to run than there are cores, and at most.
 const CROWDED_FACTOR: u64 = 8;
 const FACTOR_MAX: u64 = 256;
+/// A peer that works moves at least so many bytes in a microsecond.
+const PEER_BYTES_PER_USEC: u64 = 500;
 /// Yields before a thread that shares its peer's core sleeps.
 const YIELDS_MAX: u32 = 8;
 /// Longest recent wait, on average, that still counts as busy when the profile never spins.
@@ -229,6 +231,15 @@ pub(crate) fn may_yield() -> bool {
 
 fn is_short(limit_usec: u64) -> bool {
     Memory::average().get() <= limit_usec * ticks_per_usec()
+}
+
+/// After a wait by yielding: whoever ran meanwhile was the peer, if it moved as many bytes as takes that long.
+pub(crate) fn was_the_peer(started: u64, bytes: u64) {
+    let usec = ticks().saturating_sub(started) / ticks_per_usec();
+    if bytes / PEER_BYTES_PER_USEC >= usec {
+        Memory::contended_until().set(0);
+        Memory::contention().set(0);
+    }
 }
 
 /// Somebody else ran on this core: no spinning for a while, longer each time it happens again soon. Every try

@@ -220,17 +220,20 @@ impl Send<'_> {
         }
         // What Nagle holds back the reader cannot read.
         nagle::force(self.socket);
+        let (started, before) = (ticks(), read);
         loop {
             let end = spin_on(channel, READING_USEC, || {
                 outgoing.word().is_open() || outgoing.kernel_read() != read
             });
             if outgoing.word().is_open() {
+                spin::was_the_peer(started, outgoing.kernel_read().wrapping_sub(before));
                 return true;
             }
             if end != spin::End::Ready {
                 return false;
             }
             read = outgoing.kernel_read();
+            spin::was_the_peer(started, read.wrapping_sub(before));
         }
     }
 
