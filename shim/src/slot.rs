@@ -99,7 +99,7 @@ pub(crate) struct Slot {
     pub(crate) listed: AtomicU8,
     /// Its memory lies in a listener's mailbox, and the acceptor has not been seen ([`crate::meet::attend`]).
     pub(crate) invited: AtomicU8,
-    /// The program's own TCP_NODELAY (bit 0) while the kernel's is always on (bit 1).
+    /// TCP_NODELAY, the program's and the kernel's: the bits of [`crate::nagle`].
     pub(crate) nodelay: AtomicU8,
     /// SO_PEEK_OFF as far as it lies in the ring, plus one; 0 when it is not set. Under the receive lock.
     pub(crate) peek_offset: AtomicU32,

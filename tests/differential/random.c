@@ -2,7 +2,6 @@
  * the other waits; in some one side blocks and the other acts then. Before a side looks, what must have come has come.
  * DIFF_SEEDS=1-200 chooses the seeds (at most 256 at a time); each is a case of its own. */
 #include "harness.h"
-#include <sys/prctl.h>
 
 static uint64_t random_state;
 static uint32_t draw(void) {
