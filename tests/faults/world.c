@@ -111,19 +111,25 @@ SOLO(firewall) {
 
 /* ---- who sees what: a secret that went by one ring, looked for in the next one ---- */
 static const char secret[17] = "CANARY-7c1e9b42!";
-/* How often the secret lies in this process's mappings of rings; their bytes. */
-static int secrets_in_rings(size_t *bytes) {
-    FILE *f = fopen("/proc/self/maps", "re");
+/* The next of this process's mappings of rings. */
+static int next_ring(FILE *maps, unsigned char **from, unsigned char **to) {
     char line[1024];
-    unsigned long from, to;
+    while (maps && fgets(line, sizeof line, maps)) {
+        if (strstr(line, "accel-channel") && sscanf(line, "%p-%p", (void **)from, (void **)to) == 2) return 1;
+    }
+    if (maps) fclose(maps);
+    return 0;
+}
+/* How often the secret lies in them; their bytes. */
+static int secrets_in_rings(size_t *bytes) {
+    FILE *maps = fopen("/proc/self/maps", "re");
+    unsigned char *from, *to;
     int found = 0;
     *bytes = 0;
-    while (f && fgets(line, sizeof line, f)) {
-        if (!strstr(line, "accel-channel") || sscanf(line, "%lx-%lx", &from, &to) != 2) continue;
+    while (next_ring(maps, &from, &to)) {
         *bytes += to - from;
-        for (char *at = (char *)from; (at = memmem(at, to - (unsigned long)at, secret, 16)); at++) found++;
+        for (unsigned char *at = from; (at = memmem(at, to - at, secret, 16)); at++) found++;
     }
-    fclose(f);
     return found;
 }
 static void tell_secrets(int fd, long n) {
@@ -134,15 +140,12 @@ static void tell_secrets(int fd, long n) {
 }
 /* The bytes of the library's memory that a peer was not sent are zero: only positions and counts are not. */
 static long unexplained(void) {
-    FILE *f = fopen("/proc/self/maps", "re");
-    char line[1024];
-    unsigned long from, to;
+    FILE *maps = fopen("/proc/self/maps", "re");
+    unsigned char *from, *to;
     long count = 0;
-    while (f && fgets(line, sizeof line, f)) {
-        if (!strstr(line, "accel-channel") || sscanf(line, "%lx-%lx", &from, &to) != 2) continue;
-        for (unsigned char *at = (unsigned char *)from; at < (unsigned char *)to; at++) count += *at != 0;
+    while (next_ring(maps, &from, &to)) {
+        for (unsigned char *at = from; at < to; at++) count += *at != 0;
     }
-    fclose(f);
     return count;
 }
 ROLE(knows_secret) { /* PORT-OF-FRIEND PORT-OF-STRANGER */

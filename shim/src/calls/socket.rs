@@ -374,5 +374,5 @@ fn note_timeout(socket: &Socket) {
 /// Options that an accepted socket has from its listener, as far as the rings' code needs to know.
 pub(crate) fn note_inherited(socket: &Socket) {
     note_timeout(socket);
-    rx::mark::inherit(socket);
+    rx::mark::note(socket);
 }

@@ -93,16 +93,11 @@ pub(crate) fn set(socket: &Socket, set: impl FnOnce() -> c_int) -> c_int {
     result
 }
 
-/// Remembers the mark as the kernel holds it.
-fn note(socket: &Socket) {
+/// Remembers the mark as the kernel holds it; an accepted socket has its listener's.
+pub(crate) fn note(socket: &Socket) {
     let mut bytes: c_int = 1;
     let _ = sys::getsockopt(socket.fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, &mut bytes);
     socket.slot.low_water.store(bytes.max(1) as u32, Relaxed);
-}
-
-/// An accepted socket has its listener's mark.
-pub(crate) fn inherit(socket: &Socket) {
-    note(socket);
 }
 
 /// A mark was set while the connection has rings. Whoever waits for it must hear of it if it is reached: of kernel

@@ -4,7 +4,7 @@ use driver::switch::available;
 use driver::sys::{self, Errno};
 use libc::{c_int, c_uint};
 
-use super::{Sleeper, close_incoming, mark, options};
+use super::{Sleeper, close_incoming, mark, options, waiting_in_ring};
 use crate::slot::{Outcome, Socket};
 use crate::{close, family, guard, jump};
 
@@ -33,7 +33,7 @@ pub(crate) fn to_pipe(
         return counted(socket, || call(most, flags));
     }
     let in_kernel = || sys::ioctl_int(socket.fd, libc::FIONREAD).unwrap_or(0);
-    if done == most || waits_in_ring(socket) || in_kernel() == 0 {
+    if done == most || waiting_in_ring(socket) > 0 || in_kernel() == 0 {
         return Outcome::Value(done);
     }
     // The pipe may be full by now: what went counts, and the rest stays.
@@ -83,7 +83,7 @@ fn ring_to_pipe(socket: &Socket, pipe: c_int, most: usize) -> Result<usize, Outc
 unsafe fn write(pipe: c_int, at: *const u8, length: usize) -> sys::Result<usize> {
     // SAFETY: the caller's contract.
     match unsafe { sys::write_nowait(pipe, at.cast(), length) } {
-        Err(Errno(libc::EOPNOTSUPP)) if has_room(pipe) => {
+        Err(Errno(libc::EOPNOTSUPP)) if room(pipe, 0) == Ok(true) => {
             // SAFETY: as above. A writable pipe takes PIPE_BUF bytes at once: pipe(7).
             unsafe { sys::write(pipe, at.cast(), length.min(libc::PIPE_BUF)) }
         }
@@ -92,10 +92,11 @@ unsafe fn write(pipe: c_int, at: *const u8, length: usize) -> sys::Result<usize>
     }
 }
 
-fn has_room(pipe: c_int) -> bool {
+/// Whether the pipe has room, or gets it within `timeout_ms` (-1: for ever).
+fn room(pipe: c_int, timeout_ms: c_int) -> sys::Result<bool> {
     let mut poll = libc::pollfd { fd: pipe, events: libc::POLLOUT, revents: 0 };
     // SAFETY: one entry.
-    unsafe { sys::poll(&raw mut poll, 1, 0) }.is_ok_and(|count| count > 0)
+    unsafe { sys::poll(&raw mut poll, 1, timeout_ms) }.map(|count| count > 0)
 }
 
 /// Whether the kernel would splice to it: it must be a pipe.
@@ -110,14 +111,7 @@ fn may_wait(pipe: c_int, flags: c_uint) -> bool {
 }
 
 fn wait_for_room(pipe: c_int) -> sys::Result<()> {
-    let mut poll = libc::pollfd { fd: pipe, events: libc::POLLOUT, revents: 0 };
-    // SAFETY: one entry.
-    let wait = || unsafe { sys::poll(&raw mut poll, 1, -1) };
-    guard::outside_unless_interrupted(wait).unwrap_or(Err(Errno(libc::EINTR))).map(drop)
-}
-
-fn waits_in_ring(socket: &Socket) -> bool {
-    super::waiting_in_ring(socket) > 0
+    guard::outside_unless_interrupted(|| room(pipe, -1)).unwrap_or(Err(Errno(libc::EINTR))).map(drop)
 }
 
 /// Runs a kernel call that takes bytes from the socket, and counts them. The direction is closed.
