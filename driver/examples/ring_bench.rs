@@ -346,7 +346,7 @@ fn receive_some(channel: &Channel, buffer: &mut [u8]) -> usize {
             let count = buffer.len().min(there as usize);
             // SAFETY: the buffer has room, and `count` is at most what the ring holds.
             assert!(unsafe { ring.read(head, buffer.as_mut_ptr(), count) });
-            direction.set_head(head + count as u64);
+            assert!(direction.take(head, count as u64), "nobody takes back here");
             return count;
         }
         spin_loop();

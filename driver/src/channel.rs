@@ -11,7 +11,7 @@
 use core::ffi::CStr;
 use core::ptr::NonNull;
 use core::sync::atomic::{
-    AtomicU32, AtomicU64,
+    AtomicU32,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
 };
 
@@ -21,7 +21,11 @@ use crate::sys::{self, Errno, Fd};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"accl");
 /// Raised with every change of this layout: programs with different libraries then stay on the kernel.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+/// An end's `gave_up`: it was given away, and whatever is unread in its ring, the sender sends by the kernel;
+const GIVEN: u32 = 1;
+/// others, who do not count, read its kernel bytes too.
+const SHARED: u32 = 2;
 /// Bytes before the first ring.
 pub const HEADER_BYTES: usize = 4096;
 /// Smallest and largest ring.
@@ -51,9 +55,8 @@ struct End {
     committed: AtomicU32,
     /// It has shut its sending side down in good order (so a FIN is not a death).
     finished: AtomicU32,
-    /// It gave its end away with the bytes from this position on (plus one; 0 is none) unread: their sender
-    /// sends them again through the kernel.
-    gave_up: AtomicU64,
+    /// GIVEN or SHARED.
+    gave_up: AtomicU32,
     /// It has sent urgent data by the kernel: a read must not run from the ring over the mark.
     urgent: AtomicU32,
 }
@@ -237,21 +240,34 @@ impl Channel {
         self.header().ends[self.side.other() as usize].finished.load(SeqCst) != 0
     }
 
-    /// We give up what is unread, if anything is: its sender will send it again. The direction is revoked, and
-    /// empty for everybody on this side from now on.
+    /// We give our end away: the direction is revoked, and the sender takes back what is unread (rule 6).
     pub fn give_up(&self) {
-        let incoming = self.incoming();
-        let (tail, head) = (incoming.revoke().position(), incoming.head());
-        if tail != head {
-            self.header().ends[self.side as usize].gave_up.store(head + 1, SeqCst);
-            incoming.set_head(tail);
-        }
+        self.header().ends[self.side as usize].gave_up.store(GIVEN, SeqCst);
+        self.incoming().revoke();
     }
 
-    /// The position from which on the peer gave up bytes of ours unread.
+    /// Whether we did.
     #[must_use]
-    pub fn peer_gave_up(&self) -> Option<u64> {
-        self.header().ends[self.side.other() as usize].gave_up.load(SeqCst).checked_sub(1)
+    pub fn gave_up(&self) -> bool {
+        self.header().ends[self.side as usize].gave_up.load(SeqCst) == GIVEN
+    }
+
+    /// Others read our end's kernel bytes too from now on.
+    pub fn share(&self) {
+        let gave_up = &self.header().ends[self.side as usize].gave_up;
+        let _ = gave_up.compare_exchange(0, SHARED, SeqCst, Relaxed);
+    }
+
+    /// Whether nobody else does, so that our count of them holds.
+    #[must_use]
+    pub fn reads_alone(&self) -> bool {
+        self.header().ends[self.side as usize].gave_up.load(SeqCst) == 0
+    }
+
+    /// Whether the peer did.
+    #[must_use]
+    pub fn peer_gave_up(&self) -> bool {
+        self.header().ends[self.side.other() as usize].gave_up.load(SeqCst) == GIVEN
     }
 
     /// Our next kernel send is urgent.

@@ -2,7 +2,7 @@
 //!
 //! One word per direction, `tail`: a 62-bit position with the bits CLOSED and REVOKED. CLOSED means that the
 //! direction is on the kernel: the state at the start and of every idle connection. Data is its own bell:
-//! there is no other signal. Five rules keep the bytes in order and nobody asleep for ever:
+//! there is no other signal. Six rules keep the bytes in order and nobody asleep for ever:
 //!
 //! 1. The sender uses the ring only while the word is open and `ksent == k`; it publishes by compare-and-swap.
 //! 2. The sender adds to `ksent` before it sends by the kernel, then reads the word again, and closes it if it
@@ -13,8 +13,12 @@
 //!    and closes if that moved.
 //! 5. Before a receiver sleeps it closes, and reads the tail in the same step; the next message then comes by
 //!    the kernel, which wakes it.
+//! 6. Before the sender gives bytes to the kernel, and before it ends the stream, it takes back what lies unread
+//!    in the ring and gives the kernel that first, if it has room and nothing went there since the ring was
+//!    opened. The receiver moves `head` by compare-and-swap, so that each byte has one taker. What is unread is
+//!    then in order in one place, where a program that knows nothing of rings finds it too.
 //!
-//! Dropping any one of them loses order or a wake-up: `search` has an exhaustive search for one sender and one
+//! Dropping any one of them loses order, bytes or a wake-up: `search` has an exhaustive search for one sender and one
 //! receiver, and the loom models for threads, revocation and death. All operations on these words are
 //! sequentially consistent where two words are compared (rules 1, 2, 4).
 //!
@@ -37,6 +41,11 @@ pub const CLOSED: u64 = 1 << 63;
 pub const REVOKED: u64 = 1 << 62;
 /// The bits of the position.
 pub const POSITION: u64 = REVOKED - 1;
+/// In `head`: the sender took back what lies from there on, and it comes by the kernel. The receiver clears it when it
+/// has read that.
+const TAKEN: u64 = 1 << 63;
+/// In `head`: the receiver hands bytes on, and does not know yet how many will go.
+const HELD: u64 = 1 << 62;
 
 /// The words of one direction, each group on its writer's own cache line.
 #[repr(C)]
@@ -44,7 +53,8 @@ pub const POSITION: u64 = REVOKED - 1;
 pub struct Direction {
     /// Position after the last published byte, with CLOSED and REVOKED. Sender publishes; both close.
     tail: Line,
-    /// Position after the last byte that the receiver took. Written by the receiver.
+    /// Position after the last byte that somebody took, with TAKEN and HELD. The receiver takes; the sender takes
+    /// back (rule 6).
     head: Line,
     /// Bytes that the receiver had read from the kernel when it last opened. Written by the receiver, rarely.
     k: Line,
@@ -53,6 +63,9 @@ pub struct Direction {
     /// Bytes that the receiver has read from the kernel: only tells a sender whether waiting for the ring to be
     /// opened is worth while. Written by the receiver.
     kread: Line,
+    /// Bytes that the sender had given to the kernel when it last took back what was unread. Written by the
+    /// sender.
+    base: Line,
 }
 
 /// One word on a pair of cache lines of its own (adjacent lines are fetched together).
@@ -123,6 +136,7 @@ impl Direction {
             k: Line::new(0),
             ksent: Line::new(0),
             kread: Line::new(0),
+            base: Line::new(0),
         }
     }
 
@@ -190,6 +204,36 @@ impl Direction {
         }
     }
 
+    /// Rule 6: takes back what is unread: from this position on, so many bytes. The receiver gets none of them
+    /// from the ring any more. `None`: there is nothing, or the receiver holds it.
+    ///
+    /// The caller holds the send lock and has closed the direction, so nothing is added meanwhile; and it is not
+    /// opened either, because the ring is not empty.
+    pub fn take_back(&self, capacity: u64) -> Option<(u64, u64)> {
+        let tail = self.word().position();
+        let mut head = self.head.0.load(Acquire);
+        if head & TAKEN == 0 {
+            // The receiver counts from here if it finds the bytes taken.
+            self.base.0.store(self.ksent.0.load(Relaxed), SeqCst);
+        }
+        loop {
+            let bytes = available(tail, head & POSITION, capacity).ok()?;
+            if bytes == 0 || head & (TAKEN | HELD) != 0 {
+                return None;
+            }
+            match self.head.0.compare_exchange(head, head | TAKEN, SeqCst, Acquire) {
+                Ok(_) => return Some((head, bytes)),
+                Err(moved) => head = moved,
+            }
+        }
+    }
+
+    /// Whether nothing went by the kernel since the ring was opened: only then may what is unread go there and
+    /// still be in order. (What the kernel refused before must not come behind what it took later.)
+    pub fn nothing_follows(&self) -> bool {
+        self.ksent.0.load(Relaxed) == self.k.0.load(SeqCst)
+    }
+
     /// The sender's count of kernel bytes, set once when both ends agree to use the memory.
     pub fn set_kernel_sent(&self, bytes: u64) {
         self.ksent.0.store(bytes, SeqCst);
@@ -215,16 +259,100 @@ impl Direction {
 
     // ---- the receiver's side ----
 
-    /// The receiver's own position.
+    /// The receiver's own position. It is read before the word: the sender may move it, up to a word that it has
+    /// published before, and a word that was read first may be older than that.
     #[inline]
     pub fn head(&self) -> u64 {
-        self.head.0.load(Relaxed) & POSITION
+        self.head.0.load(Acquire) & POSITION
     }
 
-    /// Gives ring space back: everything before `position` has been taken.
+    /// The same, if what lies from there on is the receiver's to take. A copy of what comes by the kernel would write
+    /// into the caller's buffer what the call does not return.
     #[inline]
-    pub fn set_head(&self, position: u64) {
+    pub fn head_to_take(&self) -> Option<u64> {
+        let head = self.head.0.load(Acquire);
+        (head & (TAKEN | HELD) == 0).then_some(head)
+    }
+
+    /// Whether bytes lie unread, or were taken back and not read from the kernel yet. (Between the sender's call and
+    /// the receiver's queue they are nowhere to be seen, but what was readable stays so.)
+    #[inline]
+    #[must_use]
+    pub fn is_unread(&self) -> bool {
+        let head = self.head();
+        self.word().position() != head
+    }
+
+    /// Takes `count` bytes that were copied out at `head`, and gives their space back; false if the sender took
+    /// them back meanwhile, and then the copy counts for nothing. The caller holds the receive lock.
+    #[inline]
+    #[must_use]
+    pub fn take(&self, head: u64, count: u64) -> bool {
+        self.head.0.compare_exchange(head, (head + count) & POSITION, Release, Relaxed).is_ok()
+    }
+
+    /// Whether the sender took back what is unread, and nobody here has read all of it from the kernel.
+    pub fn is_taken_back(&self) -> bool {
+        self.head.0.load(Acquire) & TAKEN != 0
+    }
+
+    /// Keeps the sender from taking back, while bytes from `head` on go where only the result tells how many
+    /// went. [`Self::let_go`] ends it. False if the sender was first.
+    #[must_use]
+    pub fn hold(&self, head: u64) -> bool {
+        self.head.0.compare_exchange(head, head | HELD, SeqCst, Relaxed).is_ok()
+    }
+
+    /// Everything before `position` went.
+    pub fn let_go(&self, position: u64) {
         self.head.0.store(position & POSITION, Release);
+    }
+
+    /// The caller holds the receive lock, so who else holds bytes died while it did: they are to be had again.
+    pub fn forget_holder(&self) {
+        let head = self.head.0.load(Acquire);
+        if head & (TAKEN | HELD) == HELD {
+            self.let_go(head);
+        }
+    }
+
+    /// Bytes that were taken back and are still to be read from the kernel, of which `kread` were read. `None`: nothing
+    /// was taken back.
+    pub fn coming(&self, kread: u64, capacity: u64) -> Option<u64> {
+        let head = self.head.0.load(Acquire);
+        if head & TAKEN == 0 {
+            return None;
+        }
+        let unread = available(self.word().position(), head & POSITION, capacity).ok()?;
+        let read = kread.saturating_sub(self.base.0.load(SeqCst));
+        Some(unread.saturating_sub(read))
+    }
+
+    /// Bytes that lie unread in the ring, or were taken back and not read from the kernel yet, as far as the receiver
+    /// has published that.
+    #[must_use]
+    pub fn unread(&self, capacity: u64) -> u64 {
+        let kread = self.kread.0.load(Relaxed);
+        self.coming(kread, capacity).unwrap_or_else(|| {
+            let head = self.head();
+            available(self.word().position(), head, capacity).unwrap_or(0)
+        })
+    }
+
+    /// So many kernel bytes have been read, which the sender is told. The caller holds the receive lock.
+    pub fn kernel_was_read(&self, kread: u64, capacity: u64) {
+        self.kread.0.store(kread, Relaxed);
+        if self.coming(kread, capacity) == Some(0) {
+            self.head.0.store(self.word().position(), Release);
+        }
+    }
+
+    /// The stream has ended, after `kread` kernel bytes, and its sender died while it gave the kernel what it had
+    /// taken back: what it did not get to is the receiver's again. False if that is not so.
+    pub fn recover(&self, kread: u64, capacity: u64) -> bool {
+        let Some(left) = self.coming(kread, capacity) else { return false };
+        self.head.0.store(self.word().position().wrapping_sub(left) & POSITION, Release);
+        true
     }
 
     /// Rule 4: opens the direction if the ring is empty and every kernel byte has been read (`kread`).
@@ -248,11 +376,6 @@ impl Direction {
             return false;
         }
         true
-    }
-
-    /// Tells the sender how far the kernel's bytes have been read.
-    pub fn publish_kernel_read(&self, bytes: u64) {
-        self.kread.0.store(bytes, Relaxed);
     }
 
     /// Whether every byte that the sender gave to the kernel has been read.

@@ -15,11 +15,11 @@ use std::collections::BTreeMap;
 use driver::channel::Channel;
 use libc::c_int;
 
-use crate::family;
 use crate::fdtable::{self, Entry, Name};
 use crate::lock::{Held, Lock};
 use crate::rx::mark;
 use crate::slot::{self, Socket};
+use crate::{family, rx};
 
 mod control;
 mod park;
@@ -188,7 +188,7 @@ fn used_by_child(set: &Set) {
         family::check_owner(&socket);
         let receive = socket.lock_receive();
         let Some(channel) = socket.channel(&receive).copied() else { continue };
-        if channel.incoming().word().position() != channel.incoming().head() {
+        if channel.incoming().is_unread() && rx::comes_here(&channel) {
             set.lock().list(&socket, channel);
         }
     }
@@ -255,7 +255,7 @@ impl Open {
     /// Whether its ring bytes make it readable.
     #[inline]
     fn has_enough(&self) -> bool {
-        mark::has_enough(&slot::by_name(self.fd, self.name), self.channel.incoming())
+        mark::has_enough(&slot::by_name(self.fd, self.name), &self.channel)
     }
 }
 

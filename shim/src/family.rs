@@ -212,10 +212,14 @@ fn first_use(socket: &Socket) {
     if !socket.is_current() || socket.slot.owner() == pid() {
         return;
     }
+    let parts = socket.parts(&both);
+    // The parent goes on with what it is giving.
+    parts.sending.taken_back = None;
     if socket.is_live()
-        && let Some(channel) = socket.parts(&both).channel.as_ref()
+        && let Some(channel) = parts.channel.as_ref()
     {
-        channel.outgoing().revoke();
+        close::leave_sending(socket, channel, parts.sending);
+        channel.share();
         channel.incoming().revoke();
         socket.card.describe(socket.fd, Path::Kernel, Reason::UsedByChild as u8);
         table().count_reason(Reason::UsedByChild as u8);

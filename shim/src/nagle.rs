@@ -44,6 +44,13 @@ pub(crate) fn force(socket: &Socket) {
     }
 }
 
+/// What goes by the kernel now must go at once.
+pub(crate) fn push(socket: &Socket) {
+    if socket.slot.nodelay.load(SeqCst) & RINGS != 0 {
+        force(socket);
+    }
+}
+
 /// Several sends in a row went by the kernel.
 pub(crate) fn streams(socket: &Socket, channel: &Channel) {
     let nodelay = &socket.slot.nodelay;

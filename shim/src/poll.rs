@@ -29,6 +29,8 @@ struct Watched {
     index: usize,
     socket: Socket,
     channel: Channel,
+    /// Bytes lay in the ring when the array was last filled.
+    unread: bool,
     _pin: Pin,
 }
 
@@ -70,7 +72,7 @@ impl<'a> Poll<'a> {
                     if watched.len() < WATCHED_MAX
                         || channel.incoming().close().position() != channel.incoming().head()
                     {
-                        watched.push(Watched { index, socket, channel, _pin: pin });
+                        watched.push(Watched { index, socket, channel, unread: false, _pin: pin });
                     }
                 }
             }
@@ -89,12 +91,23 @@ impl<'a> Poll<'a> {
             let body = || guard::outside(|| sleep(self.fds, Some(0)));
             let result = jump::holding(&mut || drop(take(watched)), body);
             let count = self.answer(false)?;
-            return if count > 0 { Ok(count) } else { result };
+            if count > 0 {
+                return Ok(count);
+            }
+            result?;
+            if self.timeout_ns == Some(0) {
+                return Ok(0);
+            }
+            // The sender has taken the bytes back, for the kernel.
         }
         loop {
             if self.is_readable() {
-                spin::record_ready();
-                return self.answer(false);
+                let count = self.answer(false)?;
+                // The sender may have taken the bytes back, for the kernel.
+                if count > 0 {
+                    spin::record_ready();
+                    return Ok(count);
+                }
             }
             let left = self.left();
             if left == Some(0) {
@@ -142,7 +155,7 @@ impl<'a> Poll<'a> {
         }
         spin::record_sleep();
         let mut slice = unread::bounded(left);
-        if self.watched.iter().any(|one| mark::has_too_little(&one.socket, one.channel.incoming())) {
+        if self.watched.iter().any(|one| mark::has_too_little(&one.socket, &one.channel)) {
             // Another thread may lower the mark: then the ring's bytes are enough, and nothing wakes this one.
             slice = Some(slice.unwrap_or(u64::MAX).min(unread::SLICE_NS));
         }
@@ -179,6 +192,8 @@ impl<'a> Poll<'a> {
     /// Fills the array without waiting, as poll with a timeout of 0 would. `by_kernel`: the kernel is known to have
     /// something, be it the end of a peer that was killed, and is asked even where rings should tell all.
     fn answer(&mut self, by_kernel: bool) -> sys::Result<usize> {
+        // Rings first: bytes may go from there to the kernel meanwhile.
+        self.watched.iter_mut().for_each(|one| one.unread = one.has_bytes());
         if by_kernel
             || self.fds.len() != self.watched.len()
             || !self.watched.iter().all(|one| one.says_all(self.fds[one.index].events))
@@ -190,7 +205,7 @@ impl<'a> Poll<'a> {
         }
         for one in &self.watched {
             let entry = &mut self.fds[one.index];
-            if one.has_bytes() {
+            if one.unread {
                 entry.revents |= entry.events & READ;
             }
             if one.channel.outgoing().word().is_open() {
@@ -233,7 +248,7 @@ impl<'a> Poll<'a> {
 
 impl Watched {
     fn has_bytes(&self) -> bool {
-        mark::has_enough(&self.socket, self.channel.incoming())
+        mark::has_enough(&self.socket, &self.channel)
     }
 
     /// Whether the rings alone tell everything that is asked: open both ways, nothing but reading and writing.

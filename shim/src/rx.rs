@@ -15,7 +15,7 @@ use rows::reasons::Reason;
 
 use crate::buffers::{Buffers, Room};
 use crate::slot::{Outcome, Socket};
-use crate::{close, epoll, family, meet, nagle, spin};
+use crate::{close, epoll, family, meet, nagle, process, spin};
 
 pub(crate) mod mark;
 mod options;
@@ -23,7 +23,7 @@ mod quick;
 mod sleep;
 mod splice;
 
-pub(crate) use options::{Control, TCP_INQ, peek_offset_in_ring, set_peek_offset};
+pub(crate) use options::{Control, TCP_INQ, peek_offset_in_ring, set_peek_offset, waiting};
 use quick::spin_for_bytes;
 pub(crate) use quick::{Quick, quickly};
 pub(crate) use sleep::Sleeper;
@@ -33,6 +33,8 @@ const AGAIN: Outcome = Outcome::Fail(Errno(libc::EAGAIN));
 const FAULT: Outcome = Outcome::Fail(Errno(libc::EFAULT));
 /// A non-blocking reader that finds nothing looks at the kernel socket this often: a killed peer, urgent data.
 const LOOK_USEC: u64 = 50;
+/// A non-blocking reader waits at most so long for bytes that the peer is just giving to the kernel.
+const COMING_MS: c_int = 10;
 
 /// Bytes that a bulk transfer moves at a time.
 pub(crate) const PIECE: usize = 64 << 10;
@@ -49,10 +51,15 @@ struct Receive<'a> {
     waiting: u64,
     /// Ring position up to which this call has seen everything (with MSG_PEEK that is beyond the head).
     seen: u64,
+    /// Where the ring began when this call last looked.
+    front: u64,
     /// The short way has spun already.
     spun: bool,
     /// Room for control messages, where the kernel gives some.
     control: Option<&'a Control>,
+    /// The peer was just giving the kernel what is unread when this call last looked, and it was waited for.
+    coming: bool,
+    awaited: bool,
 }
 
 /// What one look at ring and kernel gave.
@@ -86,7 +93,18 @@ pub(crate) unsafe fn receive(
         return FAULT;
     }
     family::check_owner(socket);
-    let mut call = Receive { socket, buffers, flags, waiting: 0, seen: 0, spun, control };
+    let mut call = Receive {
+        socket,
+        buffers,
+        flags,
+        waiting: 0,
+        seen: 0,
+        front: 0,
+        spun,
+        control,
+        coming: false,
+        awaited: false,
+    };
     {
         let held = socket.lock_receive();
         if let Some(outcome) = call.by_open_ring(&held) {
@@ -96,9 +114,17 @@ pub(crate) unsafe fn receive(
     call.slowly()
 }
 
+/// How far a receive came in the ring.
+struct Drained {
+    count: usize,
+    /// The program's memory ends there; otherwise what is missing was taken back.
+    faulted: bool,
+}
+
 /// Takes `count` published bytes from `head` on: `copy(position, offset, length)` moves each piece. The room of
 /// a piece goes back to the sender at once, so that both ends of a bulk transfer copy at the same time. Gives how
-/// many were taken: `copy` fails where the program's memory is not mapped.
+/// many were taken: the sender may take the rest back first, and then the copy of it counts for nothing; and `copy`
+/// fails where the program's memory is not mapped.
 #[inline(always)]
 fn drain(
     socket: &Socket,
@@ -106,20 +132,20 @@ fn drain(
     head: u64,
     count: usize,
     mut copy: impl FnMut(u64, usize, usize) -> bool,
-) -> usize {
-    let mut done = 0;
+) -> Drained {
+    let (mut done, mut faulted) = (0, false);
     while done < count {
-        let length = (count - done).min(PIECE);
-        if !copy(head + done as u64, done, length) {
+        let (position, length) = (head + done as u64, (count - done).min(PIECE));
+        faulted = !copy(position, done, length);
+        if faulted || !channel.incoming().take(position, length as u64) {
             break;
         }
         done += length;
-        channel.incoming().set_head(head + done as u64);
     }
     let counters = &socket.card.counters;
     bump(&counters.ring_receives, 1);
     bump(&counters.ring_received_bytes, done as u64);
-    done
+    Drained { count: done, faulted }
 }
 
 impl Receive<'_> {
@@ -128,7 +154,7 @@ impl Receive<'_> {
     fn by_open_ring(&mut self, held: &Held) -> Option<Outcome> {
         let channel = self.socket.plain_channel(held)?;
         let incoming = channel.incoming();
-        let (word, head) = (incoming.word(), incoming.head());
+        let (head, word) = (incoming.head_to_take()?, incoming.word());
         let count = available(word.position(), head, channel.capacity() as u64).ok()? as usize;
         let wanted = self.buffers.total();
         let enough = if word.is_open() {
@@ -145,9 +171,12 @@ impl Receive<'_> {
             return None;
         }
         let count = count.min(wanted);
-        let count = self.drain(channel, head, count);
+        let taken = self.drain(channel, head, count);
+        if taken.count < count && !taken.faulted {
+            return None;
+        }
         spin::record_ready();
-        Some(if count == 0 { FAULT } else { Outcome::Value(count) })
+        Some(self.so_far(FAULT))
     }
 
     #[cold]
@@ -242,18 +271,22 @@ impl Receive<'_> {
     /// Moves ring bytes into the buffers, and tells up to which position. With MSG_PEEK they stay in the ring.
     fn take_from_ring(&mut self, held: &Held, channel: &Channel) -> Result<u64, Outcome> {
         let incoming = channel.incoming();
-        let (tail, head) = (incoming.word().position(), incoming.head());
-        let Ok(count) = available(tail, head, channel.capacity() as u64) else {
-            return Err(close::violation(self.socket, channel));
-        };
         let peek = self.flags & MSG_PEEK != 0;
         // A peek always starts at the same place, whatever an earlier round of this call saw.
+        options::settle(self.socket, held, channel);
         let skipped = if peek { options::peek_from(self.socket, held) } else { 0 };
         if peek {
             self.buffers = self.buffers.rewound();
         }
+        incoming.forget_holder();
+        let (head, tail) = (incoming.head(), incoming.word().position());
+        self.front = head;
+        self.coming = incoming.is_taken_back();
+        let Ok(count) = available(tail, head, channel.capacity() as u64) else {
+            return Err(close::violation(self.socket, channel));
+        };
         let count = (count.saturating_sub(skipped) as usize).min(self.buffers.left());
-        if count == 0 {
+        if count == 0 || self.coming {
             return Ok(tail);
         }
         if self.buffers.is_faulty() && self.flags & MSG_TRUNC == 0 {
@@ -261,9 +294,16 @@ impl Receive<'_> {
         }
         if !peek {
             let taken = self.drain(channel, head, count);
-            options::consumed(self.socket, held, taken);
-            if taken < count {
+            options::consumed(self.socket, held, taken.count);
+            if taken.faulted {
                 return Err(self.so_far(FAULT));
+            }
+            if taken.count < count {
+                // The peer took the rest back, for the kernel; nobody else moves the head meanwhile.
+                if !incoming.is_taken_back() {
+                    return Err(close::violation(self.socket, channel));
+                }
+                self.coming = true;
             }
         } else if self.flags & MSG_TRUNC != 0 {
             self.buffers.advance(count);
@@ -277,10 +317,19 @@ impl Receive<'_> {
         Ok(tail)
     }
 
+    /// Whether the peer has given the kernel what a peek saw in the ring: the kernel's bytes begin anew then.
+    fn is_stale(&self, channel: &Channel) -> bool {
+        let incoming = channel.incoming();
+        self.flags & MSG_PEEK != 0
+            && !self.coming
+            && (incoming.is_taken_back() || incoming.head() != self.front)
+    }
+
     /// Moves `count` published ring bytes from `head` on into the buffers, or away (MSG_TRUNC); gives how many.
-    fn drain(&mut self, channel: &Channel, head: u64, count: usize) -> usize {
+    fn drain(&mut self, channel: &Channel, head: u64, count: usize) -> Drained {
+        let before = self.buffers.done();
         let (buffers, drop) = (&mut self.buffers, self.flags & MSG_TRUNC != 0);
-        drain(self.socket, channel, head, count, |position, _, length| {
+        let taken = drain(self.socket, channel, head, count, |position, _, length| {
             if drop {
                 buffers.advance(length);
                 true
@@ -288,7 +337,9 @@ impl Receive<'_> {
                 // SAFETY: the buffers are the caller's promise; `available` bounded the count by the ring.
                 unsafe { buffers.fill(channel.incoming_ring(), position, length) }
             }
-        })
+        });
+        self.buffers.retreat(before + taken.count);
+        taken
     }
 
     /// The word is open and the ring is empty: a non-blocking call fails, but looks at the kernel now and then.
@@ -330,6 +381,7 @@ impl Receive<'_> {
             return Step::Empty(held);
         }
         match self.kernel_receive(MSG_DONTWAIT) {
+            Ok(_) if self.is_stale(channel) => Step::Again,
             Ok(0) if self.buffers.left() > 0 => self.at_end(held, channel),
             Ok(count) => {
                 self.account(&held, count);
@@ -337,6 +389,12 @@ impl Receive<'_> {
                     self.try_reopen(&held, channel);
                     return Step::Return(Outcome::Value(self.buffers.done()));
                 }
+                Step::Again
+            }
+            Err(Errno(libc::EAGAIN)) if self.must_await(channel) => {
+                drop(held);
+                self.awaited = true;
+                await_coming(self.socket.fd);
                 Step::Again
             }
             Err(Errno(libc::EAGAIN)) => {
@@ -349,6 +407,11 @@ impl Receive<'_> {
             Err(Errno(libc::EINTR)) => Step::Again,
             Err(error) => self.failed(held, channel, error),
         }
+    }
+
+    /// Whether a call that may not block waits a moment all the same, for bytes that were readable and are on their way.
+    fn must_await(&self, channel: &Channel) -> bool {
+        self.coming && !self.awaited && !self.may_block() && comes_here(channel)
     }
 
     /// Whether a blocking call should look at the kernel before it decides how to wait: there are bytes, or it
@@ -405,7 +468,7 @@ impl Receive<'_> {
             let receiving = unsafe { self.socket.receiving(held) };
             receiving.kread += count as u64;
             if let Some(channel) = self.socket.channel(held) {
-                channel.incoming().publish_kernel_read(receiving.kread);
+                channel.incoming().kernel_was_read(receiving.kread, channel.capacity() as u64);
             }
             mark::settle(self.socket, held);
             bump(&self.socket.card.counters.kernel_receives, 1);
@@ -445,6 +508,9 @@ impl Receive<'_> {
         // SAFETY: the receive lock is held.
         let receiving = unsafe { self.socket.receiving(&held) };
         if !receiving.ended && close::peer_sent_fin(self.socket.fd) {
+            if comes_here(channel) && incoming.recover(receiving.kread, channel.capacity() as u64) {
+                return Step::Again;
+            }
             receiving.ended = true;
             let died = close::left_unread(channel);
             // From now on our sends meet RST and EPIPE where Linux would.
@@ -464,16 +530,29 @@ impl Receive<'_> {
         // A receive never fails with EPIPE; as_if_reset leaves it behind where Linux's RST leaves ECONNRESET.
         let error = if error == Errno(libc::EPIPE) { Errno(libc::ECONNRESET) } else { error };
         let incoming = channel.incoming();
-        let unread = incoming.word().position() != self.seen;
+        // SAFETY: the receive lock is held.
+        let receiving = unsafe { self.socket.receiving(&held) };
+        // Not after EFAULT and the like, which end nothing.
+        let recovered = incoming.is_taken_back()
+            && comes_here(channel)
+            && close::has_failed(self.socket.fd)
+            && incoming.recover(receiving.kread, channel.capacity() as u64);
+        let unread = recovered || incoming.word().position() != self.seen;
         if unread || self.buffers.done() > 0 {
-            // SAFETY: the receive lock is held.
-            unsafe { self.socket.receiving(&held) }.stashed = Some(error.0);
+            receiving.stashed = Some(error.0);
         }
         if self.buffers.done() > 0 {
             return Step::Return(Outcome::Value(self.buffers.done()));
         }
         if unread { Step::Again } else { Step::Return(Outcome::Fail(error)) }
     }
+}
+
+/// Waits a moment for bytes that the peer is just giving to the kernel.
+fn await_coming(fd: c_int) {
+    let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one entry.
+    let _ = unsafe { sys::poll(&raw mut poll, 1, COMING_MS) };
 }
 
 /// Whether a non-blocking kernel receive would give anything but EAGAIN: bytes, an end, an error. By poll, which
@@ -491,6 +570,12 @@ pub(crate) fn message_over(vector: &mut [iovec]) -> msghdr {
     message.msg_iov = vector.as_mut_ptr();
     message.msg_iovlen = vector.len() as _;
     message
+}
+
+/// Whether what the sender takes back comes to this process, and was not read by another that does not count.
+#[inline]
+pub(crate) fn comes_here(channel: &Channel) -> bool {
+    !channel.incoming().is_taken_back() || channel.reads_alone() && !process::is_forbidden()
 }
 
 /// Bytes that wait in the ring; 0 for a socket without rings.

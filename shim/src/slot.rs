@@ -72,8 +72,8 @@ pub(crate) struct Sending {
     pub(crate) kernel_streak: u32,
     /// Waits in a row for a reader that did not open.
     pub(crate) waits_lost: u32,
-    /// What the peer left unread in the ring was sent again through the kernel.
-    pub(crate) sent_again: bool,
+    /// What was taken back from the ring and is not in the kernel yet: position and bytes.
+    pub(crate) taken_back: Option<(u64, u64)>,
 }
 
 /// One socket, as this process sees it.
@@ -318,6 +318,12 @@ impl Socket {
     #[inline]
     pub(crate) fn is_current(&self) -> bool {
         self.slot.generation.load(Acquire) & GENERATION == self.name.generation
+    }
+
+    /// Whether a descriptor of this process still names it. A pin keeps the slot, not the descriptor, whose number may
+    /// be another file's by now.
+    pub(crate) fn is_named(&self) -> bool {
+        self.is_current() && self.slot.descriptors.load(SeqCst) != 0
     }
 
     #[inline]

@@ -268,14 +268,8 @@ impl Send<'_> {
                     }
                 }
                 Try::Kernel => {
-                    if held.is_none() {
-                        held = Some(self.socket.lock_send());
-                    }
-                    if let Some(held) = &held {
-                        close::send_again_if_asked(self.socket, held, channel);
-                    }
-                    drop(held);
-                    return jump::holding(&mut || drop(pin.take()), || self.by_kernel(channel));
+                    let held = held.unwrap_or_else(|| self.socket.lock_send());
+                    return jump::holding(&mut || drop(pin.take()), || self.by_kernel(channel, held));
                 }
             }
             let again = self.socket.lock_send();
@@ -306,21 +300,27 @@ impl Send<'_> {
         }
     }
 
-    /// The rest goes to the kernel, announced, without a lock.
-    fn by_kernel(&mut self, channel: &Channel) -> Outcome {
+    /// The rest goes to the kernel: announced under the lock, behind what is unread in the ring, and sent without.
+    fn by_kernel(&mut self, channel: &Channel, mut held: Held) -> Outcome {
         let mut room = Room::new();
         let mut first = true;
         loop {
             let vector = self.buffers.rest(&mut room);
-            let announced: u64 = vector.iter().map(|buffer| buffer.iov_len as u64).sum();
-            let result = self.kernel_send(channel, vector, announced);
-            match result {
+            let bytes: u64 = vector.iter().map(|buffer| buffer.iov_len as u64).sum();
+            held = match unread_first(self.socket, channel, held, self.flags) {
+                Ok(held) => held,
+                Err(_) if self.buffers.done() > 0 => return Outcome::Value(self.buffers.done()),
+                Err(error) => return Outcome::Fail(error),
+            };
+            let announced = Announced::new(channel, bytes);
+            drop(held);
+            match self.kernel_send(channel, announced, vector) {
                 Ok(sent) => {
                     if core::mem::take(&mut first) {
                         bump(&self.socket.card.counters.kernel_sends, 1);
                     }
                     self.buffers.advance(sent);
-                    let more = self.buffers.left() > 0 && sent as u64 == announced && sent > 0;
+                    let more = self.buffers.left() > 0 && sent as u64 == bytes && sent > 0;
                     if !more {
                         return Outcome::Value(self.buffers.done());
                     }
@@ -328,11 +328,17 @@ impl Send<'_> {
                 Err(_) if self.buffers.done() > 0 => return Outcome::Value(self.buffers.done()),
                 Err(error) => return Outcome::Fail(error),
             }
+            held = self.socket.lock_send();
         }
     }
 
-    fn kernel_send(&self, channel: &Channel, vector: &mut [iovec], bytes: u64) -> sys::Result<usize> {
-        let mut announced = Some(Announced::new(channel, bytes));
+    fn kernel_send(
+        &self,
+        channel: &Channel,
+        announced: Announced<'_>,
+        vector: &mut [iovec],
+    ) -> sys::Result<usize> {
+        let mut announced = Some(announced);
         // After part of the call went by the ring, a failure is reported by the next call, without a signal.
         let quiet = if self.buffers.done() > 0 { MSG_NOSIGNAL } else { 0 };
         let (fd, flags) = (self.socket.fd, self.flags | quiet);
@@ -378,10 +384,43 @@ impl Send<'_> {
         }
         // In order: nothing may be added to the ring behind what the kernel gets now.
         channel.outgoing().close();
-        close::send_again_if_asked(self.socket, &held, &channel);
         let mut pin = Some(self.socket.pin());
+        jump::holding(&mut || drop(pin.take()), || self.by_kernel(&channel, held))
+    }
+}
+
+/// Gives the kernel what is unread in the ring, which goes before all that is sent there; where it has no room for
+/// that, it has none for the call either.
+fn unread_first(socket: &Socket, channel: &Channel, mut held: Held, flags: c_int) -> sys::Result<Held> {
+    loop {
+        // SAFETY: the send lock is held.
+        let sending = unsafe { socket.sending(&held) };
+        if !socket.is_named() || close::unread_to_kernel(socket, channel, sending) {
+            return Ok(held);
+        }
         drop(held);
-        jump::holding(&mut || drop(pin.take()), || self.by_kernel(&channel))
+        if !socket.may_block(flags) {
+            return Err(Errno(libc::EAGAIN));
+        }
+        wait_for_kernel(socket.fd)?;
+        held = socket.lock_send();
+    }
+}
+
+/// Sleeps until the kernel has room, as its own send would.
+#[cold]
+fn wait_for_kernel(fd: c_int) -> sys::Result<()> {
+    let mut limit = libc::timeval { tv_sec: 0, tv_usec: 0 };
+    let _ = sys::getsockopt(fd, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &mut limit);
+    let limit_ms = limit.tv_sec * 1000 + (limit.tv_usec + 999) / 1000;
+    let limit_ms = if limit_ms == 0 { -1 } else { c_int::try_from(limit_ms).unwrap_or(c_int::MAX) };
+    let mut poll = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one entry.
+    match guard::outside_unless_interrupted(|| unsafe { real::poll(&raw mut poll, 1, limit_ms) }) {
+        Err(_) => Err(Errno(libc::EINTR)),
+        Ok(0) => Err(Errno(libc::EAGAIN)),
+        // EINTR by a handler with SA_RESTART would have restarted send, not poll: look again.
+        Ok(_) => Ok(()),
     }
 }
 
@@ -451,6 +490,11 @@ fn spin_on(channel: &Channel, usec: u64, ready: impl FnMut() -> bool) -> spin::E
 pub(crate) fn unread_by_peer(socket: &Socket) -> usize {
     let held = socket.lock_send();
     let Some(channel) = socket.channel(&held) else { return 0 };
+    if channel.outgoing().is_taken_back() {
+        // The rest is the kernel's.
+        // SAFETY: the send lock is held.
+        return unsafe { socket.sending(&held) }.taken_back.map_or(0, |(_, left)| left as usize);
+    }
     let word = channel.outgoing().word();
     channel
         .outgoing()
@@ -460,16 +504,25 @@ pub(crate) fn unread_by_peer(socket: &Socket) -> usize {
 
 /// Runs a call that only the kernel can do (splice, a large sendfile) and that may send up to `bytes`, in order
 /// behind the ring. `None`: the socket has no rings, and nothing was done.
-pub(crate) fn through_kernel(socket: &Socket, bytes: u64, call: impl FnOnce() -> isize) -> Option<isize> {
+pub(crate) fn through_kernel(
+    socket: &Socket,
+    bytes: u64,
+    flags: c_int,
+    call: impl FnOnce() -> isize,
+) -> Option<isize> {
     family::check_owner(socket);
     let held = socket.lock_send();
     let channel = *socket.channel(&held)?;
     // Another thread may close the descriptor meanwhile: the channel must stay.
     let mut pin = Some(socket.pin());
     channel.outgoing().close();
-    close::send_again_if_asked(socket, &held, &channel);
-    drop(held);
+    let ready = jump::holding(&mut || drop(pin.take()), || unread_first(socket, &channel, held, flags));
+    let held = match ready {
+        Ok(held) => held,
+        Err(Errno(error)) => return Some(crate::errno::fail(error)),
+    };
     let mut announced = Some(Announced::new(&channel, bytes));
+    drop(held);
     let mut undo = || {
         abandon(&channel, announced.take());
         drop(pin.take());

@@ -29,6 +29,26 @@ static void one_way(int fd, int from_server, int send_chunk, int recv_chunk) {
     if (server == from_server) { send_stream(fd, BIG, 1, send_chunk); C(shutdown(fd, SHUT_WR)); C(recv(fd, buf, 1, 0)); }
     else { receive_stream(fd, BIG, 1, recv_chunk); C(recv(fd, buf, 1, 0)); C(shutdown(fd, SHUT_WR)); }
 }
+/* By turns through whatever carries a plain send, and through the kernel, while the other side reads and peeks. */
+CASE(two_ways_by_turns) {
+    enum { N = 3000 };
+    static char p[N * 100], q[N * 100];
+    fill(p, sizeof p, 9);
+    if (server) {
+        for (int i = 0, at = 0; i < N; at += 100, i++) { long r = send(fd, p + at, 100, i % 7 == 3 ? MSG_DONTROUTE : 0); if (r != 100) { out("send %d: %ld", i, r); break; } }
+        C(shutdown(fd, SHUT_WR)); C(recv(fd, q, 1, 0));
+    } else {
+        long at = 0, r, wrong = 0; char b[333];
+        for (int i = 0; at < (long)sizeof p; i++) {
+            if (i % 3 == 0) { r = recv(fd, b, sizeof b, MSG_PEEK | (i % 2 ? MSG_DONTWAIT : 0)); if (r > 0 && memcmp(b, p + at, r)) wrong++; }
+            r = recv(fd, q + at, i % 5 ? 333 : 64, i % 4 ? 0 : MSG_DONTWAIT);
+            if (r < 0 && errno == EAGAIN) continue;
+            if (r <= 0) break;
+            at += r;
+        }
+        out("%ld bytes, %s, %ld peeks were wrong", at, memcmp(p, q, sizeof p) ? "DIFFERENT" : "the same", wrong); C(recv(fd, b, 1, 0)); C(shutdown(fd, SHUT_WR));
+    }
+}
 CASE(server_to_client) { one_way(fd, 1, 0, 0); }
 CASE(client_to_server) { one_way(fd, 0, 0, 0); }
 CASE(large_writes_small_reads) { one_way(fd, 1, BLOCK, 4096); }

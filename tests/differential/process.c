@@ -19,6 +19,7 @@ int helper(int argc, char **argv) {
     /* The transcript is on fd 100 unless marked otherwise. */
     if (argc && !strcmp(argv[0], "echo")) { long n = echo(atoi(argv[1])); return n < 0 ? 200 : n % 199; }
     if (argc && !strcmp(argv[0], "pong")) { pong(atoi(argv[1]), atoi(argv[2])); return 0; }
+    if (argc && !strcmp(argv[0], "count")) { uint32_t h; long n = drain(atoi(argv[1]), &h); return (n + h) % 197; }
     if (argc && !strcmp(argv[0], "fd-open")) return fcntl(atoi(argv[1]), F_GETFD) >= 0;
     if (argc && !strcmp(argv[0], "receive")) { /* gets a connection by SCM_RIGHTS on fd 0 and answers on it */
         char c; union { char b[CMSG_SPACE(sizeof(int))]; struct cmsghdr h; } u; struct iovec v = {&c, 1}; struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = &u, .msg_controllen = sizeof u};
@@ -31,6 +32,45 @@ static char *self(void) { static char p[4096]; long n = readlink("/proc/self/exe
 static void run_helper(char *a, char *b, char *c) { execl(self(), self(), "helper", a, b, c, (char *)NULL); _exit(98); }
 static void keep_open(int fd) { Q(fcntl(fd, F_SETFD, 0)); }
 
+/* A program gets the connection as its input, after 4 of n bytes were read here. */
+static void gives_the_rest(int fd, int n, char *what) {
+    need(fd, n); C(recv(fd, buf, 4, 0)); SHOW(buf, 4);
+    pid_t p = fork();
+    if (!p) { dup2(fd, 0); run_helper(what, "0", NULL); }
+    C(close(fd)); reap(p, "program");
+}
+static void drained(int fd) { uint32_t h; long n = drain(fd, &h); out("%ld bytes %08x", n, h); }
+CASE(given_on_after_the_sender_shut_down) {
+    if (server) { put(fd, 5000, 1); C(shutdown(fd, SHUT_WR)); step(); drained(fd); }
+    else { step(); gives_the_rest(fd, 5000, "echo"); }
+}
+CASE(given_on_after_much_was_sent_and_shut_down) {
+    if (server) { put(fd, 40000, 2); C(shutdown(fd, SHUT_WR)); step(); drained(fd); }
+    else { step(); gives_the_rest(fd, 40000, "echo"); }
+}
+CASE(given_on_after_the_sender_closed) {
+    if (server) { put(fd, 5000, 3); C(close(fd)); step(); step(); }
+    else { step(); gives_the_rest(fd, 5000, "count"); step(); }
+}
+CASE(given_on_while_the_sender_sends) {
+    if (server) { for (int i = 0; i < 300; i++) { put(fd, 1000, i); if (i == 30) step(); } C(shutdown(fd, SHUT_WR)); drained(fd); }
+    else { step(); gives_the_rest(fd, 31000, "echo"); }
+}
+/* MSG_DONTROUTE is the kernel's: its bytes lie behind those that went before, wherever these are. */
+CASE(given_on_in_order_whatever_way_it_came) {
+    if (server) { step(); for (int i = 0; i < 5; i++) { fill(buf, 700, i); Q(send(fd, buf, 500, 0)); Q(send(fd, buf + 500, 200, MSG_DONTROUTE)); } step(); C(shutdown(fd, SHUT_WR)); drained(fd); }
+    else { step(); step(); gives_the_rest(fd, 3500, "echo"); }
+}
+CASE(given_on_by_a_parent_that_reads_on) {
+    if (server) { put(fd, 6000, 1); step(); C(shutdown(fd, SHUT_WR)); step(); step(); drained(fd); }
+    else {
+        step(); need(fd, 6000); C(recv(fd, buf, 4, 0));
+        int a[2]; char c; Q(pipe(a));
+        pid_t p = fork();
+        if (!p) { close(a[1]); read(a[0], &c, 1); dup2(fd, 0); run_helper("echo", "0", NULL); }
+        step(); C(read_full(fd, buf, 1000)); out("%08x", hash(buf, 1000)); close(a[0]); write(a[1], "x", 1); close(a[1]); step(); C(close(fd)); reap(p, "program");
+    }
+}
 CASE(child_uses_it) {
     if (server) { ping(fd, 20, 1); step(); C(recv(fd, buf, 1, 0)); }
     else { pid_t p = fork(); if (!p) { pong(fd, 20); _exit(0); } reap(p, "child"); step(); C(close(fd)); }
@@ -100,8 +140,8 @@ CASE(fork_with_sent_but_unread_data) {
 }
 CASE(child_in_background_sends_parent_reads) {
     /* One process per direction. */
-    if (server) { pid_t p = fork(); if (!p) { put(fd, 200000, 5); _exit(0); } get(fd, 200000, 6); reap(p, "child"); }
-    else { pid_t p = fork(); if (!p) { put(fd, 200000, 6); _exit(0); } get(fd, 200000, 5); reap(p, "child"); }
+    if (server) { pid_t p = fork(); if (!p) { put(fd, 40000, 5); _exit(0); } get(fd, 40000, 6); reap(p, "child"); }
+    else { pid_t p = fork(); if (!p) { put(fd, 40000, 6); _exit(0); } get(fd, 40000, 5); reap(p, "child"); }
 }
 CASE(last_close_sends_eof) {
     if (server) { int a[2]; char t; Q(pipe(a)); pid_t p = fork(); if (!p) { close(a[1]); read(a[0], &t, 1); _exit(0); } C(close(fd)); step(); step(); close(a[1]); reap(p, "child"); step(); }

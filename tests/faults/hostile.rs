@@ -132,7 +132,7 @@ pub(crate) fn scribble(base: usize, bytes: usize, seed: u64, style: u32, stop: &
             let value = dice.next();
             // Lines of the two Ends and the two Directions, mostly; else anywhere.
             let offset = if !dice.next().is_multiple_of(8) {
-                (dice.next() as usize % 14) * 128
+                (dice.next() as usize % 15) * 128
             } else {
                 dice.next() as usize
             };

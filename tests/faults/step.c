@@ -4,8 +4,8 @@
 #include "faults.h"
 #include <sys/ptrace.h>
 
-enum { SEND, RECV, CLOSE, SHUT, SLEEPER, WAIT_SET, MEET, OPS };
-static const char *ops[] = {"send", "recv", "close", "shutdown", "send_to_a_sleeper", "epoll", "meet"};
+enum { SEND, RECV, CLOSE, SHUT, SLEEPER, WAIT_SET, MEET, SPLICE, GIVE, OPS };
+static const char *ops[] = {"send", "recv", "close", "shutdown", "send_to_a_sleeper", "epoll", "meet", "splice", "send_behind_unread"};
 enum { SIZE = 64, HEIR = 32 };
 
 /* ---- the one that dies ---- */
@@ -24,10 +24,13 @@ static void inherit(int fd) { /* a child that holds the socket, and uses it once
     _exit(0);
 }
 static char b[SIZE];
+static int pipes[2];
 static void operate(int op, int fd) {
     switch (op) {
     case SEND: case SLEEPER: send(fd, b, SIZE, MSG_NOSIGNAL); break;
     case RECV: recv(fd, b, SIZE, 0); break;
+    case SPLICE: splice(fd, NULL, pipes[1], NULL, SIZE, 0); break;
+    case GIVE: send(fd, b, SIZE, MSG_NOSIGNAL | MSG_DONTROUTE); break;
     case CLOSE: close(fd); break;
     case SHUT: shutdown(fd, SHUT_WR); break;
     case WAIT_SET: {
@@ -60,6 +63,8 @@ ROLE(stepped) { /* PORT OP HEIR */
     tell(1);
     hear();
     fill(b, SIZE, 5, 0);
+    Q(pipe(pipes));
+    if (op == GIVE) CHECK(send(fd, b, SIZE, 0) == SIZE, "what is unread");
     Q(ptrace(PTRACE_TRACEME, 0, NULL, NULL));
     raise(SIGSTOP);
     operate(op, fd);
@@ -78,8 +83,9 @@ static void witness_end(int fd, int op, int heir) {
     CHECK(r == 0 || errno == ECONNRESET, "%s: the end is %ld", ops[op], r);
     if (op != MEET) {
         while (left < got && (unsigned char)b[left] != 0xee) left++;
-        verify(b, left, 5, 0);
-        CHECK(left == 0 || ((op == SEND || op == SLEEPER) && left == SIZE), "%s: %ld bytes of a message of %d", ops[op], left, SIZE);
+        int whole = op == GIVE ? left == SIZE || left == 2 * SIZE : left == 0 || ((op == SEND || op == SLEEPER) && left == SIZE);
+        for (long i = 0; i < left; i += SIZE) verify(b + i, left - i < SIZE ? left - i : SIZE, 5, 0);
+        CHECK(whole, "%s: %ld bytes of a message of %d", ops[op], left, SIZE);
         for (long i = left; i < got; i++) CHECK((unsigned char)b[i] == 0xee, "%s: a wrong byte at %ld", ops[op], i);
         CHECK(got - left == 0 || (heir && got - left == HEIR), "%s: %ld bytes of the heir", ops[op], got - left);
         if (heir && r == 0 && op != SHUT) CHECK(got - left == HEIR, "%s: the heir's bytes are lost", ops[op]);
@@ -95,7 +101,7 @@ ROLE(witness) {
     while ((n = hear()) >= 0) { /* 2 * operation + heir */
         int op = n / 2, fd = accept_on(l);
         if (op != MEET) { warm(fd, 0); until_open(fd, 0); }
-        if (op == RECV || op == WAIT_SET) put(fd, SIZE, 5, 0);
+        if (op == RECV || op == WAIT_SET || op == SPLICE) put(fd, SIZE, 5, 0);
         volatile struct card *c = card(fd);
         uint64_t warmed = c ? c->ring_received_bytes : 0;
         tell(1);
@@ -146,7 +152,7 @@ CASE(stepping) { /* OPERATION: all if there is none */
     int port = hear_on(w.control);
     for (int op = 0; op < OPS; op++) {
         if (argc && strcmp(argv[0], ops[op])) continue;
-        for (int heir = 0; heir < (op == MEET ? 1 : 2); heir++) {
+        for (int heir = 0; heir < (op == MEET || op == GIVE ? 1 : 2); heir++) {
             long total = death(w, port, op, heir, 10000000), deaths = 1;
             long by = !every ? total / scaled(10) : strcmp(every, "all") ? atol(every) : 1;
             if (by < 1) by = 1;

@@ -49,6 +49,7 @@ cases! {
     firewall: "world" [HARD];
     secrets: "world" [HARD];
     given_away: "many" [ADAPT, HARD];
+    given_away_full: "many" [ADAPT, HARD];
     ktls: "many" [HARD];
     seccomp: "many" [HARD];
     io_uring: "many" [HARD];

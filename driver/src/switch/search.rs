@@ -6,16 +6,12 @@
 //! stream after the last of them. The receiver reads the ring and the kernel, sleeps, and opens again.
 //!
 //! What counts as wrong: a unit out of its thread's order (which includes lost, doubled and overwritten
-//! ones), an end of stream before the last unit, somebody who waits for ever, a reader that sleeps on units in
+//! ones), an end of stream before the last unit, also for a reader that got the connection from another and knows
+//! nothing of rings, somebody who waits for ever, a reader that sleeps on units in
 //! the ring, and one that spins on an open ring while units wait in the kernel and nobody need send again.
 //!
 //! Each rule can be left out ([`Rule`]), and then the search must find something wrong: a rule that could go
 //! without harm would not be one.
-
-use std::collections::{BTreeMap, HashMap};
-use std::hash::BuildHasherDefault;
-
-use multiply::Multiply;
 
 /// What can be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +41,17 @@ enum Rule {
     TailAfterEnd,
     /// `head` moves only after the units were copied out.
     HeadAfterCopy,
+    /// 6: unread units go to the kernel before others do, and before the end. Without it whoever gets the
+    /// connection next, and reads only the kernel, misses them.
+    UnreadFirst,
+    /// 6: only what nothing followed goes to the kernel. Without it, it comes late where there was no room before.
+    NothingFollows,
+    /// 6: the receiver takes by compare-and-swap. Without it a unit comes by the ring and by the kernel.
+    TakeBySwap,
+    /// 6: the receiver takes nothing while the sender gives it to the kernel. Without it, likewise.
+    TakenBit,
+    /// 6: the receiver finds in the ring what a sender that died in the middle did not get to.
+    Recover,
 }
 
 /// Checks of `reopen` and the sender that save work but that order doesn't hang on.
@@ -83,6 +90,10 @@ struct Setting {
     revokes: bool,
     sender_dies: bool,
     receiver_dies: bool,
+    /// The receiver gives its end away once, at any moment, to somebody who reads only the kernel.
+    gives_away: bool,
+    /// The kernel may have no room for what is unread, and room later.
+    refuses: bool,
     without: Option<Rule>,
     skipped: Option<Spare>,
 }
@@ -97,6 +108,8 @@ const PLAIN: Setting = Setting {
     revokes: false,
     sender_dies: false,
     receiver_dies: false,
+    gives_away: false,
+    refuses: false,
     without: None,
     skipped: None,
 };
@@ -145,6 +158,14 @@ enum Sends {
     Copy,
     Publish,
     Close,
+    Shut,
+    Unread,
+    CloseUnread,
+    StoreBase,
+    TakeBack,
+    AnnounceGiven,
+    LookGiven,
+    Give,
     Announce,
     Look,
     CloseOpened,
@@ -182,6 +203,8 @@ enum Receives {
     CloseOpened,
     CloseToSleep,
     Asleep,
+    /// The connection is somebody else's, who reads only the kernel.
+    Foreign,
     Done,
 }
 
@@ -189,6 +212,8 @@ enum Receives {
 struct Receiver {
     at: Receives,
     count: u8,
+    from: u8,
+    copied: [u8; 2],
     kread: u8,
     /// Units received from each thread.
     got: [u8; 2],
@@ -203,25 +228,20 @@ struct State {
     closed: bool,
     revoked: bool,
     head: u8,
+    taken: bool,
     k: u8,
     ksent: u8,
+    base: u8,
     slots: [u8; 2],
     wire: Queue,
     queue: Queue,
     receiver: Receiver,
     closes: u8,
     revokes: bool,
+    given_away: bool,
     end_sent: bool,
     sender_dead: bool,
     receiver_dead: bool,
-}
-
-/// What a search found.
-#[derive(Debug)]
-struct Found {
-    states: usize,
-    /// Each kind of wrong with the first way to it.
-    wrong: BTreeMap<&'static str, Vec<State>>,
 }
 
 impl Setting {
@@ -238,14 +258,24 @@ impl Setting {
             closed: true,
             revoked: false,
             head: 0,
+            taken: false,
             k: 0,
             ksent: 0,
+            base: 0,
             slots: [0; 2],
             wire: Queue::default(),
             queue: Queue::default(),
-            receiver: Receiver { at: Receives::Look, count: 0, kread: 0, got: [0; 2] },
+            receiver: Receiver {
+                at: Receives::Look,
+                count: 0,
+                from: 0,
+                copied: [0; 2],
+                kread: 0,
+                got: [0; 2],
+            },
             closes: self.closes,
             revokes: self.revokes,
+            given_away: false,
             end_sent: false,
             sender_dead: false,
             receiver_dead: false,
@@ -309,11 +339,13 @@ impl Setting {
             let mut changed = sender;
             changed.at = at;
             change(&mut after, &mut changed);
-            if matches!(at, Sends::Idle | Sends::Announce | Sends::Done) {
-                // The ring's lock is given back, and nothing is remembered from one message to the next.
-                if after.holder == Some(who as u8) {
-                    after.holder = None;
-                }
+            // Behind the announcement, lest it falls into another's taking back.
+            let unlocks = matches!(at, Sends::Idle | Sends::Look | Sends::Kernel | Sends::Done);
+            if unlocks && after.holder == Some(who as u8) {
+                after.holder = None;
+            }
+            if matches!(at, Sends::Idle | Sends::Unread | Sends::Announce | Sends::Done) {
+                // Nothing is remembered from one message to the next.
                 changed.word = 0;
                 changed.ksent = 0;
                 changed.count = 0;
@@ -323,8 +355,48 @@ impl Setting {
             next.push(after);
         };
         let open = !state.closed && !state.revoked;
+        let unread = if state.taken { 0 } else { state.tail - state.head };
+        let goes_on = if left == 0 { Sends::Done } else { Sends::Announce };
         match sender.at {
-            Sends::Idle if left == 0 => push(Sends::Done, &|_, _| ()),
+            Sends::Idle if left == 0 && state.senders[1 - who].at != Sends::Done => {
+                push(Sends::Done, &|_, _| ())
+            }
+            Sends::Idle if left == 0 => {
+                if state.holder.is_none() {
+                    push(Sends::Shut, &|s, _| s.holder = Some(who as u8));
+                }
+            }
+            Sends::Shut => push(Sends::Unread, &|s, _| {
+                s.closed = true;
+                s.revoked = true;
+            }),
+            Sends::Unread => {
+                let room = self.kernel_room == 0 || state.kernel_units() + unread <= self.kernel_room;
+                let follows = state.ksent != state.k && self.has(Rule::NothingFollows);
+                let gives = self.has(Rule::UnreadFirst) && unread > 0 && room && !follows;
+                if gives && self.refuses {
+                    push(goes_on, &|_, _| ());
+                }
+                push(if gives { Sends::CloseUnread } else { goes_on }, &|_, _| ());
+            }
+            Sends::CloseUnread => push(Sends::StoreBase, &|s, _| s.closed = true),
+            Sends::StoreBase => push(Sends::TakeBack, &|s, _| s.base = s.ksent),
+            Sends::TakeBack if unread == 0 => push(goes_on, &|_, _| ()),
+            Sends::TakeBack => push(Sends::AnnounceGiven, &|s, me| {
+                s.taken = self.has(Rule::TakenBit);
+                (me.word, me.count) = (s.head, unread);
+            }),
+            Sends::AnnounceGiven => push(Sends::LookGiven, &|s, me| s.ksent += me.count),
+            Sends::LookGiven => push(Sends::Give, &|s, _| s.closed |= open),
+            Sends::Give => {
+                if self.kernel_room == 0 || state.kernel_units() < self.kernel_room {
+                    let at = if sender.taken + 1 == sender.count { goes_on } else { Sends::Give };
+                    push(at, &|s, me| {
+                        s.wire.push(s.slots[usize::from((me.word + me.taken) % self.capacity)]);
+                        me.taken += 1;
+                    });
+                }
+            }
             Sends::Idle if !self.has(Rule::SenderLock) => push(Sends::ReadWord, &|_, _| ()),
             Sends::Idle => {
                 if state.holder.is_none() {
@@ -332,18 +404,18 @@ impl Setting {
                 }
             }
             Sends::ReadWord if open => push(Sends::ReadSent, &|s, me| me.word = s.tail),
-            Sends::ReadWord => push(Sends::Announce, &|_, _| ()),
+            Sends::ReadWord => push(Sends::Unread, &|_, _| ()),
             Sends::ReadSent => push(Sends::ReadK, &|s, me| me.ksent = s.ksent),
             Sends::ReadK if sender.ksent != state.k && self.has(Rule::CompareKernelCount) => {
                 let early = self.skipped != Some(Spare::EarlyClose);
-                push(if early { Sends::Close } else { Sends::Announce }, &|_, me| me.ksent = 0);
+                push(if early { Sends::Close } else { Sends::Unread }, &|_, me| me.ksent = 0);
             }
             Sends::ReadK => push(Sends::ReadHead, &|_, me| me.ksent = 0),
             Sends::ReadHead => {
                 let room = self.capacity.saturating_sub(sender.word.wrapping_sub(state.head));
                 if room == 0 {
                     let at =
-                        if self.skipped != Some(Spare::EarlyClose) { Sends::Close } else { Sends::Announce };
+                        if self.skipped != Some(Spare::EarlyClose) { Sends::Close } else { Sends::Unread };
                     push(at, &|_, _| ());
                 }
                 for count in 1..=room.min(self.batch).min(left) {
@@ -363,10 +435,10 @@ impl Setting {
                         me.sent += me.count;
                     });
                 } else {
-                    push(Sends::Announce, &|_, _| ());
+                    push(Sends::Unread, &|_, _| ());
                 }
             }
-            Sends::Close => push(Sends::Announce, &|s, _| s.closed = true),
+            Sends::Close => push(Sends::Unread, &|s, _| s.closed = true),
             Sends::Announce => {
                 for count in 1..=self.batch.min(left) {
                     let at = if self.looks == Looks::Before { Sends::Look } else { Sends::Kernel };
@@ -438,11 +510,19 @@ impl Setting {
             next.push(after);
         };
         let waiting = state.tail - state.head;
+        if self.gives_away && !state.given_away && receiver.at == Receives::Look {
+            push(Receives::Foreign, &|s| {
+                s.given_away = true;
+                s.closed = true;
+                s.revoked = true;
+            });
+        }
         match receiver.at {
-            Receives::Look if waiting > 0 => {
+            Receives::Look if waiting > 0 && !state.taken => {
                 for count in 1..=waiting.min(self.batch) {
                     push(Receives::Copy, &|s| {
                         s.receiver.count = count;
+                        s.receiver.from = s.head;
                         if !self.has(Rule::HeadAfterCopy) {
                             s.head += count;
                         }
@@ -462,22 +542,25 @@ impl Setting {
                 Some(END) => push(Receives::EndSeen, &|_| ()),
                 Some(_) => push(Receives::CloseToSleep, &|_| ()),
             },
-            Receives::Copy => {
-                let mut after = *state;
-                let from =
-                    if self.has(Rule::HeadAfterCopy) { state.head } else { state.head - receiver.count };
+            Receives::Copy => push(Receives::Release, &|s| {
                 for i in 0..receiver.count {
-                    after.take(state.slots[usize::from((from + i) % self.capacity)], wrong);
+                    s.receiver.copied[usize::from(i)] =
+                        s.slots[usize::from((receiver.from + i) % self.capacity)];
                 }
-                after.receiver.at = Receives::Release;
+            }),
+            Receives::Release => {
+                let mut after = *state;
+                let mine = !state.taken && state.head == receiver.from;
+                if mine || !self.has(Rule::TakeBySwap) || !self.has(Rule::HeadAfterCopy) {
+                    for unit in &receiver.copied[..usize::from(receiver.count)] {
+                        after.take(*unit, wrong);
+                    }
+                    after.head = receiver.from + receiver.count;
+                }
+                after.receiver.at = Receives::Look;
+                (after.receiver.count, after.receiver.from, after.receiver.copied) = (0, 0, [0; 2]);
                 next.push(after);
             }
-            Receives::Release => push(Receives::Look, &|s| {
-                if self.has(Rule::HeadAfterCopy) {
-                    s.head += s.receiver.count;
-                }
-                s.receiver.count = 0;
-            }),
             Receives::Kernel => match state.queue.first() {
                 None => {
                     push(Receives::ReopenWord, &|_| ());
@@ -492,12 +575,21 @@ impl Setting {
                             let unit = after.queue.pop();
                             after.receiver.kread += 1;
                             after.take(unit, wrong);
+                            after.kernel_was_read();
                             next.push(after);
                         }
                     }
                 }
             },
-            Receives::EndSeen if waiting > 0 && self.has(Rule::TailAfterEnd) => push(Receives::Look, &|_| ()),
+            Receives::EndSeen if state.taken && !state.given_away && self.has(Rule::Recover) => {
+                push(Receives::Look, &|s| {
+                    s.head += s.receiver.kread - s.base;
+                    s.taken = false;
+                })
+            }
+            Receives::EndSeen if waiting > 0 && !state.taken && self.has(Rule::TailAfterEnd) => {
+                push(Receives::Look, &|_| ());
+            }
             Receives::EndSeen => {
                 if (0..2).any(|who| receiver.got[who] != state.senders[who].sent) {
                     wrong.push("the stream ended before its last unit");
@@ -536,6 +628,17 @@ impl Setting {
                     push(Receives::Look, &|_| ());
                 }
             }
+            Receives::Foreign => match state.queue.first() {
+                None => (),
+                Some(END) => push(Receives::EndSeen, &|_| ()),
+                Some(_) => {
+                    let mut after = *state;
+                    let unit = after.queue.pop();
+                    after.receiver.kread += 1;
+                    after.take(unit, wrong);
+                    next.push(after);
+                }
+            },
             Receives::Done => (),
         }
     }
@@ -558,113 +661,11 @@ impl Setting {
             Receives::Look if !state.closed && state.tail == state.head && in_kernel => {
                 Some("it spins on an open ring, and units wait in the kernel")
             }
-            Receives::Asleep if state.tail > state.head && !in_kernel => {
+            Receives::Asleep if state.tail > state.head && !state.taken && !in_kernel => {
                 Some("it sleeps, and units wait in the ring")
             }
             _ => None,
         }
-    }
-
-    fn search(&self) -> Found {
-        let first = self.first();
-        let mut states = vec![first];
-        let mut parents = vec![0u32];
-        let mut index: HashMap<State, u32, BuildHasherDefault<Multiply>> = HashMap::default();
-        index.insert(first, 0);
-        let mut edges = Vec::new();
-        let mut wrong: BTreeMap<&'static str, u32> = BTreeMap::new();
-        let mut next = Vec::new();
-        let mut found = Vec::new();
-        let mut at = 0;
-        // Where a rule is missing, the first thing that goes wrong is enough.
-        while at < states.len() && (self.without.is_none() || wrong.is_empty()) {
-            let state = states[at];
-            next.clear();
-            found.clear();
-            self.steps(&state, &mut next, &mut found);
-            found.extend(self.stranded(&state));
-            let over = state.receiver.at == Receives::Done || state.receiver_dead;
-            if next.is_empty()
-                && !(over && (state.sender_dead || state.senders.iter().all(|s| s.at == Sends::Done)))
-            {
-                found.push("everybody waits");
-            }
-            for &kind in &found {
-                wrong.entry(kind).or_insert(at as u32);
-            }
-            // What follows something wrong proves nothing, and in a broken protocol has no bounds.
-            if found.is_empty() {
-                for &after in &next {
-                    let to = *index.entry(after).or_insert_with(|| {
-                        states.push(after);
-                        parents.push(at as u32);
-                        (states.len() - 1) as u32
-                    });
-                    edges.push((to, at as u32));
-                }
-            }
-            at += 1;
-        }
-        if wrong.is_empty() {
-            // Whatever happened, there must be a way to the end: no set of states may be a trap.
-            edges.sort_unstable();
-            let mut ends = vec![false; states.len()];
-            let mut work: Vec<u32> = (0..states.len() as u32)
-                .filter(|&i| {
-                    states[i as usize].receiver.at == Receives::Done || states[i as usize].receiver_dead
-                })
-                .collect();
-            for &i in &work {
-                ends[i as usize] = true;
-            }
-            while let Some(to) = work.pop() {
-                let start = edges.partition_point(|edge| edge.0 < to);
-                for &(_, from) in edges[start..].iter().take_while(|edge| edge.0 == to) {
-                    if !ends[from as usize] {
-                        ends[from as usize] = true;
-                        work.push(from);
-                    }
-                }
-            }
-            if let Some(trap) = ends.iter().position(|end| !end) {
-                wrong.insert("no way leads to the end", trap as u32);
-            }
-        }
-        let wrong = wrong
-            .into_iter()
-            .map(|(kind, mut i)| {
-                let mut way = vec![states[i as usize]];
-                while i != 0 {
-                    i = parents[i as usize];
-                    way.push(states[i as usize]);
-                }
-                way.reverse();
-                (kind, way)
-            })
-            .collect();
-        Found { states: states.len(), wrong }
-    }
-
-    /// Searches and insists that nothing is wrong; gives the number of states.
-    fn holds(&self) -> usize {
-        let found = self.search();
-        if let Some((kind, way)) = found.wrong.first_key_value() {
-            for state in way {
-                println!("{state:?}");
-            }
-            panic!("{kind}: {self:?}");
-        }
-        println!("{:>8} states: {self:?}", found.states);
-        found.states
-    }
-
-    /// Searches and insists that something is wrong.
-    fn breaks(&self) {
-        let found = self.search();
-        assert!(!found.wrong.is_empty(), "nobody misses the rule: {self:?}");
-        let ways: Vec<_> =
-            found.wrong.iter().map(|(kind, way)| format!("{kind} (after {} steps)", way.len() - 1)).collect();
-        println!("{:?} without {:?}: {}", self.looks, self.without, ways.join("; "));
     }
 }
 
@@ -688,6 +689,8 @@ fn unit(who: usize, number: u8) -> u8 {
     (who as u8) << 4 | number
 }
 
+#[cfg(test)]
+mod graph;
 #[path = "multiply.rs"]
 mod multiply;
 #[path = "search_tests.rs"]

@@ -58,6 +58,34 @@ fn the_receiver_dies_at_any_moment() {
     Setting { receiver_dies: true, sender_dies: true, capacity: 2, batch: 2, ..PLAIN }.holds();
 }
 
+/// Rule 6: whoever gets the connection, at any moment, finds in the kernel all that was not read, in order. The
+/// sender takes back against the receiver's copy and its swap, against a close or another thread's kernel send, and
+/// before the end of the stream; a full ring makes it do so before each kernel send.
+#[test]
+fn given_away_at_any_moment() {
+    Setting { gives_away: true, ..PLAIN }.holds();
+    Setting { gives_away: true, capacity: 2, batch: 2, ..PLAIN }.holds();
+    Setting { gives_away: true, units: [2, 1], capacity: 2, ..PLAIN }.holds();
+    Setting { gives_away: true, closes: 1, capacity: 2, ..PLAIN }.holds();
+}
+
+/// What the kernel has no room for stays in the ring, and does not come behind what the kernel took instead.
+#[test]
+fn a_kernel_without_room_for_what_is_unread() {
+    let setting = Setting { refuses: true, capacity: 2, ..PLAIN };
+    setting.holds();
+    Setting { units: [2, 1], ..setting }.holds();
+    Setting { without: Some(Rule::NothingFollows), ..setting }.breaks();
+}
+
+/// The sender dies while it gives the kernel what it took back.
+#[test]
+fn the_rest_of_what_a_dead_sender_took_back_is_in_the_ring() {
+    Setting { sender_dies: true, units: [3, 0], capacity: 2, batch: 2, ..PLAIN }.holds();
+    let setting = Setting { sender_dies: true, capacity: 2, ..PLAIN };
+    Setting { without: Some(Rule::Recover), ..setting }.breaks();
+}
+
 #[test]
 fn no_rule_can_be_left_out() {
     for rule in [
@@ -68,10 +96,15 @@ fn no_rule_can_be_left_out() {
         Rule::OpenerLooksAgain,
         Rule::CloseBeforeSleep,
         Rule::TailOfClose,
-        Rule::TailAfterEnd,
         Rule::HeadAfterCopy,
     ] {
         Setting { without: Some(rule), ..PLAIN }.breaks();
+    }
+    // Only a sender that dies leaves units in the ring behind the end.
+    Setting { sender_dies: true, without: Some(Rule::TailAfterEnd), ..PLAIN }.breaks();
+    Setting { gives_away: true, without: Some(Rule::UnreadFirst), ..PLAIN }.breaks();
+    for rule in [Rule::TakeBySwap, Rule::TakenBit] {
+        Setting { capacity: 2, without: Some(rule), ..PLAIN }.breaks();
     }
     Setting { units: [2, 2], capacity: 2, without: Some(Rule::SenderLock), ..PLAIN }.breaks();
     Setting { units: [2, 2], without: Some(Rule::AnnounceFirst), ..PLAIN }.breaks();

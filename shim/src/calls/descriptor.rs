@@ -132,7 +132,7 @@ pub(crate) unsafe fn ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_in
             note_blocking(fd, unsafe { value.read_unaligned() } != 0);
         }
         // SAFETY: the kernel has just written it.
-        FIONREAD => unsafe { add(value, &socket, rx::waiting_in_ring) },
+        FIONREAD => unsafe { set(value, &socket, rx::waiting) },
         // SAFETY: as above.
         SIOCOUTQ => unsafe { add(value, &socket, tx::unread_by_peer) },
         SIOCATMARK if socket.is_live() && waiting(&socket) => {
@@ -158,6 +158,18 @@ unsafe fn add(value: *mut c_int, socket: &Socket, count: impl FnOnce(&Socket) ->
         let _guard = Guard::enter();
         // SAFETY: the caller's contract.
         unsafe { value.write_unaligned(value.read_unaligned().saturating_add(count(socket) as c_int)) };
+    }
+}
+
+/// # Safety
+/// `value` must be valid.
+unsafe fn set(value: *mut c_int, socket: &Socket, count: impl FnOnce(&Socket) -> Option<c_int>) {
+    if socket.is_live() {
+        let _guard = Guard::enter();
+        if let Some(count) = count(socket) {
+            // SAFETY: the caller's contract.
+            unsafe { value.write_unaligned(count) };
+        }
     }
 }
 

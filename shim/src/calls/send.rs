@@ -123,7 +123,9 @@ pub(crate) unsafe fn sendto(
     if !legal {
         let socket = slot::find(fd).filter(slot::Socket::is_live);
         let _guard = Guard::enter();
-        if let Some(result) = socket.and_then(|socket| tx::through_kernel(&socket, length as u64, call)) {
+        if let Some(result) =
+            socket.and_then(|socket| tx::through_kernel(&socket, length as u64, flags, call))
+        {
             return result;
         }
     }
@@ -155,7 +157,7 @@ pub(crate) unsafe fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) ->
         // Control messages (SO_TIMESTAMPING, zero copy) are the kernel's.
         let socket = slot::find(fd).filter(slot::Socket::is_live);
         let bytes = buffers.iter().map(|buffer| buffer.iov_len as u64).sum();
-        let result = socket.and_then(|socket| tx::through_kernel(&socket, bytes, call));
+        let result = socket.and_then(|socket| tx::through_kernel(&socket, bytes, flags, call));
         return result.unwrap_or_else(call);
     }
     // SAFETY: the caller's contract.
@@ -225,7 +227,7 @@ pub(crate) unsafe fn sendfile(fd: c_int, source: c_int, offset: *mut off_t, coun
         if let Some(result) = unsafe { small_file(&socket, source, offset, count) } {
             return result;
         }
-        if let Some(result) = tx::through_kernel(&socket, count.min(MOST) as u64, call) {
+        if let Some(result) = tx::through_kernel(&socket, count.min(MOST) as u64, 0, call) {
             return result;
         }
     }
@@ -294,7 +296,7 @@ pub(crate) unsafe fn splice(
     let call = || some(length, flags);
     if let Some(socket) = slot::find(target).filter(slot::Socket::is_live) {
         let _guard = Guard::enter();
-        return tx::through_kernel(&socket, length as u64, call).unwrap_or_else(call);
+        return tx::through_kernel(&socket, length as u64, 0, call).unwrap_or_else(call);
     }
     let Some(socket) = slot::find(source).filter(slot::Socket::is_live) else { return call() };
     let _guard = Guard::enter();

@@ -8,9 +8,9 @@ use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLONESHOT, EPOLLOUT, 
 
 use super::wait::READ;
 use super::{ALL, Held, Inner, Member, NOT_SEEN, OPEN_MAX, Open, SETS, Set, at, park};
-use crate::family;
 use crate::fdtable::{self, Entry};
 use crate::slot::{self, Socket};
+use crate::{family, rx};
 
 /// `epoll_ctl(2)` on a followed set: the kernel's registration first, then our own note of it.
 pub(crate) fn control(
@@ -82,7 +82,7 @@ fn note_socket(
     let Some(channel) = socket.channel(&receive).copied() else { return };
     let incoming = channel.incoming();
     if set.sleeping.load(SeqCst) > 0 || inner.outer > 0 {
-        let unread = incoming.close().position() != incoming.head();
+        let unread = incoming.close().position() != incoming.head() && rx::comes_here(&channel);
         if !unread {
             return;
         }
@@ -94,8 +94,7 @@ fn note_socket(
         }
         return;
     }
-    let word = incoming.word();
-    if word.is_open() || word.position() != incoming.head() {
+    if incoming.word().is_open() || incoming.is_unread() && rx::comes_here(&channel) {
         inner.list(socket, channel);
     }
 }

@@ -11,7 +11,7 @@ use libc::{
 
 use super::{Inner, QUIET_SCANS, Set, at};
 use crate::guard::{self, Interrupt};
-use crate::{jump, spin, unread};
+use crate::{jump, rx, spin, unread};
 
 /// While rings keep a thread busy, the kernel is asked this often all the same.
 const ASK_USEC: u64 = 5;
@@ -121,7 +121,7 @@ pub(crate) fn close_for_sleep(set: &Set) -> bool {
         let incoming = member.channel.incoming();
         let word = incoming.close();
         member.channel.publish_cpu(current_cpu());
-        let unread = word.position() != incoming.head();
+        let unread = word.position() != incoming.head() && rx::comes_here(&member.channel);
         // Sleeping::enter has made every registration true, so the kernel reports who is writable.
         let wanted = members.get(&member.fd).is_some_and(|registered| {
             let edge = registered.events & EPOLLET as u32 != 0;
@@ -333,12 +333,12 @@ fn kernel_is_ready(fd: c_int) -> bool {
 fn moved(inner: &Inner) -> bool {
     inner.open.iter().any(|open| {
         let incoming = open.channel.incoming();
-        let word = incoming.word();
-        if !word.is_open() && word.position() == incoming.head() {
+        let (head, word) = (incoming.head(), incoming.word());
+        if !word.is_open() && word.position() == head {
             // Its peer closed: the kernel has something, and must be told to report it.
             return !inner.parked.is_empty();
         }
-        word.position() != incoming.head()
+        word.position() != head
             && (word.is_open() || open.has_enough())
             && inner.members.get(&open.fd).is_some_and(|member| {
                 let edge = member.events & EPOLLET as u32 != 0;
@@ -362,7 +362,8 @@ fn scan(set_fd: c_int, inner: &mut Inner, events: &mut [epoll_event]) -> usize {
     while index < open.len() && count < events.len() {
         let member = &mut open[index];
         let incoming = member.channel.incoming();
-        let word = incoming.word();
+        let (head, word) = (incoming.head(), incoming.word());
+        let unread = word.position() != head && (word.is_open() || rx::comes_here(&member.channel));
         if let Some(registered) = members.get(&member.fd).filter(|registered| registered.parked) {
             if registered.ghost {
                 if word.is_closed() {
@@ -374,7 +375,6 @@ fn scan(set_fd: c_int, inner: &mut Inner, events: &mut [epoll_event]) -> usize {
             if !super::park::is_open(&member.channel) {
                 unpark.push(member.fd);
             } else if registered.events & WRITE != 0 {
-                let unread = word.position() != incoming.head();
                 let holds = if unread { READ | WRITE } else { WRITE };
                 events[count] = epoll_event { events: registered.events & holds, u64: registered.data };
                 count += 1;
@@ -387,7 +387,7 @@ fn scan(set_fd: c_int, inner: &mut Inner, events: &mut [epoll_event]) -> usize {
                 continue;
             }
         }
-        if word.position() == incoming.head() {
+        if !unread {
             member.quiet += 1;
             let done = word.is_closed()
                 || member.quiet > QUIET_SCANS && {

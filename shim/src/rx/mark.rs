@@ -8,10 +8,10 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use driver::cards::Held;
 use driver::channel::Channel;
-use driver::switch::{Direction, POSITION};
 use driver::sys;
 use libc::c_int;
 
+use super::comes_here;
 use super::options::waiting_in;
 use crate::slot::Socket;
 use crate::{epoll, process};
@@ -22,17 +22,23 @@ pub(crate) fn is_marked(socket: &Socket) -> bool {
     socket.slot.low_water.load(Relaxed) > 1
 }
 
-/// Whether ring bytes alone make the socket readable. An open direction has no mark.
+/// Whether ring bytes alone make the socket readable, or those that are on their way from there to the kernel. An open
+/// direction has no mark.
 #[inline]
-pub(crate) fn has_enough(socket: &Socket, incoming: &Direction) -> bool {
-    let word = incoming.word();
-    let unread = word.position().wrapping_sub(incoming.head()) & POSITION;
-    unread != 0 && (word.is_open() || unread >= u64::from(socket.slot.low_water.load(Relaxed)))
+pub(crate) fn has_enough(socket: &Socket, channel: &Channel) -> bool {
+    let incoming = channel.incoming();
+    let (head, word) = (incoming.head(), incoming.word());
+    word.position() != head && (word.is_open() || reaches(socket, channel))
+}
+
+fn reaches(socket: &Socket, channel: &Channel) -> bool {
+    let mark = u64::from(socket.slot.low_water.load(Relaxed));
+    comes_here(channel) && (mark <= 1 || channel.incoming().unread(channel.capacity() as u64) >= mark)
 }
 
 /// Whether ring bytes wait that are too few.
-pub(crate) fn has_too_little(socket: &Socket, incoming: &Direction) -> bool {
-    incoming.word().position() != incoming.head() && !has_enough(socket, incoming)
+pub(crate) fn has_too_little(socket: &Socket, channel: &Channel) -> bool {
+    is_marked(socket) && channel.incoming().is_unread() && !has_enough(socket, channel)
 }
 
 /// Makes the kernel's mark what the ring's bytes leave of the program's. The receive lock is held.
@@ -107,7 +113,7 @@ fn was_set(socket: &Socket, held: &Held, channel: &Channel) {
         channel.incoming().close();
     }
     settle(socket, held);
-    if has_enough(socket, channel.incoming()) && sys::ioctl_int(socket.fd, libc::FIONREAD) == Ok(0) {
+    if has_enough(socket, channel) && sys::ioctl_int(socket.fd, libc::FIONREAD) == Ok(0) {
         epoll::signal(socket, channel);
     }
 }

@@ -14,7 +14,7 @@ use driver::switch::available;
 use driver::sys;
 use libc::{c_int, c_void, msghdr};
 
-use super::{mark, waiting_in_ring};
+use super::{comes_here, mark};
 use crate::slot::Socket;
 
 /// linux/tcp.h: the option, and the type of its control message.
@@ -64,8 +64,7 @@ impl Control {
         if self.at.is_null() || self.length < header {
             return (0, libc::MSG_CTRUNC);
         }
-        let kernel = sys::ioctl_int(socket.fd, libc::FIONREAD).unwrap_or(0);
-        let left = waiting_in_ring(socket) as c_int + kernel;
+        let left = waiting(socket).unwrap_or(0);
         let whole = header + size_of::<c_int>();
         let length = whole.min(self.length);
         // SAFETY: an all-zero header is a valid one; header and value stay inside the caller's room.
@@ -85,6 +84,20 @@ impl Control {
 /// Where in the ring a peek begins, counted from its first unread byte.
 pub(super) fn peek_from(socket: &Socket, _held: &Held) -> u64 {
     u64::from(socket.slot.peek_offset.load(Relaxed).saturating_sub(1))
+}
+
+/// The sender took the ring's bytes back, for the kernel: what was to be skipped of them, the kernel skips.
+pub(super) fn settle(socket: &Socket, held: &Held, channel: &Channel) {
+    let skipped = peek_from(socket, held) as c_int;
+    if skipped == 0 || waiting_in(channel) != Some(0) {
+        return;
+    }
+    let mut offset: c_int = -1;
+    let asked = sys::getsockopt(socket.fd, libc::SOL_SOCKET, libc::SO_PEEK_OFF, &mut offset);
+    if asked.is_ok() && offset >= 0 {
+        let _ = sys::setsockopt(socket.fd, libc::SOL_SOCKET, libc::SO_PEEK_OFF, &(offset + skipped));
+    }
+    socket.slot.peek_offset.store(1, Relaxed);
 }
 
 /// A peek gave so many bytes, those in the ring first; the kernel has counted its own.
@@ -125,8 +138,25 @@ pub(crate) fn peek_offset_in_ring(socket: &Socket) -> c_int {
     peek_from(socket, &held) as c_int
 }
 
-/// Unread ring bytes; `None` if the peer cheats.
+/// Bytes that wait for the program, in ring and kernel together; `None` for a socket without rings.
+pub(crate) fn waiting(socket: &Socket) -> Option<c_int> {
+    let held = socket.lock_receive();
+    let channel = socket.channel(&held)?;
+    // SAFETY: the receive lock is held.
+    let kread = unsafe { socket.receiving(&held) }.kread;
+    let ring = waiting_in(channel).unwrap_or(0) as c_int;
+    let kernel = sys::ioctl_int(socket.fd, libc::FIONREAD).unwrap_or(0);
+    // Taken back bytes are the kernel's first ones, or will be.
+    match channel.incoming().coming(kread, channel.capacity() as u64).filter(|_| comes_here(channel)) {
+        Some(coming) => Some(kernel.max(coming as c_int)),
+        None => Some(ring + kernel),
+    }
+}
+
+/// Unread ring bytes that come by the ring; `None` if the peer cheats.
 pub(super) fn waiting_in(channel: &Channel) -> Option<u64> {
     let incoming = channel.incoming();
-    available(incoming.word().position(), incoming.head(), channel.capacity() as u64).ok()
+    let head = incoming.head();
+    let unread = available(incoming.word().position(), head, channel.capacity() as u64).ok();
+    if incoming.is_taken_back() { Some(0) } else { unread }
 }

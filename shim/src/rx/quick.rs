@@ -68,7 +68,8 @@ enum Taken {
 #[inline(always)]
 unsafe fn take(socket: &Socket, channel: &Channel, buffer: *mut u8, length: usize) -> Taken {
     let incoming = channel.incoming();
-    let (word, head) = (incoming.word(), incoming.head());
+    let Some(head) = incoming.head_to_take() else { return Taken::No };
+    let word = incoming.word();
     let Ok(count) = available(word.position(), head, channel.capacity() as u64) else { return Taken::No };
     let count = count as usize;
     if !word.is_open() && (count < length || mark::is_marked(socket)) {
@@ -78,11 +79,11 @@ unsafe fn take(socket: &Socket, channel: &Channel, buffer: *mut u8, length: usiz
         return Taken::Nothing(head);
     }
     let count = count.min(length);
-    let count = drain(socket, channel, head, count, |position, offset, length| {
+    let taken = drain(socket, channel, head, count, |position, offset, length| {
         // SAFETY: the caller's contract; `available` bounded the count by the ring.
         unsafe { channel.incoming_ring().read(position, buffer.add(offset), length) }
     });
-    if count == 0 { Taken::No } else { Taken::Bytes(count) }
+    if taken.count == 0 { Taken::No } else { Taken::Bytes(taken.count) }
 }
 
 /// Spins on the open, empty ring, and takes what comes.

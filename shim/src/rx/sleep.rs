@@ -74,7 +74,7 @@ impl Receive<'_> {
         let deadline = (timeout != 0).then(|| self.waiting + timeout * ticks_per_usec());
         let mut undo = || drop((sleeper.take(), pin.take()));
         let result = jump::holding(&mut undo, || {
-            close::sleep_watching(self.socket, &channel, deadline).map(|watched| {
+            close::sleep_watching(self.socket, deadline).map(|watched| {
                 watched?;
                 spin::record_sleep();
                 self.blocking_receive()
@@ -109,6 +109,7 @@ impl Receive<'_> {
 
     fn woken(&mut self, held: Held, channel: &Channel, result: sys::Result<usize>) -> Option<Outcome> {
         match result {
+            Ok(_) if self.is_stale(channel) => None,
             Ok(0) if self.buffers.left() > 0 => match self.at_end(held, channel) {
                 Step::Return(outcome) => Some(outcome),
                 _ => None,

@@ -4,7 +4,7 @@ use driver::switch::available;
 use driver::sys::{self, Errno};
 use libc::{c_int, c_uint};
 
-use super::{Sleeper, close_incoming, mark, options, waiting_in_ring};
+use super::{Sleeper, await_coming, close_incoming, comes_here, mark, options, waiting_in_ring};
 use crate::slot::{Outcome, Socket};
 use crate::{close, family, guard, jump};
 
@@ -30,6 +30,9 @@ pub(crate) fn to_pipe(
         }
     };
     if done == 0 {
+        if is_coming(socket) {
+            await_coming(socket.fd);
+        }
         return counted(socket, || call(most, flags));
     }
     let in_kernel = || sys::ioctl_int(socket.fd, libc::FIONREAD).unwrap_or(0);
@@ -49,6 +52,7 @@ fn ring_to_pipe(socket: &Socket, pipe: c_int, most: usize) -> Result<usize, Outc
     let held = socket.lock_receive();
     let Some(channel) = socket.channel(&held).copied() else { return Ok(0) };
     let incoming = channel.incoming();
+    incoming.forget_holder();
     let mut done = 0;
     while done < most {
         let head = incoming.head();
@@ -56,13 +60,14 @@ fn ring_to_pipe(socket: &Socket, pipe: c_int, most: usize) -> Result<usize, Outc
             return Err(close::violation(socket, &channel));
         };
         let (at, length) = channel.incoming_ring().piece(head, (count as usize).min(most - done));
-        if length == 0 {
+        if length == 0 || !incoming.hold(head) {
             break;
         }
         // SAFETY: `piece` lies inside the mapped ring; the kernel copies the bytes.
-        match unsafe { write(pipe, at, length) } {
+        let result = unsafe { write(pipe, at, length) };
+        incoming.let_go(head + result.unwrap_or(0) as u64);
+        match result {
             Ok(written) => {
-                incoming.set_head(head + written as u64);
                 options::consumed(socket, &held, written);
                 done += written;
                 if written < length {
@@ -114,6 +119,12 @@ fn wait_for_room(pipe: c_int) -> sys::Result<()> {
     guard::outside_unless_interrupted(|| room(pipe, -1)).unwrap_or(Err(Errno(libc::EINTR))).map(drop)
 }
 
+/// Whether the peer is just giving the kernel what lay in the ring.
+fn is_coming(socket: &Socket) -> bool {
+    let held = socket.lock_receive();
+    socket.channel(&held).is_some_and(|channel| channel.incoming().is_taken_back() && comes_here(channel))
+}
+
 /// Runs a kernel call that takes bytes from the socket, and counts them. The direction is closed.
 fn counted(socket: &Socket, call: impl FnOnce() -> isize) -> Outcome {
     let mut sleeper = {
@@ -126,9 +137,11 @@ fn counted(socket: &Socket, call: impl FnOnce() -> isize) -> Outcome {
     let held = socket.lock_receive();
     drop(sleeper);
     let Ok(count) = usize::try_from(result) else { return Outcome::Fail(error) };
-    if socket.channel(&held).is_some() && count > 0 {
+    if let Some(channel) = socket.channel(&held).filter(|_| count > 0) {
         // SAFETY: the receive lock is held.
-        unsafe { socket.receiving(&held) }.kread += count as u64;
+        let receiving = unsafe { socket.receiving(&held) };
+        receiving.kread += count as u64;
+        channel.incoming().kernel_was_read(receiving.kread, channel.capacity() as u64);
         mark::settle(socket, &held);
     }
     Outcome::Value(count)
