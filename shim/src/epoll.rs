@@ -25,7 +25,7 @@ mod control;
 mod park;
 mod wait;
 
-pub(crate) use control::{control, reopen, signal};
+pub(crate) use control::{control, is_outdated, reopen, signal};
 pub(crate) use park::{never_again, tell_kernel, tell_kernel_of};
 pub(crate) use wait::{Sleeping, Waiting, close_for_sleep, has_something, wait};
 
@@ -57,7 +57,7 @@ pub(crate) struct Inner {
     members: BTreeMap<c_int, Member>,
     open: Vec<Open>,
     /// Epoll sets inside this one.
-    nested: Vec<(c_int, Name)>,
+    nested: Vec<Nested>,
     /// Sets that hold this one.
     outer: u32,
     /// A member was registered with EPOLLONESHOT.
@@ -214,7 +214,7 @@ pub(crate) fn drop_descriptor(name: Name) {
         let nested = core::mem::take(&mut inner.nested);
         *inner = Inner::default();
         drop(inner);
-        for (_, name) in nested {
+        for Nested { name, .. } in nested {
             if let Some(set) = at(name) {
                 let mut inner = set.lock();
                 inner.outer = inner.outer.saturating_sub(1);
@@ -249,6 +249,15 @@ pub(crate) fn leave_all(socket: &Socket) {
         }
         inner.open.retain(|open| open.name != socket.name);
     }
+}
+
+/// A set in another one, and its registration.
+#[derive(Clone, Copy, Debug)]
+struct Nested {
+    fd: c_int,
+    name: Name,
+    events: u32,
+    data: u64,
 }
 
 impl Open {

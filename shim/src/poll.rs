@@ -169,6 +169,13 @@ impl<'a> Poll<'a> {
         match slept {
             Err(_) => Some(Err(Errno(libc::EINTR))),
             Ok(Ok(0)) if self.left() != Some(0) => None,
+            // By a mark, perhaps, that another thread has put right since: ask again.
+            Ok(Ok(1..))
+                if self.watched.iter().any(|one| mark::is_marked(&one.socket)) || self.is_outdated() =>
+            {
+                self.answer(true)
+                    .map_or_else(|error| Some(Err(error)), |count| (count > 0).then_some(Ok(count)))
+            }
             Ok(result) => Some(result),
         }
     }
@@ -189,6 +196,12 @@ impl<'a> Poll<'a> {
                 .any(|(index, set)| self.fds[*index].events & READ != 0 && epoll::has_something(set))
     }
 
+    /// Whether the kernel may have answered by a mark that was too low.
+    fn is_outdated(&self) -> bool {
+        self.watched.iter().any(|one| mark::was_outdated(&one.socket))
+            || self.sets.iter().any(|(_, set)| epoll::is_outdated(set))
+    }
+
     /// Fills the array without waiting, as poll with a timeout of 0 would. `by_kernel`: the kernel is known to have
     /// something, be it the end of a peer that was killed, and is asked even where rings should tell all.
     fn answer(&mut self, by_kernel: bool) -> sys::Result<usize> {
@@ -198,8 +211,13 @@ impl<'a> Poll<'a> {
             || self.fds.len() != self.watched.len()
             || !self.watched.iter().all(|one| one.says_all(self.fds[one.index].events))
         {
-            // SAFETY: a live slice.
-            unsafe { sys::poll(self.fds.as_mut_ptr(), self.fds.len(), 0) }?;
+            loop {
+                // SAFETY: a live slice.
+                let count = unsafe { sys::poll(self.fds.as_mut_ptr(), self.fds.len(), 0) }?;
+                if count == 0 || !self.is_outdated() {
+                    break;
+                }
+            }
         } else {
             self.fds.iter_mut().for_each(|entry| entry.revents = 0);
         }

@@ -6,9 +6,10 @@ use driver::channel::Channel;
 use driver::sys;
 use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLONESHOT, EPOLLOUT, c_int, epoll_event};
 
-use super::wait::READ;
-use super::{ALL, Held, Inner, Member, NOT_SEEN, OPEN_MAX, Open, SETS, Set, at, park};
+use super::wait::{READ, polled};
+use super::{ALL, Held, Inner, Member, NOT_SEEN, Nested, OPEN_MAX, Open, SETS, Set, at, park};
 use crate::fdtable::{self, Entry};
+use crate::rx::mark;
 use crate::slot::{self, Socket};
 use crate::{family, rx};
 
@@ -36,7 +37,7 @@ pub(crate) fn control(
             family::check_owner(&socket);
             note_socket(set_fd, set, operation, &socket, event);
         }
-        Entry::Set(name) => note_nested(set, operation, fd, name),
+        Entry::Set(name) => note_nested(set, operation, fd, name, event),
         Entry::Internal | Entry::None => {}
     }
     Ok(())
@@ -140,11 +141,69 @@ pub(crate) fn signal(socket: &Socket, channel: &Channel) {
     }
 }
 
-fn note_nested(set: &Set, operation: c_int, fd: c_int, name: fdtable::Name) {
+/// Whether the kernel may have called the set readable by such a mark.
+pub(crate) fn is_outdated(set: &Set) -> bool {
+    let lowered = set.lock().lowered();
+    lowered.iter().any(mark::was_outdated)
+}
+
+/// Takes out of the kernel's events what only such a mark brought, of these members. The kernel is asked for it again, as
+/// it thinks that it has reported it. Gives how many remain.
+pub(super) fn without_outdated(
+    set: &Set,
+    set_fd: c_int,
+    lowered: Vec<Socket>,
+    events: &mut [epoll_event],
+) -> usize {
+    let mut count = events.len();
+    for socket in lowered {
+        if !mark::was_outdated(&socket) {
+            continue;
+        }
+        let mut inner = set.lock();
+        let Some(member) = inner.members.get_mut(&socket.fd) else { continue };
+        let asked = epoll_event { events: member.events, u64: member.data };
+        let left = without(set_fd, socket.fd, asked, &mut events[..count]);
+        member.armed |= left < count;
+        count = left;
+    }
+    count
+}
+
+/// The same of sets in this one.
+pub(super) fn without_outdated_sets(set_fd: c_int, nested: &[Nested], events: &mut [epoll_event]) -> usize {
+    let mut count = events.len();
+    for one in nested {
+        let Some(inside) = at(one.name).filter(|inside| is_outdated(inside)) else { continue };
+        // It may be loud for bytes that it had enough of before the mark.
+        inside.lock().hush(one.fd, &mut [], false);
+        let asked = epoll_event { events: one.events, u64: one.data };
+        count = without(set_fd, one.fd, asked, &mut events[..count]);
+    }
+    count
+}
+
+/// Leaves of a member's event what holds now; if that is nothing the event goes, and the member is registered anew.
+fn without(set_fd: c_int, fd: c_int, mut asked: epoll_event, events: &mut [epoll_event]) -> usize {
+    let count = events.len();
+    let Some(index) = events.iter().position(|event| { event.u64 } == { asked.u64 }) else { return count };
+    events[index].events &= polled(fd, asked.events);
+    if events[index].events != 0 {
+        return count;
+    }
+    events[index] = events[count - 1];
+    // SAFETY: the event is a local.
+    let _ = unsafe { sys::epoll_ctl(set_fd, EPOLL_CTL_MOD, fd, &raw mut asked) };
+    count - 1
+}
+
+fn note_nested(set: &Set, operation: c_int, fd: c_int, name: fdtable::Name, event: Option<epoll_event>) {
     let Some(inside) = at(name) else { return };
+    let (events, data) = event.map_or((0, 0), |event| (event.events, event.u64));
+    let noted = Nested { fd, name, events, data };
     match operation {
         EPOLL_CTL_ADD => {
-            set.lock().nested.push((fd, name));
+            set.lock().nested.push(noted);
             let mut inner = inside.lock();
             inner.outer += 1;
             inner.unpark_all(fd);
@@ -155,9 +214,12 @@ fn note_nested(set: &Set, operation: c_int, fd: c_int, name: fdtable::Name) {
             }
         }
         EPOLL_CTL_DEL => {
-            set.lock().nested.retain(|(other, _)| *other != fd);
+            set.lock().nested.retain(|other| other.fd != fd);
             let mut inner = inside.lock();
             inner.outer = inner.outer.saturating_sub(1);
+        }
+        EPOLL_CTL_MOD => {
+            set.lock().nested.iter_mut().filter(|other| other.fd == fd).for_each(|other| *other = noted);
         }
         _ => {}
     }
@@ -196,6 +258,12 @@ impl Inner {
         if !self.open.iter().any(|open| open.fd == fd) {
             self.open.push(Open { fd, name: socket.name, channel, quiet: 0 });
         }
+    }
+
+    /// Listed members whose mark the kernel may hold too low.
+    pub(super) fn lowered(&self) -> Vec<Socket> {
+        let closed = self.open.iter().filter(|open| open.channel.incoming().word().is_closed());
+        closed.map(|open| slot::by_name(open.fd, open.name)).filter(mark::is_lowered).collect()
     }
 
     /// Whether ring bytes of a listed member wait that make it readable.

@@ -9,6 +9,7 @@ use libc::{
     pollfd,
 };
 
+use super::control::{without_outdated, without_outdated_sets};
 use super::{Inner, QUIET_SCANS, Set, at};
 use crate::guard::{self, Interrupt};
 use crate::{jump, rx, spin, unread};
@@ -89,8 +90,8 @@ impl Sleeping {
         set.sleeping.fetch_add(1, SeqCst);
         let mut inner = set.lock();
         inner.unpark_all(set.fd.load(Relaxed));
-        for (_, name) in &inner.nested {
-            if let Some(inside) = at(*name) {
+        for nested in &inner.nested {
+            if let Some(inside) = at(nested.name) {
                 inside.sleeping.fetch_add(1, SeqCst);
             }
         }
@@ -102,8 +103,8 @@ impl Sleeping {
 impl Drop for Sleeping {
     fn drop(&mut self) {
         let inner = self.0.lock();
-        for (_, name) in &inner.nested {
-            if let Some(inside) = at(*name) {
+        for nested in &inner.nested {
+            if let Some(inside) = at(nested.name) {
                 let _ = inside.sleeping.fetch_update(SeqCst, Relaxed, |count| count.checked_sub(1));
             }
         }
@@ -284,7 +285,7 @@ impl Inner {
 
     /// Puts the registrations right that were made loud to wake a sleeper, and takes out what only that brought.
     /// They stay loud for others that sleep on the set, and for an outer set while ring bytes wait.
-    fn hush(&mut self, set_fd: c_int, events: &mut [epoll_event], others_sleep: bool) -> usize {
+    pub(super) fn hush(&mut self, set_fd: c_int, events: &mut [epoll_event], others_sleep: bool) -> usize {
         let mut count = events.len();
         for fd in core::mem::take(&mut self.loud) {
             let Some(member) = self.members.get(&fd).copied() else { continue };
@@ -319,7 +320,11 @@ fn brought(set_fd: c_int, set: &Set, events: &mut [epoll_event], at_once: bool) 
     let mut inner = set.lock();
     let others_sleep = at_once && set.sleeping.load(SeqCst) > 0;
     let count = inner.hush(set_fd, events, others_sleep);
-    inner.reported(set_fd, &mut events[..count])
+    let count = inner.reported(set_fd, &mut events[..count]);
+    let (lowered, nested) = (inner.lowered(), inner.nested.clone());
+    drop(inner);
+    let count = without_outdated(set, set_fd, lowered, &mut events[..count]);
+    without_outdated_sets(set_fd, &nested, &mut events[..count])
 }
 
 /// Whether the kernel would report anything, without taking edges: a poll on the set itself.

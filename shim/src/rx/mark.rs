@@ -2,7 +2,9 @@
 //! (`sock_rcvlowat` in include/net/sock.h, `tcp_poll` and `tcp_recvmsg_locked` in net/ipv4/tcp.c).
 //!
 //! While a mark is set the direction stays on the kernel, which counts to it. Bytes that lay in the ring before count
-//! as well: while they are unread, the kernel's own mark is lower by as many.
+//! as well: while they are unread, the kernel's own mark is lower by as many. If their sender takes them back, the
+//! kernel counts them too, and its mark must be the program's again: it may have answered by the lower one before the
+//! receiver knew ([`was_outdated`]).
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -67,6 +69,27 @@ fn move_to(socket: &Socket, wanted: u32) {
     if sys::setsockopt(socket.fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, &value).is_ok() {
         socket.slot.kernel_low_water.store(if wanted == own { 0 } else { wanted }, Relaxed);
     }
+}
+
+/// Whether the kernel's mark is lower than the program's.
+pub(crate) fn is_lowered(socket: &Socket) -> bool {
+    socket.slot.kernel_low_water.load(Relaxed) != 0
+}
+
+/// Whether the kernel may have called the socket readable by a mark that left room for ring bytes which are its own
+/// now. If so the mark is right from here on, and the kernel must be asked again.
+pub(crate) fn was_outdated(socket: &Socket) -> bool {
+    if !is_lowered(socket) {
+        return false;
+    }
+    let held = socket.lock_receive();
+    let now = || socket.slot.kernel_low_water.load(Relaxed);
+    let before = now();
+    if !socket.is_current() {
+        return false;
+    }
+    settle(socket, &held);
+    before != 0 && (now() == 0 || now() > before)
 }
 
 /// The socket's rings go, or the socket does: the kernel has to count to the program's own mark.
