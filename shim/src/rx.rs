@@ -578,6 +578,14 @@ pub(crate) fn comes_here(channel: &Channel) -> bool {
     !channel.incoming().is_taken_back() || channel.reads_alone() && !process::is_forbidden()
 }
 
+/// Others read the socket's kernel bytes too from now on, and do not count.
+pub(crate) fn share(socket: &Socket) {
+    let held = socket.lock_receive();
+    if let Some(channel) = socket.channel(&held) {
+        channel.share();
+    }
+}
+
 /// Bytes that wait in the ring; 0 for a socket without rings.
 pub(crate) fn waiting_in_ring(socket: &Socket) -> usize {
     let held = socket.lock_receive();

@@ -127,6 +127,22 @@ CASE(stdio_after_messages_lie_there) {
     if (!server) { need(fd, 27); FILE *f = fdopen(fd, "r+"); char line[100]; C(fgets(line, 100, f) != NULL); SHOW(line, strlen(line)); C(fgets(line, 100, f) != NULL); SHOW(line, strlen(line)); step(); C(fread(line, 1, 6, f)); SHOW(line, 6); C(fclose(f)); }
     else { step(); Q(send(fd, "!!", 2, 0)); wait_ev(fd, POLLRDHUP); C(recv(fd, buf, 1, 0)); }
 }
+CASE(stdio_writes_before_it_reads_what_lies_there) {
+    SENDS("first line\nsecond line\nrest");
+    if (!server) {
+        need(fd, 27); char line[100]; FILE *f = fdopen(fd, "r+");
+        T(fileno(f) == fd); poll_mask(fd, POLLIN, 0); C(recv(fd, line, 5, MSG_PEEK)); SHOW(line, 5);
+        C(fprintf(f, "answer %d\n", 1)); C(fflush(f)); C(fgets(line, 100, f) != NULL); SHOW(line, strlen(line));
+        C(getc(f)); C(ungetc('S', f)); C(fgets(line, 100, f) != NULL); SHOW(line, strlen(line)); C(ftell(f)); C(feof(f)); C(ferror(f));
+        step(); C(fread(line, 1, 6, f)); SHOW(line, 6); C(fread(line, 1, 1, f)); C(feof(f)); C(fclose(f)); T(fcntl(fd, F_GETFD) == -1);
+    } else { C(read_full(fd, buf, 9)); SHOW(buf, 9); step(); Q(send(fd, "!!", 2, 0)); C(shutdown(fd, SHUT_WR)); wait_ev(fd, POLLRDHUP); C(recv(fd, buf, 1, 0)); }
+}
+CASE(stdio_writes_beside_what_lies_there) {
+    SENDS("0123456789");
+    if (!server) { need(fd, 10); C(dprintf(fd, "number %d", 1)); C(recv(fd, buf, 4, 0)); SHOW(buf, 4); FILE *f = fdopen(dup(fd), "w"); C(fputs(" by stream", f) >= 0); C(fclose(f)); state(fd); C(recv(fd, buf, 100, 0)); SHOW(buf, 6); }
+    else { C(read_full(fd, buf, 18)); SHOW(buf, 18); }
+    step();
+}
 CASE(stdio_large) {
     FILE *f = fdopen(fd, server ? "w" : "r");
     if (server) { for (int i = 0; i < 20000; i++) fprintf(f, "number %d and some text\n", i); C(fclose(f)); }
