@@ -6,4 +6,6 @@
 
 #![forbid(unsafe_code)]
 
+pub mod region;
 pub mod seq;
+pub mod time;

@@ -1,0 +1,146 @@
+//! From a hash to a record, in one look at one cache line: open addressing with linear probing, where a removal
+//! moves later entries back, so that no tombstones are left and a table that was once full is as fast as a new one.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// One place of the table. Zero bytes are an empty one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Place {
+    /// The record's whole hash: nearly every other record on the way is passed by without a look at it.
+    hash: u32,
+    /// The record's index, plus one; 0 is empty.
+    record: u32,
+}
+
+/// A table over borrowed places, whose number is a power of two. At most three quarters should be in use.
+#[derive(Debug)]
+pub struct Table<'a>(&'a mut [Place]);
+
+impl<'a> Table<'a> {
+    /// The table in these places. A number that is no power of two is cut down to one.
+    #[must_use]
+    pub fn new(places: &'a mut [Place]) -> Self {
+        let length = if places.is_empty() { 0 } else { 1 << places.len().ilog2() };
+        Self(&mut places[..length])
+    }
+
+    /// Places for so many records.
+    #[must_use]
+    pub const fn places_for(records: u32) -> usize {
+        (records as usize * 4 / 3 + 1).next_power_of_two()
+    }
+
+    fn mask(&self) -> usize {
+        self.0.len().wrapping_sub(1)
+    }
+
+    /// The record with this hash for which `is_it` says yes.
+    pub fn find(&self, hash: u32, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+        let mask = self.mask();
+        for step in 0..self.0.len() {
+            let place = self.0[(hash as usize + step) & mask];
+            let record = place.record.checked_sub(1)?;
+            if place.hash == hash && is_it(record) {
+                return Some(record);
+            }
+        }
+        None
+    }
+
+    /// Adds a record, which must not be there; false if the table is full.
+    #[must_use]
+    pub fn insert(&mut self, hash: u32, record: u32) -> bool {
+        let mask = self.mask();
+        for step in 0..self.0.len() {
+            let place = &mut self.0[(hash as usize + step) & mask];
+            if place.record == 0 {
+                *place = Place { hash, record: record.wrapping_add(1) };
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Takes a record out; false if it is not there.
+    pub fn remove(&mut self, hash: u32, record: u32) -> bool {
+        let mask = self.mask();
+        let Some(mut hole) = (0..self.0.len())
+            .map(|step| (hash as usize + step) & mask)
+            .take_while(|at| self.0[*at].record != 0)
+            .find(|at| self.0[*at] == Place { hash, record: record.wrapping_add(1) })
+        else {
+            return false;
+        };
+        // Everything up to the next empty place that the hole keeps from where it belongs moves back by one hole.
+        let mut at = hole;
+        for _ in 1..self.0.len() {
+            at = (at + 1) & mask;
+            let place = self.0[at];
+            if place.record == 0 {
+                break;
+            }
+            let from_home = at.wrapping_sub(place.hash as usize) & mask;
+            let from_hole = at.wrapping_sub(hole) & mask;
+            if from_home >= from_hole {
+                self.0[hole] = place;
+                hole = at;
+            }
+        }
+        self.0[hole] = Place::default();
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Few hashes, so that most of them collide.
+        #[test]
+        fn a_table_is_a_map(acts in proptest::collection::vec((0u8..3, 0u32..12, 0u32..40), 0..300)) {
+            let mut places = vec![Place::default(); Table::places_for(24)];
+            let mut table = Table::new(&mut places);
+            let mut model: BTreeMap<u32, u32> = BTreeMap::new();
+            for (act, hash, record) in acts {
+                // A record has one hash.
+                let hash = hash.wrapping_mul(0x1f) ^ (record % 3);
+                match act {
+                    0 if model.len() < 24 && !model.contains_key(&record) => {
+                        prop_assert!(table.insert(hash, record));
+                        model.insert(record, hash);
+                    }
+                    1 => {
+                        let there = model.get(&record) == Some(&hash);
+                        prop_assert_eq!(table.remove(hash, record), there);
+                        if there {
+                            model.remove(&record);
+                        }
+                    }
+                    _ => {}
+                }
+                for (record, hash) in &model {
+                    prop_assert_eq!(table.find(*hash, |found| found == *record), Some(*record));
+                }
+            }
+            for (record, hash) in model {
+                prop_assert!(table.remove(hash, record));
+            }
+            prop_assert!(places.iter().all(|place| *place == Place::default()));
+        }
+
+        #[test]
+        fn nonsense_is_survived(bytes in proptest::collection::vec(any::<(u32, u32)>(), 0..40), hash in any::<u32>()) {
+            let mut places: Vec<Place> = bytes.into_iter().map(|(hash, record)| Place { hash, record }).collect();
+            let mut table = Table::new(&mut places);
+            let _ = table.find(hash, |_| false);
+            let _ = table.insert(hash, hash);
+            let _ = table.remove(hash, hash);
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Deadlines of very many records: a hierarchical wheel of intrusive lists.
+//!
+//! A record has at most one entry, for its earliest deadline. Entries are lazy: a deadline that moves later leaves
+//! the entry where it is, and the record is asked again when it fires; only one that moves earlier is put in anew.
+//! So an acknowledgement that pushes the retransmission timer away touches nothing here.
+//!
+//! Four levels of 64 slots, of 2²⁰ ns (about a millisecond) and 64 times as much each: up to 4.8 hours; what is
+//! further away waits in the last slot and is put in again. An entry never fires early, and late by less than a slot
+//! of the lowest level.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::time::Instant;
+
+const LEVELS: usize = 4;
+const SLOT_BITS: u32 = 6;
+const SLOTS: usize = 1 << SLOT_BITS;
+/// Nanoseconds of a slot of the lowest level, as a power of two.
+const TICK_BITS: u32 = 20;
+
+/// A record's entry. Zero bytes are one that is in no list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Entry {
+    /// When it fires, in nanoseconds.
+    deadline: u64,
+    /// Neighbours in the list, plus one; 0 is none.
+    next: u32,
+    previous: u32,
+    /// Level and slot, plus one; 0 is no list.
+    place: u32,
+    padding: u32,
+}
+
+impl Entry {
+    /// When it fires, if it does.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        (self.place != 0).then_some(Instant(self.deadline))
+    }
+}
+
+/// A record that has an entry.
+pub trait Timed {
+    /// Its entry.
+    fn entry(&mut self) -> &mut Entry;
+}
+
+/// The lists. Zero bytes are an empty wheel.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Wheel {
+    /// Ticks up to which everything has fired.
+    now: u64,
+    /// Which slots of a level have entries.
+    occupied: [u64; LEVELS],
+    /// The first entry of each slot, plus one.
+    heads: [[u32; SLOTS]; LEVELS],
+}
+
+impl Default for Wheel {
+    fn default() -> Self {
+        Self { now: 0, occupied: [0; LEVELS], heads: [[0; SLOTS]; LEVELS] }
+    }
+}
+
+/// The first tick that begins at or after this moment.
+const fn tick_of(at: u64) -> u64 {
+    (at >> TICK_BITS) + (at & ((1 << TICK_BITS) - 1) != 0) as u64
+}
+
+impl Wheel {
+    /// Puts the record's entry in, or makes an existing one fire at `deadline` at the latest.
+    pub fn arm<R: Timed>(&mut self, records: &mut [R], index: u32, deadline: Instant) {
+        let Some(record) = records.get_mut(index as usize) else { return };
+        let entry = *record.entry();
+        if entry.place != 0 {
+            if entry.deadline <= deadline.0 {
+                return;
+            }
+            self.disarm(records, index);
+        }
+        self.insert(records, index, deadline.0);
+    }
+
+    fn insert<R: Timed>(&mut self, records: &mut [R], index: u32, deadline: u64) {
+        let tick = tick_of(deadline).max(self.now.saturating_add(1));
+        let (level, slot) = self.place_of(tick);
+        let head = self.heads[level][slot];
+        if let Some(first) = neighbour(records, head) {
+            first.previous = index.wrapping_add(1);
+        }
+        let place = (level * SLOTS + slot) as u32 + 1;
+        if let Some(record) = records.get_mut(index as usize) {
+            *record.entry() = Entry { deadline, next: head, previous: 0, place, padding: 0 };
+            self.heads[level][slot] = index + 1;
+            self.occupied[level] |= 1 << slot;
+        }
+    }
+
+    /// The lowest level whose current round reaches `tick`.
+    fn place_of(&self, tick: u64) -> (usize, usize) {
+        for level in 0..LEVELS {
+            let shift = level as u32 * SLOT_BITS;
+            if (tick >> shift).saturating_sub(self.now >> shift) < SLOTS as u64 {
+                return (level, (tick >> shift) as usize % SLOTS);
+            }
+        }
+        let shift = (LEVELS as u32 - 1) * SLOT_BITS;
+        (LEVELS - 1, ((self.now >> shift) as usize + SLOTS - 1) % SLOTS)
+    }
+
+    /// Takes the record's entry out, if it has one.
+    pub fn disarm<R: Timed>(&mut self, records: &mut [R], index: u32) {
+        let Some(record) = records.get_mut(index as usize) else { return };
+        let entry = core::mem::take(record.entry());
+        let Some(place) = entry.place.checked_sub(1) else { return };
+        let (level, slot) = (place as usize / SLOTS % LEVELS, place as usize % SLOTS);
+        if let Some(next) = neighbour(records, entry.next) {
+            next.previous = entry.previous;
+        }
+        match neighbour(records, entry.previous) {
+            Some(previous) => previous.next = entry.next,
+            None => self.heads[level][slot] = entry.next,
+        }
+        if self.heads[level][slot] == 0 {
+            self.occupied[level] &= !(1 << slot);
+        }
+    }
+
+    /// A moment before which nothing fires, and at which something may.
+    #[must_use]
+    pub fn next(&self) -> Option<Instant> {
+        let firsts = (0..LEVELS).filter_map(|level| {
+            let shift = level as u32 * SLOT_BITS;
+            let here = self.now >> shift;
+            let occupied = self.occupied[level].rotate_right((here % SLOTS as u64) as u32);
+            // The slot of the present moment comes round last: what is in it was put there for the next round.
+            let distance = match (occupied & !1).trailing_zeros() {
+                64 if occupied & 1 == 0 => return None,
+                64 => 64,
+                distance => u64::from(distance),
+            };
+            Some(here.saturating_add(distance).saturating_mul(1 << shift))
+        });
+        firsts.min().map(|tick| Instant(tick.saturating_mul(1 << TICK_BITS)))
+    }
+
+    /// Takes out what is due at `now`, at most `most` entries, and calls `fire(records, index)` for each. The callee may arm
+    /// it again. True if more may be due: call again.
+    pub fn advance<R: Timed>(
+        &mut self,
+        records: &mut [R],
+        now: Instant,
+        most: usize,
+        mut fire: impl FnMut(&mut Self, &mut [R], u32),
+    ) -> bool {
+        let target = now.0 >> TICK_BITS;
+        // Each entry is moved down or fired, so the work is bounded by the entries; a list of nonsense by `most`.
+        let mut left = most;
+        while let Some(due) = self.next().map(|at| at.0 >> TICK_BITS).filter(|due| *due <= target) {
+            // Before the slot's entries move down: they belong to slots after this one.
+            self.now = self.now.max(due);
+            for level in (0..LEVELS).rev() {
+                let shift = level as u32 * SLOT_BITS;
+                if due & ((1 << shift) - 1) != 0 {
+                    continue;
+                }
+                let slot = (due >> shift) as usize % SLOTS;
+                while let Some(index) = self.heads[level][slot].checked_sub(1) {
+                    if left == 0 {
+                        // The slot comes up once more.
+                        self.now = due.saturating_sub(1);
+                        return true;
+                    }
+                    left -= 1;
+                    if !self.take_first(records, level, slot, index, due, &mut fire) {
+                        self.heads[level][slot] = 0;
+                        break;
+                    }
+                }
+                self.occupied[level] &= !(1 << slot);
+            }
+        }
+        self.now = self.now.max(target);
+        false
+    }
+
+    /// Fires the first entry of a slot, or puts it lower. False if it is no entry of that slot.
+    fn take_first<R: Timed>(
+        &mut self,
+        records: &mut [R],
+        level: usize,
+        slot: usize,
+        index: u32,
+        due: u64,
+        fire: &mut impl FnMut(&mut Self, &mut [R], u32),
+    ) -> bool {
+        let Some(entry) = records.get_mut(index as usize).map(|record| *record.entry()) else { return false };
+        if entry.place != (level * SLOTS + slot) as u32 + 1 || entry.previous != 0 {
+            return false;
+        }
+        self.disarm(records, index);
+        if tick_of(entry.deadline) <= due {
+            fire(self, records, index);
+        } else {
+            self.insert(records, index, entry.deadline);
+        }
+        true
+    }
+}
+
+fn neighbour<R: Timed>(records: &mut [R], name: u32) -> Option<&mut Entry> {
+    records.get_mut(name.checked_sub(1)? as usize).map(Timed::entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    impl Timed for Entry {
+        fn entry(&mut self) -> &mut Entry {
+            self
+        }
+    }
+
+    const TICK: u64 = 1 << TICK_BITS;
+
+    fn fired(wheel: &mut Wheel, records: &mut [Entry], now: u64) -> Vec<u32> {
+        let mut all = Vec::new();
+        while wheel.advance(records, Instant(now), 3, |_, _, index| all.push(index)) {}
+        all.sort_unstable();
+        all
+    }
+
+    #[test]
+    fn a_later_deadline_leaves_the_entry_and_an_earlier_one_moves_it() {
+        let (mut wheel, mut records) = (Wheel::default(), vec![Entry::default(); 1]);
+        wheel.arm(&mut records, 0, Instant(50 * TICK));
+        wheel.arm(&mut records, 0, Instant(90 * TICK));
+        assert_eq!(records[0].deadline(), Some(Instant(50 * TICK)));
+        wheel.arm(&mut records, 0, Instant(7 * TICK));
+        assert_eq!(wheel.next(), Some(Instant(7 * TICK)));
+        assert_eq!(fired(&mut wheel, &mut records, 7 * TICK), [0]);
+        assert_eq!((wheel.next(), records[0].deadline()), (None, None));
+    }
+
+    proptest! {
+        #[test]
+        fn a_wheel_is_a_sorted_list(acts in proptest::collection::vec((0u8..4, 0u32..20, 0u64..60_000_000_000_000), 1..120)) {
+            let (mut wheel, mut records) = (Wheel::default(), vec![Entry::default(); 20]);
+            let (mut model, mut now): (Vec<Option<u64>>, u64) = (vec![None; 20], 0);
+            for (act, index, length) in acts {
+                // From microseconds to hours.
+                let length = length >> (length % 40);
+                let at = &mut model[index as usize];
+                match act {
+                    0 | 1 => {
+                        wheel.arm(&mut records, index, Instant(now + length));
+                        *at = Some(at.map_or(now + length, |old| old.min(now + length)));
+                    }
+                    2 => {
+                        wheel.disarm(&mut records, index);
+                        *at = None;
+                    }
+                    _ => {
+                        now += length;
+                        let got = fired(&mut wheel, &mut records, now);
+                        for (index, deadline) in model.iter_mut().enumerate() {
+                            let has = got.contains(&(index as u32));
+                            if let Some(due) = *deadline {
+                                prop_assert!(!has || due <= now, "{index} fires {} early", due - now);
+                                prop_assert!(has || due + 2 * TICK > now, "{index} is late by {}", now - due);
+                            } else {
+                                prop_assert!(!has);
+                            }
+                            if has {
+                                *deadline = None;
+                            }
+                        }
+                    }
+                }
+                let first = model.iter().flatten().min();
+                prop_assert_eq!(wheel.next().is_some(), first.is_some());
+                if let (Some(next), Some(first)) = (wheel.next(), first) {
+                    prop_assert!(next.0 <= (first + TICK).max(now + 2 * TICK), "next {} after {first}", next.0);
+                }
+            }
+        }
+
+        #[test]
+        fn nonsense_is_survived(words in proptest::collection::vec(any::<(u64, u32, u32, u32)>(), 1..8), heads in proptest::collection::vec(0u32..12, 256), now in any::<u64>()) {
+            let entry = |(deadline, next, previous, place): (u64, u32, u32, u32)| Entry { deadline, next: next % 12, previous: previous % 12, place: place % 300, padding: 0 };
+            let mut records: Vec<Entry> = words.into_iter().map(entry).collect();
+            let mut wheel = Wheel { now: now >> 30, occupied: [now; LEVELS], heads: [[0; SLOTS]; LEVELS] };
+            for (at, head) in heads.into_iter().enumerate() {
+                wheel.heads[at / SLOTS][at % SLOTS] = head;
+            }
+            for round in 0..50 {
+                wheel.advance(&mut records, Instant((now >> 10) + round * TICK), 100, |_, _, _| {});
+                let index = round as u32 % 8;
+                wheel.arm(&mut records, index, Instant(now >> 9));
+                wheel.disarm(&mut records, index);
+            }
+        }
+    }
+}
