@@ -9,3 +9,4 @@
 pub mod region;
 pub mod seq;
 pub mod time;
+pub mod wire;
