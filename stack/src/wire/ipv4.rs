@@ -60,15 +60,17 @@ pub struct Datagram<'a> {
 #[inline]
 pub fn parse(bytes: &[u8]) -> Result<(Datagram<'_>, &[u8]), Malformed> {
     let (header, rest) = Header::ref_from_prefix(bytes).map_err(|_| Malformed::Truncated)?;
-    let datagram = if header.version_ihl == PLAIN {
-        Datagram { header, options: &rest[..0] }
+    let sum = Sum::ZERO.bytes(header.as_bytes());
+    let (datagram, sum) = if header.version_ihl == PLAIN {
+        (Datagram { header, options: &rest[..0] }, sum)
     } else {
-        with_options(header, rest)?
+        let datagram = with_options(header, rest)?;
+        (datagram, sum.bytes(datagram.options))
     };
     let header_len = HEADER_LEN + datagram.options.len();
     let total = usize::from(header.total_length.get());
     let payload = bytes.get(header_len..total).ok_or(Malformed::TotalLength)?;
-    if !Sum::ZERO.bytes(header.as_bytes()).bytes(datagram.options).holds() {
+    if !sum.holds() {
         return Err(Malformed::HeaderChecksum);
     }
     if datagram.header.flags_fragment.get() & (MF | OFFSET) != 0
