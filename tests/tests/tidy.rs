@@ -21,7 +21,7 @@ const TOP: &[&str] =
 
 /// Each crate of ours, where it is, which of ours it may use, and which of other people's.
 const ARROWS: &[(&str, &str, &[&str], &[&str])] = &[
-    ("accel-stack", "stack", &[], &[]),
+    ("accel-stack", "stack", &["proptest", "zerocopy"], &[]),
     ("accel-rows", "shim/rows", &[], &[]),
     ("accel-driver", "driver", &["accel-stack"], &["libc", "loom", "proptest"]),
     ("accel-shim", "shim", &["accel-stack", "accel-driver", "accel-rows"], &["libc"]),
