@@ -36,7 +36,8 @@ const PENDING_MAX: usize = 64;
 /// A door or an offer waits for so many messages at least, and for a second.
 const PATIENCE_MESSAGES: u32 = 64;
 const PATIENCE_NS: u64 = 1_000_000_000;
-/// Messages after which a connector stops trying.
+/// Messages after which a connector stops trying, if it has tried for [`PATIENCE_NS`]: a stream's sender may write
+/// thousands before its peer gets to run at all.
 const TRIES_UNTIL: u32 = 4096;
 
 /// A meeting under way.
@@ -48,6 +49,7 @@ pub(crate) struct Meeting {
     next: u32,
     /// Tries so far.
     tries: u32,
+    /// When the tries began, or what is pending.
     since_ns: u64,
     since_messages: u32,
     /// Size of the rings for which memory was taken from the allowance; 0 is none.
@@ -316,6 +318,9 @@ fn begin(socket: &Socket, meeting: &mut Meeting, messages: u32) -> Result<(), Re
     if !meeting.reserve(config().local_ring) {
         return Err(Reason::Memory);
     }
+    if meeting.tries == 0 {
+        meeting.since_ns = monotonic_ns();
+    }
     let begun = match socket.side() {
         Side::Acceptor => open_door(socket, meeting),
         Side::Connector => make_offer(socket, meeting),
@@ -330,7 +335,7 @@ fn begin(socket: &Socket, meeting: &mut Meeting, messages: u32) -> Result<(), Re
             meeting.next = 0;
             socket.card.describe(socket.fd, Path::Meeting, Reason::None as u8);
         }
-        false if messages > config().local_after.saturating_add(TRIES_UNTIL) => {
+        false if messages > config().local_after.saturating_add(TRIES_UNTIL) && has_waited(meeting) => {
             return Err(Reason::PeerPlain);
         }
         false => back_off(meeting, messages),
@@ -389,8 +394,11 @@ fn back_off(meeting: &mut Meeting, messages: u32) {
 }
 
 fn is_over(meeting: &Meeting, messages: u32) -> bool {
-    messages.saturating_sub(meeting.since_messages) > PATIENCE_MESSAGES
-        && monotonic_ns() - meeting.since_ns > PATIENCE_NS
+    messages.saturating_sub(meeting.since_messages) > PATIENCE_MESSAGES && has_waited(meeting)
+}
+
+fn has_waited(meeting: &Meeting) -> bool {
+    monotonic_ns() - meeting.since_ns > PATIENCE_NS
 }
 
 /// Nobody came yet: close the door after a while.

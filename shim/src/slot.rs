@@ -95,6 +95,8 @@ pub(crate) struct Slot {
     pub(crate) receive_timeout_us: AtomicU32,
     /// Ring sends when a receive last waited: whether this end only listens.
     pub(crate) sends_seen: AtomicU64,
+    /// Waits in a row that were short, of an end that only listens ([`crate::rx`]).
+    pub(crate) short_waits: AtomicU32,
     /// It is on the list of [`crate::unread`].
     pub(crate) listed: AtomicU8,
     /// Its memory lies in a listener's mailbox, and the acceptor has not been seen ([`crate::meet::attend`]).
@@ -262,6 +264,7 @@ impl Slot {
         self.controls.store(0, Relaxed);
         self.nodelay.store(0, Relaxed);
         self.sends_seen.store(0, Relaxed);
+        self.short_waits.store(0, Relaxed);
         self.invited.store(0, Relaxed);
         self.listed.store(0, Relaxed);
         self.crowded_sets.store(0, Relaxed);

@@ -24,8 +24,9 @@ const CONTENDED_USEC: u64 = 2_000;
 /// It is so many times as long where more threads want to run than there are cores, and at most.
 const CROWDED_FACTOR: u64 = 8;
 const FACTOR_MAX: u64 = 256;
-/// A peer that works moves at least so many bytes in a microsecond.
-const PEER_BYTES_PER_USEC: u64 = 500;
+/// A peer that works moves at least so many bytes in a microsecond, also one that looks at all of them. Where so many
+/// move while another has the core for a whole time slice, the slice is not lost either.
+const PEER_BYTES_PER_USEC: u64 = 128;
 /// Yields before a thread that shares its peer's core sleeps.
 const YIELDS_MAX: u32 = 8;
 /// Longest recent wait, on average, that still counts as busy when the profile never spins.
@@ -233,12 +234,25 @@ fn is_short(limit_usec: u64) -> bool {
     Memory::average().get() <= limit_usec * ticks_per_usec()
 }
 
-/// After a wait by yielding: whoever ran meanwhile was the peer, if it moved as many bytes as takes that long.
-pub(crate) fn was_the_peer(started: u64, bytes: u64) {
+/// After a wait by yielding: whether whoever ran meanwhile was the peer, because it moved as many bytes as takes that
+/// long. Then it was no contention.
+pub(crate) fn was_the_peer(started: u64, bytes: u64) -> bool {
     let usec = ticks().saturating_sub(started) / ticks_per_usec();
-    if bytes / PEER_BYTES_PER_USEC >= usec {
+    let worked = bytes / PEER_BYTES_PER_USEC >= usec;
+    if worked && usec >= GAP_USEC {
         Memory::contended_until().set(0);
         Memory::contention().set(0);
+    }
+    worked
+}
+
+/// Notes how long a wait took that brought so many bytes. While the peer worked on this very core a wait says
+/// nothing against yielding to it.
+pub(crate) fn record_bytes(started: u64, bytes: u64) {
+    if was_the_peer(started, bytes) {
+        record_ready();
+    } else {
+        record(started);
     }
 }
 

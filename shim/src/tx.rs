@@ -31,6 +31,9 @@ const WAITS_LOST_MAX: u32 = 5;
 const PLAIN: c_int = libc::MSG_DONTWAIT | MSG_NOSIGNAL | libc::MSG_MORE | libc::MSG_EOR | libc::MSG_CONFIRM;
 /// Sends between two looks at the reader's position.
 const QUICK_SENDS: u32 = 64;
+/// How far ahead of the next message its line is made ours: a few of them, for a line takes longer to come than a
+/// message to be written.
+const CLAIM_AHEAD: u64 = 256;
 /// A full ring is waited for so long while the reader takes nothing.
 const FULL_USEC: u64 = 50;
 
@@ -80,7 +83,7 @@ pub(crate) unsafe fn quickly(socket: &Socket, buffer: *const u8, length: usize) 
     if !copied || !outgoing.publish(word, length as u64) {
         return None;
     }
-    channel.outgoing_ring().claim(word.position() + length as u64);
+    channel.outgoing_ring().claim(word.position() + length as u64 + CLAIM_AHEAD);
     sending.quick_left -= 1;
     unread::note(socket);
     let counters = &socket.card.counters;
@@ -284,7 +287,8 @@ impl Send<'_> {
             return false;
         }
         let outgoing = channel.outgoing();
-        let mut head = outgoing.head();
+        let (started, before) = (ticks(), outgoing.head());
+        let mut head = before;
         channel.publish_cpu(current_cpu());
         // Room for a good part of what is left, so that copies stay long.
         let wanted = (self.buffers.left() as u64).min(channel.capacity() as u64 / 2);
@@ -294,6 +298,7 @@ impl Send<'_> {
                 return false;
             }
             head = outgoing.head();
+            spin::was_the_peer(started, head.wrapping_sub(before));
             if outgoing.room(outgoing.word(), channel.capacity() as u64).is_ok_and(|room| room >= wanted) {
                 return true;
             }

@@ -65,6 +65,15 @@ int main(int count, char **words) {
         receive_bytes(server, 40);
         send_bytes(server, 1);
         receive_bytes(client, 1);
+    } else if (!strcmp(name, "very_late_reader")) {
+        send_bytes(client, 5000);
+        for (int i = 0; i < 100; i++)
+            receive_bytes(server, 50);
+        // A connector that tried so often in vain tries once in 1,024 messages.
+        for (int i = 0; i < 1100; i++) {
+            send_bytes(client, 1);
+            receive_bytes(server, 1);
+        }
     } else if (!strcmp(name, "read_after_close")) {
         send_bytes(client, 3);
         close(client);

@@ -92,14 +92,15 @@ macro_rules! programs {
 
 programs! { signals exec_env spawn chk rawcall stdio execl seccomp }
 
-/// What the processes of `meetings NAME` wrote to ACCEL_STATS_FILE behind their numbers, sorted.
-fn meetings(name: &str) -> Vec<String> {
+/// What the processes of `meetings NAME` wrote to ACCEL_STATS_FILE behind their numbers, sorted; upgraded `after` so
+/// many messages.
+fn meetings(name: &str, after: &str) -> Vec<String> {
     let program = compile("meetings");
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("meetings-{name}"));
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("meetings-{name}-{after}"));
     let _ = std::fs::remove_file(&file);
     let variables = [
         ("LD_PRELOAD", library().display().to_string()),
-        ("ACCEL_LOCAL_AFTER", "0".to_owned()),
+        ("ACCEL_LOCAL_AFTER", after.to_owned()),
         ("ACCEL_STATS_FILE", file.display().to_string()),
     ];
     let ran = Command::new("timeout").arg(PATIENCE).arg(program).arg(name).envs(variables).output().unwrap();
@@ -114,17 +115,20 @@ fn meetings(name: &str) -> Vec<String> {
 #[test]
 fn ends_that_use_a_connection_at_the_same_time_are_counted_and_get_rings() {
     // However much was sent before the acceptor's first call.
-    assert_eq!(meetings("late_reader"), ["2 2"]);
-    assert_eq!(meetings("read_in_part"), ["2 2"]);
+    assert_eq!(meetings("late_reader", "0"), ["2 2"]);
+    assert_eq!(meetings("read_in_part", "0"), ["2 2"]);
+    for after in ["0", "4"] {
+        assert_eq!(meetings("very_late_reader", after), ["2 2"], "after {after}");
+    }
     // Only the way back is left.
-    assert_eq!(meetings("answer_after_shutdown"), ["2 2"]);
+    assert_eq!(meetings("answer_after_shutdown", "0"), ["2 2"]);
     // Nobody reads what the connector left for the listener: they meet by the door.
-    assert_eq!(meetings("by_a_child"), ["1 1", "1 1"]);
+    assert_eq!(meetings("by_a_child", "0"), ["1 1", "1 1"]);
 }
 
 #[test]
 fn ends_that_could_not_have_met_are_told_apart() {
-    assert_eq!(meetings("never_read"), ["0 0 never-both=1"]);
-    assert_eq!(meetings("read_after_close"), ["0 0 never-both=2"]);
-    assert_eq!(meetings("read_after_shutdown"), ["0 0 never-both=2"]);
+    assert_eq!(meetings("never_read", "0"), ["0 0 never-both=1"]);
+    assert_eq!(meetings("read_after_close", "0"), ["0 0 never-both=2"]);
+    assert_eq!(meetings("read_after_shutdown", "0"), ["0 0 never-both=2"]);
 }

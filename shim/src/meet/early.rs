@@ -16,12 +16,16 @@ use driver::meeting::{Address, Mailbox, Tuple, invite as leave_memory};
 use libc::c_int;
 use rows::reasons::Reason;
 
-use super::{Meeting, Stage, TRIES_UNTIL, check_options, discard, drop_stage, make_offer};
+use super::{Meeting, Stage, check_options, discard, drop_stage, make_offer};
 use crate::config::config;
 use crate::fdtable::{self, Entry, Name};
 use crate::lock::Lock;
 use crate::slot::{Both, Socket, State};
 use crate::{family, nagle};
+
+/// Calls of a connector after which it takes its invitation back: more than the kernel keeps for an acceptor that
+/// has not read yet.
+const CALLS_UNTIL: u32 = 1 << 16;
 
 /// The listeners of this process, each with its mailbox; `None` is one that could not be had.
 static MAILBOXES: Lock<Vec<(Name, Option<Mailbox>)>> = Lock::new(Vec::new());
@@ -144,7 +148,7 @@ pub(crate) fn attend(socket: &Socket) {
     }
     let calls = socket.slot.messages.fetch_add(1, Relaxed);
     let is_time = calls > 1 && calls.is_power_of_two();
-    if calls > TRIES_UNTIL || is_time && family::is_inert() {
+    if calls > CALLS_UNTIL || is_time && family::is_inert() {
         take_back(socket, &both, &channel);
     } else if is_time {
         knock(socket, &both, &channel);

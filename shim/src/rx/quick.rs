@@ -15,6 +15,12 @@ use crate::slot::{Pin, Socket};
 use crate::spin::Watch;
 use crate::{family, guard, spin};
 
+/// So many waits in a row that were shorter than this are a stream.
+const SHORT_USEC: u64 = 2;
+const STREAM_WAITS: u32 = 32;
+/// A pause must bring so many times what a look at once would have.
+const WORTH_A_PAUSE: u64 = 4;
+
 /// What the short way came to.
 pub(crate) enum Quick {
     /// So many bytes.
@@ -106,34 +112,52 @@ unsafe fn spin_and_take(
         spin::End::Expired => return Quick::Spun,
         spin::End::Signal => return Quick::No,
     }
-    if config().local_coalesce_nsec != 0 {
-        coalesce(socket);
+    let pause = config().local_coalesce_nsec;
+    if pause != 0 && streams(socket, started) {
+        coalesce(socket, channel, head, pause);
     }
     let held = socket.lock_receive();
     let Some(channel) = socket.plain_channel(&held) else { return Quick::No };
     // SAFETY: the caller's contract.
     match unsafe { take(socket, channel, buffer, length) } {
         Taken::Bytes(count) => {
+            let left = channel.incoming().word().position().wrapping_sub(head + count as u64);
             drop(held);
-            spin::record(started);
+            // What is left in the ring came while this thread waited, as well.
+            spin::record_bytes(started, left + count as u64);
             Quick::Done(count)
         }
         Taken::Nothing(_) | Taken::No => Quick::No,
     }
 }
 
-/// Leaves the sender alone for a moment: while the reader does not look, the sender keeps the word's cache line
-/// and its messages cost a third. Not for a reader that sends as well: somebody waits for its answers.
-#[cold]
-fn coalesce(socket: &Socket) {
+/// Whether this end only listens, to one who hardly ever lets it wait: then its looks cost the sender more than they
+/// bring. Not for a reader that sends as well: somebody waits for its answers.
+fn streams(socket: &Socket, started: u64) -> bool {
+    let slot = &socket.slot;
     let sends = socket.card.counters.ring_sends.load(Relaxed);
-    if socket.slot.sends_seen.swap(sends, Relaxed) != sends {
-        return;
+    if slot.sends_seen.load(Relaxed) != sends {
+        slot.sends_seen.store(sends, Relaxed);
+        slot.short_waits.store(0, Relaxed);
+        return false;
     }
-    let limit = config().local_coalesce_nsec * ticks_per_usec() / 1000;
-    let start = ticks();
+    let was_short = ticks().wrapping_sub(started) < SHORT_USEC * ticks_per_usec();
+    let waits = if was_short { slot.short_waits.load(Relaxed).saturating_add(1) } else { 0 };
+    slot.short_waits.store(waits, Relaxed);
+    waits >= STREAM_WAITS
+}
+
+/// Leaves the sender alone for a moment: while the reader does not look, the sender keeps the word's cache line
+/// and its messages cost a third.
+#[cold]
+fn coalesce(socket: &Socket, channel: &Channel, head: u64, pause_nsec: u64) {
+    let came = || channel.incoming().word().position().wrapping_sub(head);
+    let (limit, start, before) = (pause_nsec * ticks_per_usec() / 1000, ticks(), came());
     while ticks().wrapping_sub(start) < limit && !guard::signals_pending() {
         core::hint::spin_loop();
+    }
+    if came() < before.saturating_mul(WORTH_A_PAUSE) {
+        socket.slot.short_waits.store(0, Relaxed);
     }
 }
 
