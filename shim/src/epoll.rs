@@ -10,7 +10,6 @@ use core::sync::atomic::{
     AtomicI32, AtomicPtr, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, SeqCst},
 };
-use std::collections::BTreeMap;
 
 use driver::channel::Channel;
 use libc::c_int;
@@ -20,8 +19,10 @@ use crate::lock::{Held, Lock};
 use crate::rx::mark;
 use crate::slot::{self, Socket};
 use crate::{family, rx};
+use members::Members;
 
 mod control;
+mod members;
 mod park;
 mod wait;
 
@@ -54,7 +55,7 @@ pub(crate) struct Set {
 #[derive(Debug, Default)]
 pub(crate) struct Inner {
     /// Followed sockets that are registered, by descriptor.
-    members: BTreeMap<c_int, Member>,
+    members: Members,
     open: Vec<Open>,
     /// Epoll sets inside this one.
     nested: Vec<Nested>,
@@ -179,7 +180,7 @@ pub(crate) fn find(fd: c_int) -> Option<&'static Set> {
 fn used_by_child(set: &Set) {
     set.sleeping.store(0, SeqCst);
     let members: Vec<(c_int, Name)> =
-        set.lock().members.iter().map(|(fd, member)| (*fd, member.name)).collect();
+        set.lock().members.iter().map(|(fd, member)| (fd, member.name)).collect();
     for (fd, name) in members {
         let socket = slot::by_name(fd, name);
         if !socket.is_current() {
@@ -208,7 +209,7 @@ pub(crate) fn drop_descriptor(name: Name) {
     if set.descriptors.load(SeqCst) == 1 {
         let index = name.index + 1;
         let mut inner = set.lock();
-        for (fd, member) in core::mem::take(&mut inner.members) {
+        for (fd, member) in core::mem::take(&mut inner.members).iter() {
             leave(&slot::by_name(fd, member.name), index);
         }
         let nested = core::mem::take(&mut inner.nested);
@@ -238,14 +239,14 @@ pub(crate) fn leave_all(socket: &Socket) {
     for index in socket.slot.sets.iter().filter_map(|set| set.swap(0, SeqCst).checked_sub(1)) {
         let Some(set) = at_index(index) else { continue };
         let mut inner = set.lock();
-        let is_parked = inner.members.get(&socket.fd).is_some_and(|member| member.parked);
+        let is_parked = inner.members.get(socket.fd).is_some_and(|member| member.parked);
         if is_parked && !socket.card.is_sole_holder(family::pid()) {
             park::forget(set, socket.fd);
         }
         if socket.slot.is_duplicated() {
-            inner.members.retain(|_, member| member.name != socket.name);
+            inner.members.remove_all(|member| member.name == socket.name);
         } else {
-            inner.members.remove(&socket.fd);
+            inner.members.remove(socket.fd);
         }
         inner.open.retain(|open| open.name != socket.name);
     }

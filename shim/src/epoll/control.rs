@@ -54,10 +54,10 @@ fn note_socket(
     let receive = socket.lock_receive();
     let mut inner = set.lock();
     if operation == EPOLL_CTL_DEL {
-        inner.members.remove(&socket.fd);
+        inner.members.remove(socket.fd);
         inner.open.retain(|open| open.fd != socket.fd);
         let elsewhere =
-            socket.slot.is_duplicated() && inner.members.values().any(|member| member.name == socket.name);
+            socket.slot.is_duplicated() && inner.members.iter().any(|(_, member)| member.name == socket.name);
         drop(inner);
         if !elsewhere {
             super::leave(socket, number(set));
@@ -115,7 +115,7 @@ fn raise_unread(set: &Set, set_fd: c_int, only: Option<fdtable::Name>) {
     let of_these = |open: &&Open| only.is_none_or(|name| open.name == name);
     let open: Vec<c_int> = inner.open.iter().filter(of_these).map(|open| open.fd).collect();
     for fd in open {
-        let Some(member) = inner.members.get(&fd).copied().filter(|member| member.armed) else { continue };
+        let Some(member) = inner.members.get(fd).copied().filter(|member| member.armed) else { continue };
         if member.events & READ != 0 && inner.is_unread(fd) {
             inner.loud.push(fd);
             wake_sleepers(set_fd, fd, epoll_event { events: member.events, u64: member.data });
@@ -129,7 +129,7 @@ pub(crate) fn signal(socket: &Socket, channel: &Channel) {
     for index in socket.slot.sets.iter().filter_map(|set| set.load(SeqCst).checked_sub(1)) {
         let Some(set) = super::at_index(index) else { continue };
         let mut inner = set.lock();
-        for member in inner.members.values_mut().filter(|member| member.name == socket.name) {
+        for member in inner.members.iter_mut().filter(|member| member.name == socket.name) {
             member.seen = NOT_SEEN;
         }
         inner.list(socket, *channel);
@@ -161,7 +161,7 @@ pub(super) fn without_outdated(
             continue;
         }
         let mut inner = set.lock();
-        let Some(member) = inner.members.get_mut(&socket.fd) else { continue };
+        let Some(member) = inner.members.get_mut(socket.fd) else { continue };
         let asked = epoll_event { events: member.events, u64: member.data };
         let left = without(set_fd, socket.fd, asked, &mut events[..count]);
         member.armed |= left < count;
@@ -244,11 +244,11 @@ impl Inner {
     /// Puts a member on the list of those whose rings are looked at; the longest quiet one may have to go.
     pub(super) fn list(&mut self, socket: &Socket, channel: Channel) {
         let is_it = |member: &Member| member.name == socket.name;
-        if !socket.slot.is_duplicated() && self.members.get(&socket.fd).is_some_and(is_it) {
+        if !socket.slot.is_duplicated() && self.members.get(socket.fd).is_some_and(is_it) {
             return self.list_one(socket, socket.fd, channel);
         }
         let all: Vec<c_int> =
-            self.members.iter().filter(|(_, member)| is_it(member)).map(|(fd, _)| *fd).collect();
+            self.members.iter().filter(|(_, member)| is_it(member)).map(|(fd, _)| fd).collect();
         for fd in all {
             self.list_one(socket, fd, channel);
         }

@@ -57,7 +57,7 @@ pub(super) fn control(
     event: Option<epoll_event>,
 ) -> Option<sys::Result<()>> {
     let mut inner = set.lock();
-    let known = inner.members.get(&socket.fd).copied().filter(|member| member.name == socket.name);
+    let known = inner.members.get(socket.fd).copied().filter(|member| member.name == socket.name);
     let plain = event.is_none_or(|event| event.events & SPECIAL == 0);
     let may_park = plain
         && channel.is_some_and(is_open)
@@ -107,9 +107,9 @@ impl Inner {
     /// Makes the kernel's registration of one parked member what the program asked for.
     pub(super) fn unpark(&mut self, set_fd: c_int, fd: c_int) {
         self.parked.retain(|other| *other != fd);
-        let Some(member) = self.members.get_mut(&fd).filter(|member| member.parked) else { return };
+        let Some(member) = self.members.get_mut(fd).filter(|member| member.parked) else { return };
         if member.ghost {
-            self.members.remove(&fd);
+            self.members.remove(fd);
             self.open.retain(|open| open.fd != fd);
             let _ = kernel(set_fd, EPOLL_CTL_DEL, fd, 0, 0);
             return;
@@ -134,7 +134,7 @@ impl Inner {
             if let Some(fd) = parked_fd(event.u64) {
                 self.unpark(set_fd, fd);
                 // One of another kind was registered anew meanwhile: the kernel reports it itself.
-                let plain = self.members.get(&fd).filter(|member| member.events & SPECIAL == 0);
+                let plain = self.members.get(fd).filter(|member| member.events & SPECIAL == 0);
                 let Some(member) = plain else { continue };
                 event = epoll_event { events: polled(fd, member.events), u64: member.data };
             }
@@ -164,7 +164,7 @@ pub(crate) fn tell_kernel_of(socket: &Socket) {
     for index in socket.slot.sets.iter().filter_map(|set| set.load(SeqCst).checked_sub(1)) {
         let Some(set) = super::at_index(index) else { continue };
         let mut inner = set.lock();
-        let is_it = |fd: &c_int| inner.members.get(fd).is_some_and(|member| member.name == socket.name);
+        let is_it = |fd: &c_int| inner.members.get(*fd).is_some_and(|member| member.name == socket.name);
         let parked: Vec<c_int> = inner.parked.iter().copied().filter(is_it).collect();
         for fd in parked {
             inner.unpark(set.fd.load(Relaxed), fd);

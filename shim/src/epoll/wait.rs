@@ -124,7 +124,7 @@ pub(crate) fn close_for_sleep(set: &Set) -> bool {
         member.channel.publish_cpu(current_cpu());
         let unread = word.position() != incoming.head() && rx::comes_here(&member.channel);
         // Sleeping::enter has made every registration true, so the kernel reports who is writable.
-        let wanted = members.get(&member.fd).is_some_and(|registered| {
+        let wanted = members.get(member.fd).is_some_and(|registered| {
             let edge = registered.events & EPOLLET as u32 != 0;
             registered.armed && registered.events & READ != 0 && !(edge && registered.seen == word.position())
         });
@@ -141,7 +141,7 @@ pub(crate) fn has_something(set: &Set) -> bool {
         let incoming = open.channel.incoming();
         let tail = incoming.word().position();
         open.has_enough()
-            && inner.members.get(&open.fd).is_some_and(|member| {
+            && inner.members.get(open.fd).is_some_and(|member| {
                 member.armed
                     && member.events & READ != 0
                     && !(member.events & EPOLLET as u32 != 0 && member.seen == tail)
@@ -274,7 +274,7 @@ impl Inner {
             return count;
         }
         for event in &events[..count] {
-            for member in self.members.values_mut() {
+            for member in self.members.iter_mut() {
                 if member.events & EPOLLONESHOT as u32 != 0 && member.data == { event.u64 } {
                     member.armed = false;
                 }
@@ -288,7 +288,7 @@ impl Inner {
     pub(super) fn hush(&mut self, set_fd: c_int, events: &mut [epoll_event], others_sleep: bool) -> usize {
         let mut count = events.len();
         for fd in core::mem::take(&mut self.loud) {
-            let Some(member) = self.members.get(&fd).copied() else { continue };
+            let Some(member) = self.members.get(fd).copied() else { continue };
             if others_sleep || self.outer > 0 && self.is_unread(fd) {
                 self.loud.push(fd);
             } else {
@@ -345,7 +345,7 @@ fn moved(inner: &Inner) -> bool {
         }
         word.position() != head
             && (word.is_open() || open.has_enough())
-            && inner.members.get(&open.fd).is_some_and(|member| {
+            && inner.members.get(open.fd).is_some_and(|member| {
                 let edge = member.events & EPOLLET as u32 != 0;
                 member.armed && member.events & READ != 0 && !(edge && member.seen == word.position())
             })
@@ -369,7 +369,7 @@ fn scan(set_fd: c_int, inner: &mut Inner, events: &mut [epoll_event]) -> usize {
         let incoming = member.channel.incoming();
         let (head, word) = (incoming.head(), incoming.word());
         let unread = word.position() != head && (word.is_open() || rx::comes_here(&member.channel));
-        if let Some(registered) = members.get(&member.fd).filter(|registered| registered.parked) {
+        if let Some(registered) = members.get(member.fd).filter(|registered| registered.parked) {
             if registered.ghost {
                 if word.is_closed() {
                     unpark.push(member.fd);
@@ -401,7 +401,7 @@ fn scan(set_fd: c_int, inner: &mut Inner, events: &mut [epoll_event]) -> usize {
                 };
             if done {
                 // From now on only the kernel tells of it.
-                if members.get(&member.fd).is_some_and(|registered| registered.parked) {
+                if members.get(member.fd).is_some_and(|registered| registered.parked) {
                     unpark.push(member.fd);
                 }
                 open.swap_remove(index);
@@ -415,7 +415,7 @@ fn scan(set_fd: c_int, inner: &mut Inner, events: &mut [epoll_event]) -> usize {
         if word.is_closed() && !member.has_enough() {
             continue;
         }
-        let Some(registered) = members.get_mut(&member.fd) else { continue };
+        let Some(registered) = members.get_mut(member.fd) else { continue };
         let edge = registered.events & EPOLLET as u32 != 0;
         if !registered.armed || registered.events & READ == 0 || edge && registered.seen == word.position() {
             continue;
