@@ -9,8 +9,10 @@
 //! Where both programs want rings from the first byte on, the connector need not wait for the acceptor: before
 //! it connects it leaves the memory in the [`Mailbox`] of the listener ([`invite`]), under its socket's cookie.
 
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
 use crate::channel::{Channel, VERSION};
-use crate::diag::{self, Endpoint};
+use crate::diag::{self, Endpoint, Owner};
 use crate::sys::{self, Errno, Fd};
 
 mod mailbox;
@@ -165,8 +167,9 @@ impl Door {
         let _ = self.listener.into_raw();
     }
 
-    /// Looks whether the connector came, without blocking; on success its memory, mapped and accepted.
-    pub fn answer(&mut self, tuple: &Tuple, peers: Peers) -> Result<Channel, Refusal> {
+    /// Looks whether the connector came, without blocking; on success its memory, mapped and accepted. `known`: who
+    /// owns the connector's TCP socket, if that was asked before.
+    pub fn answer(&mut self, tuple: &Tuple, known: Option<&Owner>, peers: Peers) -> Result<Channel, Refusal> {
         if self.visitor.is_none() {
             self.visitor = Some(match sys::accept(&self.listener) {
                 // Out of the program's way at once: it counts on the lowest free number.
@@ -177,7 +180,7 @@ impl Door {
         }
         let Some(visitor) = &self.visitor else { return Err(Refusal::NotYet) };
         let (letter, memory) = receive(visitor)?;
-        let owner = check_peer(visitor, tuple, peers)?;
+        let owner = check_peer(visitor, tuple, known, peers)?;
         self.visitor = None;
         if letter.version != VERSION || letter.cookie != owner.cookie {
             return Err(Refusal::Stranger);
@@ -192,8 +195,15 @@ impl Door {
     }
 }
 
-/// The connector's half: if the acceptor listens, checks who it is and sends it new memory.
-pub fn offer(fd: i32, tuple: &Tuple, peers: Peers, ring_bytes: usize) -> Result<Channel, Refusal> {
+/// The connector's half: if the acceptor listens, checks who it is and sends it new memory. `known`: who owns its TCP
+/// socket, if that was asked before.
+pub fn offer(
+    fd: i32,
+    tuple: &Tuple,
+    known: Option<&Owner>,
+    peers: Peers,
+    ring_bytes: usize,
+) -> Result<Channel, Refusal> {
     let visit = sys::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_NONBLOCK, 0)
         .map_err(Refusal::Forbidden)?;
     match sys::connect(&visit, &Tuple::door_name(&tuple.local, &tuple.remote, tuple.family)) {
@@ -201,7 +211,7 @@ pub fn offer(fd: i32, tuple: &Tuple, peers: Peers, ring_bytes: usize) -> Result<
         Err(Errno(libc::ECONNREFUSED | libc::EAGAIN | libc::EINTR)) => return Err(Refusal::NotYet),
         Err(error) => return Err(Refusal::Forbidden(error)),
     }
-    check_peer(&visit, tuple, peers)?;
+    check_peer(&visit, tuple, known, peers)?;
     hand_over(fd, &visit, ring_bytes)
 }
 
@@ -221,14 +231,16 @@ fn hand_over(fd: i32, visit: &Fd, ring_bytes: usize) -> Result<Channel, Refusal>
 
 /// Checks the process at the other end of the AF_UNIX connection against the TCP socket at the other end of
 /// the TCP connection, and both against the policy.
-fn check_peer(visit: &Fd, tuple: &Tuple, peers: Peers) -> Result<diag::Owner, Refusal> {
-    let mirror = tuple.mirrored();
-    let owner = match find(&mirror) {
-        Ok(owner) => owner,
-        Err(Errno(libc::ENOENT)) => return Err(Refusal::Elsewhere),
-        Err(error) => return Err(Refusal::Forbidden(error)),
-    };
+fn check_peer(visit: &Fd, tuple: &Tuple, known: Option<&Owner>, peers: Peers) -> Result<Owner, Refusal> {
     let peer = credentials(visit)?;
+    // While we hold our end, the other end stays the socket that it is. Who accepts it may become its owner only then.
+    let owner = match known.filter(|owner| owner.uid == peer.uid) {
+        Some(owner) => *owner,
+        None => find(&tuple.mirrored()).map_err(|error| match error {
+            Errno(libc::ENOENT) => Refusal::Elsewhere,
+            error => Refusal::Forbidden(error),
+        })?,
+    };
     if peer.uid != owner.uid {
         return Err(Refusal::Stranger);
     }
@@ -258,7 +270,7 @@ fn check_policy(peer: &libc::ucred) -> Result<(), Refusal> {
 }
 
 /// Finds the socket of `end`; an IPv4 connection may be held by an IPv6 socket.
-fn find(end: &Tuple) -> sys::Result<diag::Owner> {
+fn find(end: &Tuple) -> sys::Result<Owner> {
     diag::owner_of(end.family, &end.local, &end.remote)
 }
 
@@ -276,28 +288,45 @@ fn maps_everybody() -> bool {
     count == Some(u32::MAX)
 }
 
-/// `/proc/sys/kernel/overflowuid`: the uid shown for users that a user namespace does not map.
+/// `/proc/sys/kernel/overflowuid`: the uid shown for users that a user namespace does not map. Read once: it is one for
+/// the whole system, and is set when that starts.
 fn overflow_uid() -> u32 {
+    static KNOWN: AtomicU32 = AtomicU32::new(NOBODY_YET);
+    const NOBODY_YET: u32 = u32::MAX;
+    let known = KNOWN.load(Relaxed);
+    if known != NOBODY_YET {
+        return known;
+    }
     let mut text = [0u8; 16];
-    read_file(c"/proc/sys/kernel/overflowuid", &mut text)
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(65534)
+    let read =
+        read_file(c"/proc/sys/kernel/overflowuid", &mut text).and_then(|text| text.trim().parse().ok());
+    KNOWN.store(read.unwrap_or(NOBODY_YET), Relaxed);
+    read.unwrap_or(65534)
 }
 
-/// Whether a process lives in a PID namespace below ours: its status then lists more than one id.
+/// Whether a process lives in a PID namespace below ours.
 fn is_in_inner_namespace(pid: i32) -> bool {
     let mut path = [0u8; 32];
+    let Some(link) = proc_path(pid, "ns/pid", &mut path) else { return true };
+    let same =
+        sys::stat(link).and_then(|theirs| Ok(theirs.st_ino == sys::stat(c"/proc/self/ns/pid")?.st_ino));
+    same.map_or_else(|_| has_inner_id(pid), |same| !same)
+}
+
+/// The same from its status, which is readable where its links are not: that then lists more than one id.
+fn has_inner_id(pid: i32) -> bool {
+    let mut path = [0u8; 32];
     let mut text = [0u8; 2048];
-    let Some(path) = status_path(pid, &mut path) else { return true };
+    let Some(path) = proc_path(pid, "status", &mut path) else { return true };
     let Some(status) = read_file(path, &mut text) else { return false };
     let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
     ids.is_some_and(|ids| ids.split_whitespace().count() > 1)
 }
 
-fn status_path(pid: i32, buffer: &mut [u8; 32]) -> Option<&core::ffi::CStr> {
+fn proc_path<'a>(pid: i32, name: &str, buffer: &'a mut [u8; 32]) -> Option<&'a core::ffi::CStr> {
     use std::io::Write;
     let mut rest = &mut buffer[..];
-    write!(rest, "/proc/{pid}/status\0").ok()?;
+    write!(rest, "/proc/{pid}/{name}\0").ok()?;
     core::ffi::CStr::from_bytes_until_nul(buffer).ok()
 }
 
@@ -382,11 +411,11 @@ mod tests {
         let (near, far) = (client.as_raw_fd(), server.as_raw_fd());
         let (near_tuple, far_tuple) = (Tuple::of_socket(near).unwrap(), Tuple::of_socket(far).unwrap());
         assert_eq!(near_tuple, far_tuple.mirrored());
-        assert_eq!(offer(near, &near_tuple, Peers::SameUser, 65536).unwrap_err(), Refusal::NotYet);
+        assert_eq!(offer(near, &near_tuple, None, Peers::SameUser, 65536).unwrap_err(), Refusal::NotYet);
         let mut door = Door::open(&far_tuple, 100).unwrap();
-        assert_eq!(door.answer(&far_tuple, Peers::SameUser).unwrap_err(), Refusal::NotYet);
-        let ours = offer(near, &near_tuple, Peers::SameUser, 65536).unwrap();
-        let theirs = door.answer(&far_tuple, Peers::SameUser).unwrap();
+        assert_eq!(door.answer(&far_tuple, None, Peers::SameUser).unwrap_err(), Refusal::NotYet);
+        let ours = offer(near, &near_tuple, None, Peers::SameUser, 65536).unwrap();
+        let theirs = door.answer(&far_tuple, None, Peers::SameUser).unwrap();
         assert_eq!((ours.capacity(), theirs.capacity()), (65536, 65536));
         ours.commit();
         assert!(theirs.peer_committed() && !ours.peer_committed());
@@ -405,8 +434,8 @@ mod tests {
         let tuple = Tuple::of_socket(server.as_raw_fd()).unwrap();
         let mut door = Door::open(&tuple, 100).unwrap();
         // It knows the name, but its cookie is that of another socket.
-        let offered = offer(other.as_raw_fd(), &tuple.mirrored(), Peers::SameUser, 65536).unwrap();
-        assert_eq!(door.answer(&tuple, Peers::SameUser).unwrap_err(), Refusal::Stranger);
+        let offered = offer(other.as_raw_fd(), &tuple.mirrored(), None, Peers::SameUser, 65536).unwrap();
+        assert_eq!(door.answer(&tuple, None, Peers::SameUser).unwrap_err(), Refusal::Stranger);
         // SAFETY: the handle is not used again.
         unsafe { offered.unmap() };
     }

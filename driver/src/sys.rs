@@ -241,6 +241,14 @@ pub fn fstat(fd: c_int) -> Result<libc::stat> {
     Ok(stat)
 }
 
+/// `stat(2)`.
+pub fn stat(path: &core::ffi::CStr) -> Result<libc::stat> {
+    // SAFETY: all-zero bytes are a valid `stat`.
+    let mut stat: libc::stat = unsafe { core::mem::zeroed() };
+    call!(libc::SYS_newfstatat, libc::AT_FDCWD as isize, path.as_ptr(), &raw mut stat, 0)?;
+    Ok(stat)
+}
+
 /// `memfd_create(2)`; `name` ends in a NUL byte.
 pub fn memfd_create(name: &core::ffi::CStr, flags: u32) -> Result<Fd> {
     call!(libc::SYS_memfd_create, name.as_ptr(), flags).map(|fd| Fd(fd as c_int))

@@ -29,6 +29,7 @@ pub(crate) struct Config {
     pub accel: bool,
     pub local: bool,
     pub local_after: u32,
+    pub local_after_usec: u64,
     /// A power of two.
     pub local_ring: usize,
     pub local_memory: u64,
@@ -58,6 +59,7 @@ impl Config {
         accel: false,
         local: false,
         local_after: u32::MAX,
+        local_after_usec: 0,
         local_ring: 64 << 10,
         local_memory: 0,
         local_coalesce_nsec: 0,
@@ -179,6 +181,7 @@ fn read<'a>(environment: impl Iterator<Item = &'a CStr>, complaints: &mut Vec<St
         accel: on(Id::Accel),
         local: on(Id::Local),
         local_after: number(Id::LocalAfter) as u32,
+        local_after_usec: number(Id::LocalAfterUsec),
         local_ring: (number(Id::LocalRing) as usize).next_power_of_two(),
         local_memory: number(Id::LocalMemory),
         local_coalesce_nsec: number(Id::LocalCoalesceNsec),
@@ -225,7 +228,7 @@ mod tests {
         let (config, complaints) = read_from(&[c"PATH=/bin", c"ACCELERATOR=x"]);
         assert!(config.accel && config.local && config.keep_env && complaints.is_empty());
         assert!(!config.refuses_io_uring);
-        assert_eq!((config.local_after, config.local_ring, config.spin), (4, 256 << 10, Spin::Adapt));
+        assert_eq!((config.local_after, config.local_ring, config.spin), (16, 256 << 10, Spin::Adapt));
         assert_eq!((config.log, config.log_file), (Level::Warn, None));
     }
 

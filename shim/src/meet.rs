@@ -13,7 +13,8 @@ use core::sync::atomic::{
 
 use driver::cards::Path;
 use driver::channel::{Channel, Side};
-use driver::clock::monotonic_ns;
+use driver::clock::{monotonic_ns, ticks, ticks_per_usec};
+use driver::diag::Owner;
 use driver::meeting::{Door, Peers, Refusal, Tuple, offer};
 use driver::sys::{self, Errno};
 use libc::c_int;
@@ -31,6 +32,9 @@ pub(crate) use early::{
     unlock_after_fork,
 };
 
+/// So many messages later than the acceptor opens its door does a connector try it first: every try in vain costs
+/// three calls.
+const CONNECTOR_LATER: u32 = 2;
 /// Doors and offers that may be pending in one process.
 const PENDING_MAX: usize = 64;
 /// A door or an offer waits for so many messages at least, and for a second.
@@ -44,6 +48,8 @@ const TRIES_UNTIL: u32 = 4096;
 #[derive(Debug)]
 pub(crate) struct Meeting {
     tuple: Tuple,
+    /// Who owns the other end, if that was asked.
+    owner: Option<Owner>,
     stage: Stage,
     /// Number of the next message at which to try.
     next: u32,
@@ -91,7 +97,9 @@ pub(crate) fn around(socket: &Socket, receiving: bool, f: impl FnOnce() -> isize
         let counters = &socket.card.counters;
         let counter = if receiving { &counters.kernel_receives } else { &counters.kernel_sends };
         counter.fetch_add(1, Relaxed);
-        socket.slot.messages.fetch_add(1, Relaxed);
+        if socket.slot.messages.fetch_add(1, Relaxed) == 0 {
+            socket.slot.first_at.store(ticks(), Relaxed);
+        }
         crate::errno::kept(|| step(socket));
     }
     result
@@ -119,7 +127,7 @@ impl Drop for InKernel<'_> {
 /// Takes the meeting one step further, if it is time.
 pub(crate) fn step(socket: &Socket) {
     let messages = socket.slot.messages.load(Relaxed);
-    if messages < config().local_after || socket.slot.state() != State::Candidate {
+    if messages < config().local_after || socket.slot.state() != State::Candidate || is_young(socket) {
         return;
     }
     let both = socket.lock_both();
@@ -135,6 +143,14 @@ pub(crate) fn step(socket: &Socket) {
         forget_pending(socket.name.index);
         socket.settle(reason);
     }
+}
+
+/// Whether the connection has not been in use for as long as an upgrade is worth. Programs that ask for it at once
+/// get it.
+fn is_young(socket: &Socket) -> bool {
+    let config = config();
+    let age = || ticks().wrapping_sub(socket.slot.first_at.load(Relaxed)) / ticks_per_usec();
+    config.local_after != 0 && age() < config.local_after_usec
 }
 
 /// One step under both locks; an error settles the socket on the kernel.
@@ -157,7 +173,7 @@ fn advance(socket: &Socket, both: &Both, messages: u32) -> Result<(), Reason> {
     }
     match &mut meeting.stage {
         Stage::Idle => begin(socket, meeting, messages),
-        Stage::Waiting(door) => match door.answer(&meeting.tuple, peers()) {
+        Stage::Waiting(door) => match door.answer(&meeting.tuple, meeting.owner.as_ref(), peers()) {
             Ok(channel) => {
                 // The connector chose the size.
                 let committed = meeting.reserve(channel.capacity()) && commit(socket, both, channel);
@@ -266,16 +282,22 @@ fn prepare(socket: &Socket) -> Result<Option<Meeting>, Reason> {
         return Err(Reason::Port);
     }
     check_options(socket)?;
-    match driver::diag::owner_of(tuple.family, &tuple.remote, &tuple.local) {
-        Ok(_) => {}
+    let owner = match driver::diag::owner_of(tuple.family, &tuple.remote, &tuple.local) {
+        Ok(owner) => owner,
         Err(Errno(libc::ENOENT)) if crate::close::peer_sent_fin(socket.fd) => return Err(Reason::Finished),
         Err(Errno(libc::ENOENT)) => return Err(Reason::PeerElsewhere),
         Err(error) if is_passing(error) => return Ok(None),
         Err(_) => return Err(Reason::Forbidden),
-    }
+    };
     family::table().count_candidate(socket.card);
     crate::statistics::first_use(socket);
-    Ok(Some(Meeting::new(tuple, Stage::Idle)))
+    let mut meeting = Meeting::new(tuple, Stage::Idle);
+    meeting.owner = Some(owner);
+    if socket.side() == Side::Connector {
+        // The acceptor, who is about as far, opens its door first.
+        meeting.next = socket.slot.messages.load(Relaxed) + CONNECTOR_LATER;
+    }
+    Ok(Some(meeting))
 }
 
 /// Options that only the kernel can honour, also those inherited from a listener; and the blocking mode as it
@@ -365,7 +387,7 @@ fn make_offer(socket: &Socket, meeting: &mut Meeting) -> Result<bool, Reason> {
     if !add_pending(socket.name.index) {
         return Ok(false);
     }
-    match offer(socket.fd, &meeting.tuple, peers(), config().local_ring) {
+    match offer(socket.fd, &meeting.tuple, meeting.owner.as_ref(), peers(), config().local_ring) {
         Ok(channel) => {
             meeting.stage = Stage::Offered(channel);
             Ok(true)
@@ -432,7 +454,7 @@ fn drop_stage(socket: &Socket, meeting: &mut Meeting) {
 
 impl Meeting {
     const fn new(tuple: Tuple, stage: Stage) -> Self {
-        Self { tuple, stage, next: 0, tries: 0, since_ns: 0, since_messages: 0, reserved: 0 }
+        Self { tuple, owner: None, stage, next: 0, tries: 0, since_ns: 0, since_messages: 0, reserved: 0 }
     }
 
     /// Takes memory for such rings from the allowance, instead of what was taken before.

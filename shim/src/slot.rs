@@ -91,6 +91,8 @@ pub(crate) struct Slot {
     owner: AtomicU32,
     /// Calls that moved bytes while it was on the kernel.
     pub(crate) messages: AtomicU32,
+    /// When the first of them was, in ticks.
+    pub(crate) first_at: AtomicU64,
     /// SO_RCVTIMEO in microseconds; 0 is none.
     pub(crate) receive_timeout_us: AtomicU32,
     /// Ring sends when a receive last waited: whether this end only listens.

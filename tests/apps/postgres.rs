@@ -132,10 +132,10 @@ impl Postgres<'_> {
         psql.args(self.connection()).args(["-X", "-A", "-t", "postgres"]);
         let mut client = super::Client::start(psql, self.run.dir.path())?;
         client.write("SELECT 'pid ' || pg_backend_pid();\n")?;
-        for number in 0..50 {
+        for number in 0..200 {
             client.write(&format!("SELECT 'n {number}';\n"))?;
         }
-        client.wait_for("50 answers", |text| text.contains("n 49"))?;
+        client.wait_for("200 answers", |text| text.contains("n 199"))?;
         let printed = client.printed();
         let pid = printed.lines().find_map(|line| line.strip_prefix("pid ")?.parse().ok());
         super::accelerated(self.run, pid.ok_or_else(|| format!("psql prints {printed:?}"))?)?;

@@ -96,7 +96,7 @@ pub(crate) fn meet(stream: &mut TcpStream) -> Option<Channel> {
         // Each message is a step of the victim's.
         sent += stream.write(b"x").unwrap_or(0) as u64;
         if channel.is_none() {
-            channel = offer(stream.as_raw_fd(), &tuple, Peers::SameUser, 16 << 10).ok();
+            channel = offer(stream.as_raw_fd(), &tuple, None, Peers::SameUser, 16 << 10).ok();
         }
         if let Some(channel) = &channel
             && channel.peer_committed()

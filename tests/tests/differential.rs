@@ -55,7 +55,12 @@ const CONFIGURATIONS: &[Configuration] = &[
     configuration("accel/accel", true, true, &[("ACCEL_LOCAL_AFTER", "0")]),
     configuration("accel/plain", true, false, &[("ACCEL_LOCAL_AFTER", "0")]),
     configuration("plain/accel", false, true, &[("ACCEL_LOCAL_AFTER", "0")]),
-    configuration("accel/accel-after4", true, true, &[("ACCEL_LOCAL_AFTER", "4")]),
+    configuration(
+        "accel/accel-after4",
+        true,
+        true,
+        &[("ACCEL_LOCAL_AFTER", "4"), ("ACCEL_LOCAL_AFTER_USEC", "0")],
+    ),
     configuration(
         "accel/accel-spin-hard",
         true,

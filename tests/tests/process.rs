@@ -101,6 +101,7 @@ fn meetings(name: &str, after: &str) -> Vec<String> {
     let variables = [
         ("LD_PRELOAD", library().display().to_string()),
         ("ACCEL_LOCAL_AFTER", after.to_owned()),
+        ("ACCEL_LOCAL_AFTER_USEC", "0".to_owned()),
         ("ACCEL_STATS_FILE", file.display().to_string()),
     ];
     let ran = Command::new("timeout").arg(PATIENCE).arg(program).arg(name).envs(variables).output().unwrap();

@@ -46,7 +46,8 @@ use Kind::{Bool, Choice, Number, Ports, Text};
 options! {
     Accel "ACCEL" Bool, "on", "EF_TCP", "off: every call goes straight to libc, as if accel were not loaded.";
     Local "ACCEL_LOCAL" Bool, "on", "EF_TCP_CLIENT_LOOPBACK", "Carry TCP connections between programs of this host through shared memory.";
-    LocalAfter "ACCEL_LOCAL_AFTER" Number { min: 0, max: 1_000_000, unit: "messages" }, "4", "", "A connection is upgraded after it has carried this many messages; 0 upgrades at its first call; where both ends say so, even one that is over after a message.";
+    LocalAfter "ACCEL_LOCAL_AFTER" Number { min: 0, max: 1_000_000, unit: "messages" }, "16", "", "A connection is upgraded after it has carried this many messages; 0 upgrades at its first call; where both ends say so, even one that is over after a message.";
+    LocalAfterUsec "ACCEL_LOCAL_AFTER_USEC" Number { min: 0, max: 1_000_000, unit: "microseconds" }, "200", "", "And not before this long after its first message, unless ACCEL_LOCAL_AFTER is 0: an upgrade takes some 70 µs of both programs' time, which a short connection does not bring in again.";
     LocalRing "ACCEL_LOCAL_RING" Number { min: 16 << 10, max: 16 << 20, unit: "bytes" }, "256K", "EF_TCP_SNDBUF", "Size of the ring of one direction of a connection; rounded up to a power of two. The connecting side decides.";
     LocalMemory "ACCEL_LOCAL_MEMORY" Number { min: 0, max: 1 << 40, unit: "bytes" }, "1G", "EF_MAX_PACKETS", "Most memory that a program may hold in rings, and never more than a quarter of what its memory cgroup allows; further connections stay on the kernel.";
     LocalPeers "ACCEL_LOCAL_PEERS" Choice(&["same-user", "any"]), "same-user", "EF_SHARE_WITH", "Whose programs may share memory with this one; `any` must be set on both sides.";
