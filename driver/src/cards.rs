@@ -330,6 +330,22 @@ impl Table {
     }
 }
 
+/// A holder that is no process yet: the child of a fork that `parent` is about to make, its `count`th.
+#[must_use]
+pub const fn expected_child(parent: u32, count: u32) -> u32 {
+    EXPECTED | (parent & PID_MASK) << COUNT_BITS | count & ((1 << COUNT_BITS) - 1)
+}
+
+const EXPECTED: u32 = 1 << 31;
+const COUNT_BITS: u32 = 9;
+/// Process ids have 22 bits at most: PID_MAX_LIMIT in include/linux/threads.h.
+const PID_MASK: u32 = (1 << 22) - 1;
+
+/// The process whose life decides on a holder's: its own, or its parent's as long as it has none.
+const fn answerable(holder: u32) -> i32 {
+    (if holder & EXPECTED == 0 { holder } else { holder >> COUNT_BITS & PID_MASK }) as i32
+}
+
 impl Card {
     fn clear(&self, pid: u32) {
         for word in [&self.receive_lock, &self.send_lock, &self.flags, &self.sleepers, &self.in_kernel] {
@@ -390,6 +406,12 @@ impl Card {
         self.set(flag::CROWDED, true);
     }
 
+    /// A holder that was entered before it had a process id, by [`expected_child`], gets it; false if it is not there (any
+    /// more).
+    pub fn name_holder(&self, expected: u32, pid: u32) -> bool {
+        self.holders.iter().any(|holder| holder.compare_exchange(expected, pid, SeqCst, Relaxed).is_ok())
+    }
+
     /// Whether `pid` is among the holders.
     #[must_use]
     pub fn holds(&self, pid: u32) -> bool {
@@ -412,7 +434,7 @@ impl Card {
     fn forget_dead_holders(&self, except: u32) {
         for holder in &self.holders {
             let pid = holder.load(SeqCst);
-            if pid != 0 && pid != except && !sys::process_exists(pid as i32) {
+            if pid != 0 && pid != except && !sys::process_exists(answerable(pid)) {
                 let _ = holder.compare_exchange(pid, 0, SeqCst, Relaxed);
             }
         }

@@ -4,14 +4,14 @@
 //! upgraded it; the first *use* by another member of the family takes them to the kernel for good. A child
 //! that only closes, exits or runs another program changes nothing.
 
-use core::cell::UnsafeCell;
+use core::cell::{Cell, UnsafeCell};
 use core::mem::MaybeUninit;
 use core::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
 };
 
-use driver::cards::{Path, Table, flag};
+use driver::cards::{Path, Table, expected_child, flag};
 use driver::channel::Channel;
 use driver::sys;
 use libc::c_int;
@@ -232,6 +232,7 @@ fn first_use(socket: &Socket) {
 pub(crate) fn fork_prepare() {
     if STARTED.load(Acquire) == YES {
         let _guard = guard::Guard::enter();
+        expect_child();
         meet::drop_all_pending();
         epoll::lock_all();
         unread::lock_for_fork();
@@ -249,21 +250,38 @@ pub(crate) fn fork_parent() {
     }
 }
 
-/// After fork, in the parent: the child holds every description, even if it has not begun to run.
-pub(crate) fn fork_parent_of(child: u32) {
-    if STARTED.load(Acquire) == YES {
-        let _guard = guard::Guard::enter();
-        join_all(child);
+/// Before fork: the child will hold every description, from the moment at which it exists.
+fn expect_child() {
+    static FORKS: AtomicU32 = AtomicU32::new(0);
+    let child = expected_child(pid(), FORKS.fetch_add(1, Relaxed));
+    expected().set(u64::from(child));
+    for_each_socket(|socket| socket.card.join(child));
+}
+
+/// The child that this thread's fork is about to make.
+fn expected() -> &'static Cell<u64> {
+    &guard::thread().spare[4]
+}
+
+/// After fork, in the parent, where that knows the child; `None`: there is none. Where the child was faster, and perhaps
+/// has closed a socket again, nothing is left to be done.
+pub(crate) fn fork_parent_of(child: Option<u32>) {
+    if STARTED.load(Acquire) != YES {
+        return;
+    }
+    let _guard = guard::Guard::enter();
+    let expected = expected().replace(0) as u32;
+    if expected != 0 {
+        for_each_socket(|socket| {
+            socket.card.name_holder(expected, child.unwrap_or(0));
+        });
     }
 }
 
-fn join_all(pid: u32) {
+fn for_each_socket(mut act: impl FnMut(Socket)) {
     fdtable::for_each(|fd, entry| {
         if let Entry::Socket(name) = entry {
-            let socket = slot::by_name(fd, name);
-            if !socket.card.holds(pid) {
-                socket.card.join(pid);
-            }
+            act(slot::by_name(fd, name));
         }
     });
 }
@@ -283,7 +301,13 @@ pub(crate) fn fork_child() {
     let pid = sys::getpid() as u32;
     PID.store(pid, SeqCst);
     statistics::after_fork();
-    join_all(pid);
+    let expected = expected().replace(0) as u32;
+    for_each_socket(|socket| {
+        let named = expected != 0 && socket.card.name_holder(expected, pid);
+        if !named && !socket.card.holds(pid) {
+            socket.card.join(pid);
+        }
+    });
 }
 
 /// Before exec: what survives into the new program is given to the kernel. 0 to 2, systemd's descriptors, and

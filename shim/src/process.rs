@@ -114,9 +114,7 @@ pub(crate) fn fork_by(call: impl FnOnce() -> c_long) -> c_long {
         0 => after_fork_in_child(),
         _ => errno::kept(|| {
             family::fork_parent();
-            if pid > 0 {
-                family::fork_parent_of(pid as u32);
-            }
+            family::fork_parent_of(u32::try_from(pid).ok());
         }),
     }
     pid
@@ -129,8 +127,8 @@ pub(crate) fn fork_by(call: impl FnOnce() -> c_long) -> c_long {
 pub(crate) unsafe fn fork() -> pid_t {
     // SAFETY: the caller's contract, handed on.
     let pid = unsafe { real::fork() };
-    if pid > 0 {
-        errno::kept(|| family::fork_parent_of(pid as u32));
+    if pid != 0 {
+        errno::kept(|| family::fork_parent_of(u32::try_from(pid).ok()));
     }
     pid
 }

@@ -37,12 +37,13 @@ static void by_a_child(void) {
     struct sockaddr_in address;
     int listener = listener_at(&address);
     fflush(stdout);
+    int client = socket(AF_INET, SOCK_STREAM, 0);
     pid_t child = fork();
     if (child == 0) {
+        close(client);
         echo(accept(listener, NULL, NULL), 20);
         exit(finish());
     }
-    int client = socket(AF_INET, SOCK_STREAM, 0);
     check("connect", !connect(client, (struct sockaddr *)&address, sizeof address));
     for (int i = 0; i < 20; i++) {
         send_bytes(client, 1);
