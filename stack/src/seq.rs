@@ -2,8 +2,11 @@
 
 use core::ops::{Add, Sub};
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 /// A point in sequence space. Comparisons are modular, so there is no `Ord`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
 pub struct Seq(pub u32);
 
 impl Seq {

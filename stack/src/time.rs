@@ -2,8 +2,13 @@
 
 use core::ops::{Add, Sub};
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 /// Nanoseconds since a moment that the owner of the region chose, the same for all who use it (CLOCK_MONOTONIC).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(transparent)]
 pub struct Instant(pub u64);
 
 /// Nanoseconds.
