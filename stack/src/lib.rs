@@ -8,5 +8,6 @@
 
 pub mod region;
 pub mod seq;
+pub mod tcp;
 pub mod time;
 pub mod wire;

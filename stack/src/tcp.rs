@@ -1,0 +1,21 @@
+//! TCP's algorithms: plain data and pure functions. Time and numbers are arguments; there are no sockets, no frames
+//! and no lists here, so every rule can be tried by itself.
+//!
+//! | file | what | from |
+//! |---|---|---|
+//! | [`state`] | the eleven states and their arrows | RFC 9293 §3.3.2 |
+//!
+//! Windows are counted in segments of the sender's MSS, as Linux counts them: a frame of the send queue is one. Where
+//! Linux departs from an RFC, and we with it, the function says so.
+
+pub mod state;
+
+use crate::time::Duration;
+
+/// Microseconds in 32 bits: what is longer than 71 minutes counts as that.
+#[inline]
+#[must_use]
+pub const fn micros(length: Duration) -> u32 {
+    let micros = length.as_micros();
+    if micros > u32::MAX as u64 { u32::MAX } else { micros as u32 }
+}
