@@ -4,11 +4,17 @@
 //! | file | what | from |
 //! |---|---|---|
 //! | [`state`] | the eleven states and their arrows | RFC 9293 §3.3.2 |
+//! | [`rtt`] | round-trip time, retransmission timeout | RFC 6298, RFC 7323 §4 |
+//! | [`timestamps`] | TS.Recent, PAWS, reuse of TIME-WAIT | RFC 7323 §4–5, RFC 6191 |
+//! | [`challenge`] | which RST, SYN and ACK are acceptable | RFC 5961 |
 //!
 //! Windows are counted in segments of the sender's MSS, as Linux counts them: a frame of the send queue is one. Where
 //! Linux departs from an RFC, and we with it, the function says so.
 
+pub mod challenge;
+pub mod rtt;
 pub mod state;
+pub mod timestamps;
 
 use crate::time::Duration;
 
