@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | [`state`] | the eleven states and their arrows | RFC 9293 §3.3.2 |
 //! | [`rtt`] | round-trip time, retransmission timeout | RFC 6298, RFC 7323 §4 |
+//! | [`isn`] | initial sequence numbers, timestamp offsets, SYN cookies | RFC 6528, RFC 7323 §7.1, RFC 4987 |
 //! | [`timestamps`] | TS.Recent, PAWS, reuse of TIME-WAIT | RFC 7323 §4–5, RFC 6191 |
 //! | [`challenge`] | which RST, SYN and ACK are acceptable | RFC 5961 |
 //!
@@ -12,6 +13,7 @@
 //! Linux departs from an RFC, and we with it, the function says so.
 
 pub mod challenge;
+pub mod isn;
 pub mod rtt;
 pub mod state;
 pub mod timestamps;
