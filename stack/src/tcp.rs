@@ -6,6 +6,7 @@
 //! | [`state`] | the eleven states and their arrows | RFC 9293 §3.3.2 |
 //! | [`rtt`] | round-trip time, retransmission timeout | RFC 6298, RFC 7323 §4 |
 //! | [`isn`] | initial sequence numbers, timestamp offsets, SYN cookies | RFC 6528, RFC 7323 §7.1, RFC 4987 |
+//! | [`window`] | window scale, the advertised window, its tuning, silly windows, Nagle | RFC 9293 §3.7.4, §3.8.6, RFC 7323 §2 |
 //! | [`timestamps`] | TS.Recent, PAWS, reuse of TIME-WAIT | RFC 7323 §4–5, RFC 6191 |
 //! | [`challenge`] | which RST, SYN and ACK are acceptable | RFC 5961 |
 //!
@@ -17,6 +18,7 @@ pub mod isn;
 pub mod rtt;
 pub mod state;
 pub mod timestamps;
+pub mod window;
 
 use crate::time::Duration;
 
