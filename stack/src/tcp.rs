@@ -9,12 +9,16 @@
 //! | [`window`] | window scale, the advertised window, its tuning, silly windows, Nagle | RFC 9293 §3.7.4, §3.8.6, RFC 7323 §2 |
 //! | [`timestamps`] | TS.Recent, PAWS, reuse of TIME-WAIT | RFC 7323 §4–5, RFC 6191 |
 //! | [`challenge`] | which RST, SYN and ACK are acceptable | RFC 5961 |
+//! | [`congestion`] | cwnd and ssthresh: NewReno, CUBIC, HyStart | RFC 5681, 6582, 6928, 7661, 9438 |
+//! | [`pacing`] | the rate of sending | Linux |
 //!
 //! Windows are counted in segments of the sender's MSS, as Linux counts them: a frame of the send queue is one. Where
 //! Linux departs from an RFC, and we with it, the function says so.
 
 pub mod challenge;
+pub mod congestion;
 pub mod isn;
+pub mod pacing;
 pub mod rtt;
 pub mod state;
 pub mod timestamps;
