@@ -12,6 +12,7 @@
 //! | [`congestion`] | cwnd and ssthresh: NewReno, CUBIC, HyStart | RFC 5681, 6582, 6928, 7661, 9438 |
 //! | [`pacing`] | the rate of sending | Linux |
 //! | [`recovery`] | loss: RACK-TLP, PRR, F-RTO, undo, ECN, pipe | RFC 8985, 9937, 5682, 4015, 3708, 3168, 6675 |
+//! | [`timers`] | the timers, delayed ACK, keep-alive, user timeout, persist | RFC 9293 §3.8, RFC 5482 |
 //!
 //! Windows are counted in segments of the sender's MSS, as Linux counts them: a frame of the send queue is one. Where
 //! Linux departs from an RFC, and we with it, the function says so.
@@ -23,6 +24,7 @@ pub mod pacing;
 pub mod recovery;
 pub mod rtt;
 pub mod state;
+pub mod timers;
 pub mod timestamps;
 pub mod window;
 
