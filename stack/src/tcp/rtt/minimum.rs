@@ -110,4 +110,14 @@ mod tests {
         minimum.update(Instant(301 * SECOND), 50);
         assert_eq!(minimum.value(), Some(50));
     }
+
+    #[test]
+    fn the_best_of_each_quarter_is_at_hand_when_the_first_is_too_old() {
+        let mut minimum = Minimum::default();
+        minimum.update(Instant(0), 10);
+        for second in 70..=302 {
+            minimum.update(Instant(second * SECOND), if second < 140 { 50 } else { 100 });
+        }
+        assert_eq!(minimum.value(), Some(50), "it was met 160 s ago");
+    }
 }

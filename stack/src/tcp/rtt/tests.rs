@@ -65,6 +65,26 @@ fn the_deviation_of_one_window_is_forgotten_slowly() {
 }
 
 #[test]
+fn the_largest_deviation_of_a_round_lasts_for_the_round() {
+    let (mut rtt, bounds) = (Rtt::default(), Bounds::default());
+    measured_often(&mut rtt, ms(100), 30);
+    rtt.sample(ms(900), Seq(61), Seq(1000), &bounds);
+    let variation = |rtt: &Rtt| rtt.rto(&bounds).0 - rtt.srtt().expect("measured").0;
+    let before = variation(&rtt);
+    for acked in 100..=1000 {
+        rtt.sample(ms(100), Seq(acked), Seq(2000), &bounds);
+    }
+    assert!(
+        variation(&rtt).abs_diff(before) < 2_000,
+        "a small window has many measurements in a round, a large one more"
+    );
+    rtt.sample(ms(100), Seq(1001), Seq(2000), &bounds);
+    assert_eq!(variation(&rtt) / 1_000_000, before / 1_000_000, "the round's own largest counts in full");
+    rtt.sample(ms(100), Seq(2001), Seq(3000), &bounds);
+    assert!(variation(&rtt) < before);
+}
+
+#[test]
 fn a_faster_path_does_not_raise_the_timeout() {
     let mut rtt = Rtt::default();
     measured_often(&mut rtt, ms(500), 60);
