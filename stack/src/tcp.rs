@@ -37,3 +37,6 @@ pub const fn micros(length: Duration) -> u32 {
     let micros = length.as_micros();
     if micros > u32::MAX as u64 { u32::MAX } else { micros as u32 }
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,8 +38,8 @@ pub enum Verdict {
 }
 
 impl Episode {
-    /// A timeout begins: `eligible` unless this data has timed out before (RFC 5682 §3.1 step 1: not when already in
-    /// recovery after a timeout).
+    /// A timeout begins: `eligible` if nothing was being repaired, or if it is the same segment that times out again
+    /// (RFC 5682 §3.1 step 1, §3.2).
     pub fn begin_frto(&mut self, eligible: bool) {
         self.state = self.state & !FRTO | if eligible { FRTO } else { 0 };
     }

@@ -393,7 +393,7 @@ fn without_new_data_to_send_recovery_is_conventional() {
 }
 
 #[test]
-fn a_second_timeout_of_the_same_data_is_not_looked_at() {
+fn a_timeout_while_something_is_repaired_is_not_looked_at() {
     let mut episode = begun(CaState::Loss);
     episode.begin_frto(false);
     assert_eq!(episode.frto(&frto::Ack { originals: true, ..FRTO_ACK }), frto::Verdict::Retransmit);

@@ -152,6 +152,13 @@ impl Episode {
         }
     }
 
+    /// RecoveryPoint: SND.NXT when the episode began.
+    #[inline]
+    #[must_use]
+    pub const fn recovery_point(&self) -> Seq {
+        self.high_seq
+    }
+
     /// Everything that was sent before the episode is acknowledged (RFC 6582 §3.2 step 3, a full acknowledgment).
     #[inline]
     #[must_use]
