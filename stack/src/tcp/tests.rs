@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 
 use proptest::prelude::*;
 
-use super::congestion::{Acked, Algorithm, Congestion, Sent, initial_window};
+use super::congestion::{Acked, Algorithm, Congestion, SSTHRESH_INITIAL, Sent, initial_window};
 use super::recovery::Recovery;
 use super::recovery::frto::{self, Verdict};
 use super::recovery::prr::Prr;
@@ -347,6 +347,9 @@ impl World {
         if self.recovery.rack.on_tlp_ack(&tlp_ack) == Outcome::Repaired {
             self.reduce(CaState::Cwr, acked, sacked);
         }
+        if ack.dsack.is_some() && self.recovery.episode.dsack_undoes() {
+            self.undo();
+        }
         let lost = self.detect_loss();
         self.only_new = false;
         self.react(acked, sacked, lost, advances, originals, sample);
@@ -527,6 +530,15 @@ fn a_path_that_stalls_gives_the_window_back() {
     assert!(world.timeouts >= 1, "the timeout is 220 ms");
     assert!(world.congestion.cwnd() >= 80, "{} segments", world.congestion.cwnd());
     assert!(world.resent < 20, "{} were sent again", world.resent);
+}
+
+#[test]
+fn one_segment_that_comes_late_costs_nothing_in_the_end() {
+    let late = |_, number, _| Some(if number == 60 { 25 * MS } else { 10 * MS });
+    let mut world = World::new(900, 10 * MS, late);
+    world.run();
+    assert_eq!((world.timeouts, world.resent), (0, 1), "it was taken for lost");
+    assert_eq!(world.congestion.ssthresh(), SSTHRESH_INITIAL, "and DSACK tells that it wasn't");
 }
 
 #[test]

@@ -6,6 +6,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::DUP_THRESH;
+use super::undo::CaState;
 use crate::seq::Seq;
 
 /// Counts over the segments between SND.UNA and SND.NXT. Zero bytes are an empty queue.
@@ -49,6 +51,17 @@ impl Scoreboard {
     pub fn on_duplicate(&mut self) {
         let most = self.packets_out.saturating_sub(self.lost_out);
         self.sacked_out = self.sacked_out.saturating_add(1).min(most);
+    }
+
+    /// Whether an acknowledgment on a connection without SACK makes the first segment a lost one: the third duplicate
+    /// (RFC 6582 §3.2 step 2), or in fast recovery a partial acknowledgment (step 3), which shows the next hole.
+    #[must_use]
+    pub const fn is_first_lost(&self, state: CaState, advances: bool) -> bool {
+        match state {
+            CaState::Open | CaState::Disorder | CaState::Cwr => self.sacked_out >= DUP_THRESH,
+            CaState::Recovery => advances,
+            CaState::Loss => false,
+        }
     }
 
     /// An acknowledgment of so many segments on a connection without SACK: one filled the hole, and the others were

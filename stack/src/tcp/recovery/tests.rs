@@ -210,6 +210,10 @@ fn without_sack_duplicates_stand_for_reports() {
         board.on_duplicate();
     }
     assert_eq!(board.sacked_out, 3, "no more than there are");
+    assert!(board.is_first_lost(CaState::Disorder, false), "the third");
+    assert!(!Scoreboard { sacked_out: 2, ..board }.is_first_lost(CaState::Disorder, false));
+    assert!(board.is_first_lost(CaState::Recovery, true), "a partial acknowledgment");
+    assert!(!board.is_first_lost(CaState::Recovery, false), "one more duplicate");
     board.packets_out -= 3;
     board.lost_out = 0;
     board.on_partial(3);
@@ -320,6 +324,20 @@ fn duplicates_of_every_retransmission_undo() {
     assert!(!episode.may_undo(None), "of before the episode");
     episode.on_dsack(1, Seq(3000), Seq(3000));
     assert!(episode.may_undo(None), "RFC 3708");
+}
+
+#[test]
+fn duplicates_that_come_when_the_episode_has_ended_undo_it_too() {
+    let mut episode = begun(CaState::Recovery);
+    episode.on_retransmit(1, 700);
+    episode.end();
+    assert!(!episode.dsack_undoes());
+    episode.on_dsack(1, Seq(2000), Seq(6000));
+    assert!(episode.dsack_undoes() && episode.undo() == PRIOR);
+    assert!(!episode.dsack_undoes(), "once");
+    let mut episode = begun(CaState::Recovery);
+    episode.end();
+    assert!(!episode.dsack_undoes(), "nothing was sent again");
 }
 
 #[test]

@@ -176,7 +176,15 @@ impl Episode {
         let delayed = tsecr.is_some_and(|tsecr| {
             self.state & STAMPED == 0 || tsecr != 0 && Seq(tsecr).lt(Seq(self.retrans_stamp))
         });
-        self.state & UNDO != 0 && (self.undo_retrans == 0 || delayed)
+        self.dsack_undoes() || self.state & UNDO != 0 && delayed
+    }
+
+    /// Whether every retransmission has come back as a duplicate. They may do so when the episode has ended, and that
+    /// is not too late (tcp_try_undo_dsack).
+    #[inline]
+    #[must_use]
+    pub const fn dsack_undoes(&self) -> bool {
+        self.state & UNDO != 0 && self.undo_retrans == 0
     }
 
     /// Gives back what was before; there is nothing to undo afterwards.
@@ -187,9 +195,8 @@ impl Episode {
         Prior { cwnd: self.prior_cwnd, ssthresh: self.prior_ssthresh }
     }
 
-    /// The episode ends.
+    /// The episode ends; what was before it is kept for [`Self::dsack_undoes`].
     pub fn end(&mut self) {
-        self.state = CaState::Open as u8;
-        self.undo_retrans = NOTHING;
+        self.set_state(CaState::Open);
     }
 }

@@ -2,8 +2,9 @@
 //! lib/win_minmax.c.
 //!
 //! The best of the window, the best after that one, and the best after that: when the first has become too old, the
-//! next is at hand. What is kept is exact where it falls, and where the minimum rises it is late by no more than a
-//! quarter of the window.
+//! next is at hand. The second choice is of the second quarter of the window or later, the third of the second half.
+//! Linux takes a new choice only if it has the same moment as the one before; if they are apart by a little it takes
+//! none, and may forget the whole window at once. Here "in the first quarter" is enough.
 
 use zerocopy::native_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -44,15 +45,16 @@ impl Minimum {
         } else if value <= self.values[2].get() {
             self.set_from(2, value, at);
         }
+        let apart = |choice: usize| self.at[choice].wrapping_sub(self.at[0]);
         if age(self.at[0]) > WINDOW {
             self.shift(value, at);
             // The second choice may be as old; the third is not.
             if age(self.at[0]) > WINDOW {
                 self.shift(value, at);
             }
-        } else if self.at[1] == self.at[0] && age(self.at[0]) > WINDOW / 4 {
+        } else if apart(1) <= WINDOW / 4 && age(self.at[0]) > WINDOW / 4 {
             self.set_from(1, value, at);
-        } else if self.at[2] == self.at[1] && age(self.at[0]) > WINDOW / 2 {
+        } else if apart(2) <= WINDOW / 2 && age(self.at[0]) > WINDOW / 2 {
             self.set_from(2, value, at);
         }
     }
@@ -81,7 +83,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_never_above_the_true_minimum_of_the_last_quarter_nor_below_that_of_the_window(
+        fn it_is_older_than_the_window_never_and_above_the_minimum_of_its_last_sixth_never(
             samples in proptest::collection::vec((1u64..20, 1u32..1_000_000), 1..200),
         ) {
             let (mut minimum, mut now, mut all) = (Minimum::default(), 0, Vec::new());
@@ -94,7 +96,7 @@ mod tests {
                 };
                 let got = minimum.value().expect("a value");
                 prop_assert!(Some(got) >= least(301), "{got} is older than the window");
-                prop_assert!(Some(got) <= least(74), "{got} is above what was just seen");
+                prop_assert!(Some(got) <= least(50), "{got} is above what was just seen");
             }
         }
     }

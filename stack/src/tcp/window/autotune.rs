@@ -84,6 +84,12 @@ impl Autotune {
         Some(u32::try_from(wnd.saturating_add(2 * grown)).unwrap_or(u32::MAX))
     }
 
+    /// Bytes that the user read in the last round, as tcpi_rcv_space has it.
+    #[must_use]
+    pub const fn copied(&self) -> u32 {
+        self.copied
+    }
+
     /// The round-trip time that the receiver sees, as tcpi_rcv_rtt has it.
     #[must_use]
     pub fn rtt(&self) -> Option<Duration> {

@@ -72,9 +72,10 @@ fn nagle_waits(sender: &Sender) -> bool {
     sender.cork || !sender.nodelay && sender.una != sender.nxt && small_in_flight
 }
 
-/// Whether new data waits for room in the window and nothing is in flight whose acknowledgment could tell of it: then
-/// the persist timer runs (RFC 9293 §3.8.6.1).
+/// Whether new data waits and nothing is in flight whose acknowledgment could let it go: then the persist timer runs
+/// (RFC 9293 §3.8.6.1). When it expires, what fits is sent, [`Sender::overridden`], or a closed window is probed.
+/// What is corked waits no longer than that either: tcp(7) promises a ceiling of 200 ms.
 #[must_use]
 pub fn needs_probe(sender: &Sender) -> bool {
-    sender.una == sender.nxt && sender.queued != 0 && !sender.cork && next_len(sender).is_none()
+    sender.una == sender.nxt && sender.queued != 0 && next_len(sender).is_none()
 }

@@ -128,6 +128,8 @@ fn a_window_that_shrinks_below_what_is_in_flight_sends_nothing() {
     assert_eq!(next_len(&shrunk), None, "MUST-34");
     assert!(!needs_probe(&shrunk), "what is in flight will be acknowledged or sent again");
     assert!(needs_probe(&sender(1, 0)));
+    let corked = Sender { cork: true, ..sender(10, 5000) };
+    assert!(needs_probe(&corked) && next_len(&Sender { overridden: true, ..corked }) == Some(10), "tcp(7)");
     assert!(!needs_probe(&sender(0, 0)));
 }
 
