@@ -71,8 +71,8 @@ pub(crate) enum Job {
     Pair { transport: &'static str, size: usize },
     /// One direction.
     Stream { size: usize },
-    /// Connect, request, response, close.
-    Crr,
+    /// Connect, so many requests and responses, close.
+    Crr { exchanges: u64 },
     /// Requests on `active` of `connections`.
     Many { connections: usize, active: usize },
     /// Calls that accel does not carry.

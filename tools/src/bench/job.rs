@@ -97,8 +97,9 @@ pub(crate) fn run(arm: &Arm, metric: Metric, context: &Context) -> Result<Sample
             let (server, client) = (Worker::new("sink-server", &size), Worker::new("stream-client", &size));
             two_ends(arm, context, server, client, Teller::Server)?.sample(metric)?
         }
-        Job::Crr => {
-            let (server, client) = (Worker::new("crr-server", &[]), Worker::new("crr-client", &[]));
+        Job::Crr { exchanges } => {
+            let words = [format!("exchanges={exchanges}")];
+            let (server, client) = (Worker::new("crr-server", &[]), Worker::new("crr-client", &words));
             two_ends(arm, context, server, client, Teller::Client)?.sample(metric)?
         }
         Job::Many { connections, active } => {

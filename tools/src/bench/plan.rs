@@ -42,6 +42,7 @@ pub(crate) fn cases(setting: &Setting) -> Vec<Case> {
     let mut all = vec![pingpong(setting), epoll(setting)];
     all.extend(streams(setting));
     all.push(crr(setting));
+    all.extend(short_lived(setting));
     all.push(requests(setting));
     all.extend(one_core(setting));
     all.push(many(setting));
@@ -178,10 +179,26 @@ fn streams(setting: &Setting) -> Vec<Case> {
 fn crr(setting: &Setting) -> Case {
     let metric = Metric::PerSecond("conn");
     let what = "connect, 64 B request, response, close";
-    let case = two_arms("crr", "crr", what, metric, &Job::Crr, setting.two(), Profile::Latency);
-    let mut case = with_default(aimed(case, 0.9), Job::Crr, setting.two());
+    let job = Job::Crr { exchanges: 1 };
+    let case = two_arms("crr", "crr", what, metric, &job, setting.two(), Profile::Latency);
+    let mut case = with_default(aimed(case, 0.9), job, setting.two());
     case.checks[1].target = Target::TimesBetter(0.9);
     case
+}
+
+/// Connections that end after a few requests, as those of a script that opens one per run: an upgrade must not cost
+/// them more than it brings. On two cores, and where both ends share one.
+fn short_lived(setting: &Setting) -> Vec<Case> {
+    let places = [("short", "two cores", setting.two()), ("one-core-short", "one core", setting.one())];
+    let lives = [4, 16, 64];
+    let rows = places.into_iter().flat_map(|place| lives.map(|exchanges| (place, exchanges)));
+    rows.map(|((name, whereabouts, place), exchanges)| {
+        let (name, what) =
+            (format!("{name}-{exchanges}"), format!("connections of {exchanges} requests, {whereabouts}"));
+        let (metric, job) = (Metric::PerSecond("conn"), Job::Crr { exchanges });
+        aimed(two_arms(&name, "short", &what, metric, &job, place, Profile::Default), 0.9)
+    })
+    .collect()
 }
 
 fn requests(setting: &Setting) -> Case {
@@ -214,7 +231,12 @@ fn one_core(setting: &Setting) -> Vec<Case> {
             Job::Stream { size: 64 << 10 },
         ),
         ("one-core-stream-64", "64 B writes, one core", Metric::PerSecond("msg"), Job::Stream { size: 64 }),
-        ("one-core-crr", "connect, request, response, close, one core", Metric::PerSecond("conn"), Job::Crr),
+        (
+            "one-core-crr",
+            "connect, request, response, close, one core",
+            Metric::PerSecond("conn"),
+            Job::Crr { exchanges: 1 },
+        ),
     ];
     rows.into_iter()
         .map(|(name, what, metric, job)| {

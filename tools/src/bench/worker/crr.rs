@@ -1,4 +1,4 @@
-//! Connect, request, response, close: netperf's TCP_CRR.
+//! Connect, request, response, close: netperf's TCP_CRR, and the same with a few requests more.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ const WARM_UP: u64 = 200;
 /// Each leaves a port in TIME-WAIT for a minute, and there are about 28,000.
 const MOST: u64 = 12_000;
 
-/// Answers one request per connection, until it is killed.
+/// Answers the requests of one connection after the other, until it is killed.
 pub(super) fn server() -> Outcome<()> {
     let (listener, port) = called("listen", sock::listen_tcp())?;
     report_port(port)?;
@@ -28,18 +28,18 @@ pub(super) fn server() -> Outcome<()> {
     }
 }
 
-/// `port=N ms=N`.
+/// `port=N ms=N exchanges=N`.
 pub(super) fn client(params: &Params) -> Outcome<()> {
-    let port = params.get("port")?;
+    let (port, exchanges) = (params.get("port")?, params.get("exchanges")?);
     let duration = params.duration()?;
     for number in 0..WARM_UP {
-        transaction(port, number)?;
+        transaction(port, number, exchanges)?;
     }
     let mut latency = Latency::new();
     let begin = Instant::now();
     let mut last = begin;
     while last.duration_since(begin) < duration && latency.count() < MOST {
-        transaction(port, latency.count())?;
+        transaction(port, latency.count(), exchanges)?;
         let now = Instant::now();
         latency.record(now.duration_since(last).as_nanos() as u64);
         last = now;
@@ -48,15 +48,19 @@ pub(super) fn client(params: &Params) -> Outcome<()> {
     report(&json!({ "per_s": rate, "latency": latency.to_json(), "messages": latency.count() }))
 }
 
-fn transaction(port: u16, number: u64) -> Outcome<()> {
+fn transaction(port: u16, number: u64, exchanges: u64) -> Outcome<()> {
     let connection = called("connect", sock::connect_tcp(port))?;
     let channel = Channel::socket(&connection);
     let mut message = [0; SIZE];
-    pattern::stamp(&mut message, number);
-    channel.send_all(&message)?;
-    message.fill(0);
-    match channel.recv_full(&mut message)? {
-        true => pattern::verify(&message, number),
-        false => Err("closed without an answer".to_owned()),
+    for exchange in 0..exchanges {
+        let stamp = number * exchanges + exchange;
+        pattern::stamp(&mut message, stamp);
+        channel.send_all(&message)?;
+        message.fill(0);
+        if !channel.recv_full(&mut message)? {
+            return Err("closed without an answer".to_owned());
+        }
+        pattern::verify(&message, stamp)?;
     }
+    Ok(())
 }
