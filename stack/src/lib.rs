@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod device;
 pub mod region;
 pub mod seq;
 pub mod tcp;
