@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod device;
+pub mod frames;
 pub mod region;
 pub mod seq;
 pub mod tcp;
