@@ -8,7 +8,10 @@
 
 pub mod device;
 pub mod frames;
+pub mod reassembly;
+pub mod recvq;
 pub mod region;
+pub mod sendq;
 pub mod seq;
 pub mod tcp;
 pub mod time;
