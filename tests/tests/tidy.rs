@@ -35,7 +35,7 @@ const ARROWS: &[(&str, &str, &[&str], &[&str])] = &[
         "accel-tests",
         "tests",
         &["accel-stack", "accel-driver", "accel-rows", "accel-shim", "accel-tools"],
-        &["libc", "proptest"],
+        &["libc", "pcap-file", "proptest"],
     ),
 ];
 
