@@ -279,7 +279,7 @@ impl Frames<'_> {
             None => {
                 let frame = FrameIndex(self.pool.fresh);
                 self.record(frame)?;
-                self.pool.fresh = self.pool.fresh.saturating_add(1);
+                self.pool.fresh = self.pool.fresh.wrapping_add(1);
                 frame
             }
         };
@@ -287,7 +287,7 @@ impl Frames<'_> {
             return None;
         }
         *self.record_mut(frame)? = FrameRecord::default();
-        self.pool.used = self.pool.used.saturating_add(1);
+        self.pool.used = self.pool.used.wrapping_add(1);
         Some(frame)
     }
 
@@ -297,7 +297,7 @@ impl Frames<'_> {
         if let Some(record) = self.record_mut(frame) {
             record.next = free;
             self.pool.free = link(frame);
-            self.pool.used = self.pool.used.saturating_sub(1);
+            self.pool.used = self.pool.used.wrapping_sub(1);
         }
     }
 
@@ -336,7 +336,7 @@ impl Frames<'_> {
     /// is not for the fill ring.
     pub fn fill(&mut self, frame: FrameIndex) -> bool {
         let done = self.change(frame, State::Moving, State::Fill);
-        self.pool.fill = self.pool.fill.saturating_add(u32::from(done));
+        self.pool.fill = self.pool.fill.wrapping_add(u32::from(done));
         done
     }
 
@@ -349,7 +349,7 @@ impl Frames<'_> {
         {
             return false;
         }
-        self.pool.fill = self.pool.fill.saturating_sub(1);
+        self.pool.fill = self.pool.fill.wrapping_sub(1);
         if let Some(record) = self.record_mut(text.frame) {
             *record = FrameRecord {
                 offset: text.offset,

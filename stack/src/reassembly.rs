@@ -347,12 +347,14 @@ impl Reassembly {
     pub fn prune<M>(&mut self, means: &mut Means<'_, '_, '_, M>, frames_min: u32) -> u32 {
         let before = self.list.frames();
         for _ in 0..RUNS_MAX {
-            let Some(last) = self.runs.last().filter(|_| before - self.list.frames() < frames_min) else {
+            let Some(last) =
+                self.runs.last().filter(|_| before.wrapping_sub(self.list.frames()) < frames_min)
+            else {
                 break;
             };
             self.drop_run(means, last);
         }
-        before - self.list.frames()
+        before.wrapping_sub(self.list.frames())
     }
 
     /// Drops everything.

@@ -197,10 +197,36 @@ impl ReceiveQueue {
         &mut self,
         means: &mut Means<'_, '_, '_, M>,
         len: usize,
-        take: impl FnMut(&[u8]) -> usize,
+        mut take: impl FnMut(&[u8]) -> usize,
     ) -> usize {
-        let got = self.peek(means, 0, len, take);
-        self.consume(means, got)
+        let mut done = 0;
+        if !self.blocks.is_empty() {
+            done = self.peek(means, 0, len.min(self.blocks.bytes() as usize), &mut take);
+            self.consume(means, done);
+            if !self.blocks.is_empty() {
+                return done;
+            }
+        }
+        // One step for each frame: what most reads find is one.
+        while done < len {
+            let Some(first) = self.list.first() else { break };
+            let Some(text) =
+                means.frames.record(first).and_then(|record| bytes_of(&*means.memory, first, record))
+            else {
+                break;
+            };
+            let asked = text.len().min(len - done);
+            let is_whole = asked == text.len();
+            let got = take(&text[..asked]).min(asked);
+            done += got;
+            if got < asked || !is_whole {
+                means.frames.trim_front(&mut self.list, first, got as u16);
+                break;
+            }
+            means.frames.pop_front(&mut self.list);
+            means.frames.release(first, means.charge);
+        }
+        done
     }
 
     /// Drops everything.

@@ -40,13 +40,13 @@ pub struct Count {
 
 impl Count {
     fn add(&mut self, octets: u32) {
-        self.frames = self.frames.saturating_add(1);
-        self.octets = self.octets.saturating_add(octets);
+        self.frames = self.frames.wrapping_add(1);
+        self.octets = self.octets.wrapping_add(octets);
     }
 
     fn subtract(&mut self, octets: u32) {
-        self.frames = self.frames.saturating_sub(1);
-        self.octets = self.octets.saturating_sub(octets);
+        self.frames = self.frames.wrapping_sub(1);
+        self.octets = self.octets.wrapping_sub(octets);
     }
 }
 
@@ -270,12 +270,14 @@ impl SendQueue {
         }
         add_sum(record, copied.sum.filter(|_| got == copied.len));
         if is_new {
+            record.len = got as u16;
             frames.push_back(&mut self.list, frame);
             if self.unsent == 0 {
                 self.unsent = link(frame);
             }
+        } else {
+            frames.grow(&mut self.list, frame, got as u16);
         }
-        frames.grow(&mut self.list, frame, got as u16);
         self.end = self.end.wrapping_add(got as u32);
         Ok((got, asked))
     }
@@ -408,7 +410,7 @@ impl SendQueue {
             record.flags &= !ends;
         }
         for count in self.counts(old.flags) {
-            count.frames = count.frames.saturating_add(1);
+            count.frames = count.frames.wrapping_add(1);
         }
         if old.has(FrameRecord::SENT) {
             frames.side_insert(self.side_of(old.flags), Some(frame), new);
@@ -448,7 +450,7 @@ impl SendQueue {
             return false;
         }
         for count in self.counts(first.flags) {
-            count.frames = count.frames.saturating_sub(1);
+            count.frames = count.frames.wrapping_sub(1);
         }
         self.unlink(frames, next);
         frames.grow(&mut self.list, frame, second.len);
@@ -505,7 +507,14 @@ pub fn text_sum(record: &FrameRecord) -> Option<Sum> {
 
 /// Adds the sum of bytes that are about to be added to a frame's text.
 fn add_sum(record: &mut FrameRecord, sum: Option<Sum>) {
-    let before = if record.len == 0 { Some(Sum::ZERO) } else { text_sum(record) };
+    if record.len == 0
+        && let Some(sum) = sum
+    {
+        record.mate = sum.fold().into();
+        record.flags |= FrameRecord::SUMMED;
+        return;
+    }
+    let before = text_sum(record);
     record.flags &= !FrameRecord::SUMMED;
     if let (Some(before), Some(sum)) = (before, sum) {
         // Bytes at an odd place are in the other halves of the words (RFC 1071 §2 A).

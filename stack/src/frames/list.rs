@@ -118,7 +118,15 @@ impl Frames<'_> {
     /// Adds a frame at the end. It must be in no list.
     #[inline]
     pub fn push_back(&mut self, list: &mut FrameList, frame: FrameIndex) {
-        self.insert_after(list, list.last(), frame);
+        let Some(record) = self.record_mut(frame) else { return };
+        (record.next, record.previous) = (0, list.tail);
+        list.bytes = list.bytes.wrapping_add(record.len.into());
+        list.frames = list.frames.wrapping_add(1);
+        match list.last().and_then(|last| self.record_mut(last)) {
+            Some(last) => last.next = link(frame),
+            None => list.head = link(frame),
+        }
+        list.tail = link(frame);
     }
 
     /// Adds a frame behind another one of the list, or at the front.
@@ -139,8 +147,8 @@ impl Frames<'_> {
             Some(record) => record.previous = link(frame),
             None => list.tail = link(frame),
         }
-        list.frames = list.frames.saturating_add(1);
-        list.bytes = list.bytes.saturating_add(len);
+        list.frames = list.frames.wrapping_add(1);
+        list.bytes = list.bytes.wrapping_add(len);
     }
 
     /// Takes a frame out of the list that it is in.
@@ -156,8 +164,8 @@ impl Frames<'_> {
             Some(record) => record.previous = previous,
             None => list.tail = previous,
         }
-        list.frames = list.frames.saturating_sub(1);
-        list.bytes = list.bytes.saturating_sub(u32::from(len));
+        list.frames = list.frames.wrapping_sub(1);
+        list.bytes = list.bytes.wrapping_sub(u32::from(len));
         if list.frames == 0 {
             *list = FrameList::default();
         }
@@ -167,8 +175,16 @@ impl Frames<'_> {
     #[inline]
     pub fn pop_front(&mut self, list: &mut FrameList) -> Option<FrameIndex> {
         let frame = list.first()?;
-        self.record(frame)?;
-        self.remove(list, frame);
+        let FrameRecord { next, len, .. } = *self.record(frame)?;
+        match linked(next).and_then(|next| self.record_mut(next)).filter(|_| list.frames > 1) {
+            Some(record) => {
+                record.previous = 0;
+                list.head = next;
+                list.frames -= 1;
+                list.bytes = list.bytes.wrapping_sub(len.into());
+            }
+            None => *list = FrameList::default(),
+        }
         Some(frame)
     }
 
@@ -186,8 +202,8 @@ impl Frames<'_> {
             record.previous = list.tail;
         }
         list.tail = more.tail;
-        list.frames = list.frames.saturating_add(more.frames);
-        list.bytes = list.bytes.saturating_add(more.bytes);
+        list.frames = list.frames.wrapping_add(more.frames);
+        list.bytes = list.bytes.wrapping_add(more.bytes);
     }
 
     /// Takes the frames from `first` to `last`, which are neighbours in this order, out of the list. Counts every
@@ -215,8 +231,8 @@ impl Frames<'_> {
         if let Some(record) = self.record_mut(last) {
             record.next = 0;
         }
-        list.frames = list.frames.saturating_sub(part.frames);
-        list.bytes = list.bytes.saturating_sub(part.bytes);
+        list.frames = list.frames.wrapping_sub(part.frames);
+        list.bytes = list.bytes.wrapping_sub(part.bytes);
         part
     }
 
@@ -241,7 +257,7 @@ impl Frames<'_> {
         record.len -= bytes;
         record.seq = record.seq.wrapping_add(bytes.into());
         record.flags &= !FrameRecord::SUMMED;
-        list.bytes = list.bytes.saturating_sub(bytes.into());
+        list.bytes = list.bytes.wrapping_sub(bytes.into());
     }
 
     /// Drops text from the end of a frame that is in a list.
@@ -250,7 +266,7 @@ impl Frames<'_> {
         let bytes = bytes.min(record.len);
         record.len -= bytes;
         record.flags &= !FrameRecord::SUMMED;
-        list.bytes = list.bytes.saturating_sub(bytes.into());
+        list.bytes = list.bytes.wrapping_sub(bytes.into());
     }
 
     /// Counts text that was added behind that of a frame in a list.
@@ -258,7 +274,7 @@ impl Frames<'_> {
         let Some(record) = self.record_mut(frame) else { return };
         let old = record.len;
         record.len = old.saturating_add(bytes);
-        list.bytes = list.bytes.saturating_add(u32::from(record.len - old));
+        list.bytes = list.bytes.wrapping_add(u32::from(record.len - old));
     }
 
     /// Drops text from the front of a list; `free` gets the frames that have none left.

@@ -167,18 +167,18 @@ impl Pool {
     }
 
     pub(super) fn charge(&mut self, charge: &mut Charge) {
-        self.holders = self.holders.saturating_add(u32::from(charge.frames == 0));
-        charge.frames = charge.frames.saturating_add(1);
-        self.charged = self.charged.saturating_add(1);
+        self.holders = self.holders.wrapping_add(u32::from(charge.frames == 0));
+        charge.frames = charge.frames.wrapping_add(1);
+        self.charged = self.charged.wrapping_add(1);
         if self.charged > self.limits.pressure {
             self.in_pressure = 1;
         }
     }
 
     pub(super) fn uncharge(&mut self, charge: &mut Charge) {
-        self.holders = self.holders.saturating_sub(u32::from(charge.frames == 1));
-        charge.frames = charge.frames.saturating_sub(1);
-        self.charged = self.charged.saturating_sub(1);
+        self.holders = self.holders.wrapping_sub(u32::from(charge.frames == 1));
+        charge.frames = charge.frames.wrapping_sub(1);
+        self.charged = self.charged.wrapping_sub(1);
         if self.charged < self.limits.low {
             self.in_pressure = 0;
         }

@@ -27,6 +27,9 @@ pub const STEPS_MAX: u32 = 512;
 /// Steps from either end for a frame's place in the order of what is to be sent again. Beyond them the order gives way.
 const ORDER_STEPS: u32 = 64;
 
+/// What makes a sent frame another one than most.
+const NOT_PLAIN: u16 = FrameRecord::SACKED | FrameRecord::LOST | FrameRecord::RETRANSMITTED;
+
 /// What an acknowledgement did to the queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Acknowledged {
@@ -334,15 +337,16 @@ impl SendQueue {
         let frames = &mut *means.frames;
         for _ in 0..frames.len() {
             let Some(frame) = self.list.first().filter(|first| link(*first) != self.unsent) else { break };
-            let Some(record) = frames.record(frame).copied() else { break };
+            let Some(record) = frames.record(frame) else { break };
             if una.lt(record.end()) {
+                let record = *record;
                 let part = if record.seq().lt(una) { una - record.seq() } else { 0 };
                 let part = part.min(record.len.into());
                 if part > 0 {
                     done.octets += part;
                     frames.trim_front(&mut self.list, frame, part as u16);
                     self.counts(record.flags)
-                        .for_each(|count| count.octets = count.octets.saturating_sub(part));
+                        .for_each(|count| count.octets = count.octets.wrapping_sub(part));
                 }
                 break;
             }
@@ -350,9 +354,17 @@ impl SendQueue {
             done.frames += 1;
             done.octets = done.octets.saturating_add(octets);
             done.fin |= record.has(FrameRecord::FIN);
-            self.counts(record.flags).for_each(|count| count.subtract(octets));
-            acknowledged(&record);
-            self.unlink(frames, frame);
+            acknowledged(record);
+            let flags = record.flags;
+            if flags & NOT_PLAIN == 0 && self.hint != link(frame) {
+                // Sent once and on its way: the rule.
+                self.sent.subtract(octets);
+                frames.side_remove(&mut self.flight, frame);
+                frames.pop_front(&mut self.list);
+            } else {
+                self.counts(flags).for_each(|count| count.subtract(octets));
+                self.unlink(frames, frame);
+            }
             frames.release(frame, means.charge);
         }
         done
