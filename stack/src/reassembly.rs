@@ -225,13 +225,13 @@ impl Reassembly {
     /// Takes a whole run out.
     fn take_run(&mut self, frames: &mut Frames<'_>, head: FrameIndex) -> FrameList {
         let last = Self::last_of(frames, head).unwrap_or(head);
-        self.forget(head, 0);
+        self.forget(head);
         frames.side_remove(&mut self.runs, head);
         self.runs_count = self.runs_count.saturating_sub(1);
         frames.cut(&mut self.list, head, last)
     }
 
-    /// Drops bytes, fewer than it has, from the front of a run.
+    /// Drops bytes, fewer than it has, from the front of a run: what is left joins what comes before it.
     fn trim_run<M>(&mut self, means: &mut Means<'_, '_, '_, M>, head: FrameIndex, mut bytes: u32) {
         let frames = &mut *means.frames;
         let mut head = head;
@@ -248,7 +248,7 @@ impl Reassembly {
             if let Some(next) = frames.record_mut(next) {
                 next.mate = record.mate;
             }
-            self.forget(head, link(next));
+            self.forget(head);
             frames.remove(&mut self.list, head);
             frames.release(head, means.charge);
             head = next;
@@ -265,7 +265,7 @@ impl Reassembly {
             let mate = frames.record(next).map_or(0, |record| record.mate);
             frames.side_remove(&mut self.runs, next);
             self.runs_count = self.runs_count.saturating_sub(1);
-            self.forget(next, 0);
+            self.forget(next);
             if let Some(record) = frames.record_mut(head) {
                 record.mate = mate;
             }
@@ -377,12 +377,9 @@ impl Reassembly {
         }
     }
 
-    /// The first frame of a run is another one; with 0 the run is gone.
-    fn forget(&mut self, head: FrameIndex, new: u32) {
-        let Some(at) = self.recent.iter().position(|recent| *recent == link(head)) else { return };
-        if new != 0 {
-            self.recent[at] = new;
-        } else {
+    /// A run is gone, or about to be a part of another one.
+    fn forget(&mut self, head: FrameIndex) {
+        if let Some(at) = self.recent.iter().position(|recent| *recent == link(head)) {
             self.recent.copy_within(at + 1.., at);
             self.recent[3] = 0;
         }

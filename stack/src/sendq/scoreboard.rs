@@ -417,9 +417,32 @@ impl SendQueue {
         if counts(&counted) != counts(self) {
             return Err("the scoreboard's counts are not those of its frames");
         }
+        self.check_runs(frames)?;
         if frames.side_walk(&self.flight).count() != flight || frames.side_walk(&self.again).count() != again
         {
             return Err("a frame is in the wrong list of the scoreboard");
+        }
+        Ok(())
+    }
+}
+
+impl SendQueue {
+    /// Whether the ends of each run of SACKED frames name each other, and nobody else names anybody.
+    fn check_runs(&self, frames: &Frames<'_>) -> Result<(), &'static str> {
+        let sacked =
+            |frame: &FrameIndex| frames.record(*frame).is_some_and(|record| record.has(FrameRecord::SACKED));
+        for frame in frames.walk(&self.list).filter(sacked) {
+            let is_first = frames.previous(frame).filter(sacked).is_none();
+            let last = frames.walk_from(Some(frame)).take_while(sacked).last().filter(|_| is_first);
+            let is_last = frames.next(frame).filter(sacked).is_none();
+            let back = frames.side_previous(frame).filter(|_| is_last);
+            if frames.side_next(frame) != last.filter(|last| *last != frame)
+                || frames.side_previous(frame) != back
+                || back.is_some_and(|first| frames.side_next(first) != Some(frame))
+                || (is_last && !is_first && back.is_none())
+            {
+                return Err("the ends of a run of SACKED frames do not name each other");
+            }
         }
         Ok(())
     }
