@@ -1,4 +1,4 @@
-//! What a device with offloads does to a packet: it completes the checksum, and cuts text into segments.
+//! What a device with offloads does to packets: it completes checksums, cuts text into segments, and joins segments.
 
 use stack::device::{ChecksumRequest, Link};
 use stack::wire::checksum::Sum;
@@ -108,6 +108,81 @@ fn fix_headers(bytes: &mut [u8], places: &Places, number: usize, count: usize, s
     } else {
         put(bytes, transport + 4, (len - transport) as u16);
     }
+}
+
+/// Adds the text of a segment to that of the one before it, as Linux's GRO does (`tcp_gro_receive`): both of one connection and
+/// right, the same but for sequence number, PSH and FIN, the second following the first and not longer. False if they
+/// aren't to be joined.
+pub(super) fn join(held: &mut Packet, next: &Packet, link: Link) -> bool {
+    let (Some(first), Some(second)) = (places(&held.bytes, link), places(&next.bytes, link)) else {
+        return false;
+    };
+    let text = next.bytes.len() - second.text;
+    let held_text = held.bytes.len() - first.text;
+    let size = if held.gso_size > 0 { usize::from(held.gso_size) } else { held_text };
+    let is_plain = held.checksum.is_none() && next.checksum.is_none() && next.gso_size == 0;
+    let whole = held.bytes.len() - first.ip + text;
+    if first.protocol != protocol::TCP || first.text != second.text || !is_plain || whole > 65_535 {
+        return false;
+    }
+    // What was shorter than the first, or pushed, was the last.
+    let tcp = first.transport;
+    let is_open = held.bytes[tcp + 13] & LAST_ONLY == 0 && held_text.is_multiple_of(size.max(1));
+    if text == 0 || text > size || !is_open || !is_valid(&held.bytes, link) || !is_valid(&next.bytes, link) {
+        return false;
+    }
+    let seq =
+        |bytes: &[u8]| u32::from_be_bytes([bytes[tcp + 4], bytes[tcp + 5], bytes[tcp + 6], bytes[tcp + 7]]);
+    if seq(&next.bytes) != seq(&held.bytes).wrapping_add(held_text as u32) {
+        return false;
+    }
+    let is_v4 = held.bytes[first.ip] >> 4 == 4;
+    let differs = |at: usize| {
+        let relative = at.wrapping_sub(first.ip);
+        // Lengths, identification and sums, then what was looked at above.
+        let is_free = match (at >= tcp, is_v4) {
+            (true, _) => matches!(at - tcp, 4..8 | 13 | 16 | 17),
+            (false, true) => matches!(relative, 2..6 | 10 | 11),
+            (false, false) => matches!(relative, 4 | 5),
+        };
+        !is_free && held.bytes[at] != next.bytes[at]
+    };
+    let flags = (held.bytes[tcp + 13] ^ next.bytes[tcp + 13]) & !LAST_ONLY;
+    if flags != 0 || (0..first.text).any(differs) {
+        return false;
+    }
+    held.gso_size = size as u16;
+    held.bytes[tcp + 13] |= next.bytes[tcp + 13];
+    held.bytes.extend_from_slice(&next.bytes[second.text..]);
+    set_lengths(&mut held.bytes, &first);
+    true
+}
+
+/// Writes the length of a segment that grew into IP's header, and makes both checksums right again.
+fn set_lengths(bytes: &mut [u8], places: &Places) {
+    let Places { ip, transport, .. } = *places;
+    let len = bytes.len();
+    let put = |bytes: &mut [u8], at: usize, word: u16| {
+        bytes[at..at + 2].copy_from_slice(&word.to_be_bytes());
+    };
+    if bytes[ip] >> 4 == 4 {
+        put(bytes, ip + 2, (len - ip) as u16);
+        put(bytes, ip + 10, 0);
+        let sum = Sum::ZERO.bytes(&bytes[ip..transport]).checksum();
+        put(bytes, ip + 10, sum);
+    } else {
+        put(bytes, ip + 4, (len - ip - 40) as u16);
+    }
+    let new_len = len - transport;
+    put(bytes, transport + 16, 0);
+    let addresses = if bytes[ip] >> 4 == 4 { &bytes[ip + 12..ip + 20] } else { &bytes[ip + 8..ip + 40] };
+    let pseudo = Sum::ZERO
+        .bytes(addresses)
+        .word(protocol::TCP.into())
+        .word((new_len >> 16) as u16)
+        .word(new_len as u16);
+    let sum = pseudo.bytes(&bytes[transport..]).checksum();
+    put(bytes, transport + 16, sum);
 }
 
 /// Whether the transport checksum of a packet is right.

@@ -261,14 +261,16 @@ impl<H: Host> Simulation<H> {
     }
 
     fn poll(&mut self, node: usize) {
+        if let Some(packet) = self.places[node].port.joining.take() {
+            self.deliver(node, packet);
+        }
         let place = &mut self.places[node];
         place.is_due = false;
         place.port.now = Instant(self.now);
         let wanted = place.host.poll(Instant(self.now), &mut place.port);
         let wanted = [wanted, place.port.next_completion()].into_iter().flatten().min();
-        if let Some(at) = wanted.map(|at| at.0.max(self.now)).filter(|at| *at < place.planned) {
-            place.planned = at;
-            self.plan(at, Event::Poll { node });
+        if let Some(at) = wanted {
+            self.wake(node, at.0.max(self.now));
         }
         while let Some(packet) = self.places[node].port.take_sent() {
             self.note(node, What::Sent, &packet);
@@ -370,12 +372,43 @@ impl<H: Host> Simulation<H> {
             cut::cut(&packet, setup.link, &mut spare, |segment| self.deliver(to, segment));
             spare.push(packet.bytes);
             self.places[to].port.spare = spare;
+        } else {
+            if packet.checksum.is_some() && !setup.takes_partial {
+                cut::complete(&mut packet);
+            }
+            self.deliver_joined(to, packet);
+        }
+        if setup.moderation.0 > 0 {
+            self.wake(to, self.now + setup.moderation.0);
+        } else {
+            self.make_due(to);
+        }
+    }
+
+    /// Holds a packet until the next one of its connection joins it, another one comes, or the host is polled.
+    fn deliver_joined(&mut self, to: usize, packet: Packet) {
+        let port = &mut self.places[to].port;
+        if !port.setup().gro {
+            return self.deliver(to, packet);
+        }
+        let link = port.setup().link;
+        if let Some(held) = &mut port.joining
+            && cut::join(held, &packet, link)
+        {
+            port.spare.push(packet.bytes);
             return;
         }
-        if packet.checksum.is_some() && !setup.takes_partial {
-            cut::complete(&mut packet);
+        if let Some(held) = port.joining.replace(packet) {
+            self.deliver(to, held);
         }
-        self.deliver(to, packet);
+    }
+
+    /// Polls a host at this time, if it isn't polled before.
+    fn wake(&mut self, node: usize, at: u64) {
+        if at < self.places[node].planned {
+            self.places[node].planned = at;
+            self.plan(at, Event::Poll { node });
+        }
     }
 
     fn deliver(&mut self, to: usize, packet: Packet) {
@@ -383,7 +416,6 @@ impl<H: Host> Simulation<H> {
         let is_taken = self.places[to].port.deliver(&packet);
         self.note(to, if is_taken { What::Got } else { What::Dropped(path::Lost::Ring) }, &packet);
         self.places[to].port.spare.push(packet.bytes);
-        self.make_due(to);
     }
 }
 

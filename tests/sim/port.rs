@@ -44,8 +44,10 @@ pub struct Setup {
     pub marks_checksums: bool,
     /// Largest text that it cuts into segments; 0 if it doesn't.
     pub tso_bytes_max: u32,
-    /// Whether it takes packets that were not cut.
+    /// Whether it takes packets that were not cut, and joins segments that arrive between two polls.
     pub gro: bool,
+    /// How long after an arrival the host is polled: a card's interrupt moderation.
+    pub moderation: Duration,
     /// How late completions may be: evenly distributed, and so in any order.
     pub completion_lag: Duration,
 }
@@ -68,6 +70,7 @@ impl Setup {
             marks_checksums: false,
             tso_bytes_max: 0,
             gro: false,
+            moderation: Duration(0),
             completion_lag: Duration(0),
         }
     }
@@ -151,6 +154,8 @@ pub struct Port {
     sent: VecDeque<Packet>,
     /// What is being sent, the next completion first.
     sending: BinaryHeap<Reverse<Sending>>,
+    /// What may yet be joined with what follows it.
+    pub(super) joining: Option<Packet>,
     /// Byte buffers that nobody uses.
     pub(super) spare: Vec<Vec<u8>>,
     /// What happened to it.
@@ -170,6 +175,7 @@ impl Port {
             staged: VecDeque::new(),
             sent: VecDeque::new(),
             sending: BinaryHeap::new(),
+            joining: None,
             spare: Vec::new(),
             counters: Counters::default(),
         }

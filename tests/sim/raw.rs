@@ -14,7 +14,7 @@ use stack::time::Instant;
 use stack::wire::checksum::{Sum, pseudo};
 use stack::wire::ethernet::{self, Address};
 use stack::wire::ip::Ip;
-use stack::wire::{ipv4, protocol, tcp, udp};
+use stack::wire::{ipv4, ipv6, protocol, tcp, udp};
 
 use super::Host;
 use super::port::Port;
@@ -30,12 +30,22 @@ pub const fn ip(number: u8) -> Ip {
     Ip::v4([10, 0, 0, number])
 }
 
-fn head(from: u8, to: Address, to_ip: u8, protocol: u8, len: usize, bytes: &mut [u8]) -> Option<usize> {
+/// The address of IPv6 of the host with this number.
+#[must_use]
+pub const fn ip6(number: u8) -> Ip {
+    Ip([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, number])
+}
+
+/// Writes the headers of the link and of IP before `len` bytes; how many they are.
+fn head(from: u8, to: Address, ends: [&Ip; 2], protocol: u8, len: usize, bytes: &mut [u8]) -> Option<usize> {
     let source = Address([2, 0, 0, 0, 0, from]);
-    let frame = ethernet::Frame { destination: to, source, tags: [None; 2], ethertype: ethernet::IPV4 };
-    let at = frame.emit(bytes)?;
-    let header = ipv4::Header::new(&ip(from), &ip(to_ip), protocol, 64)?;
-    Some(at + header.emit(len, bytes.get_mut(at..)?)?)
+    let ethertype = if ends[0].is_v4() { ethernet::IPV4 } else { ethernet::IPV6 };
+    let at = ethernet::Frame { destination: to, source, tags: [None; 2], ethertype }.emit(bytes)?;
+    let rest = bytes.get_mut(at..)?;
+    Some(match ethertype {
+        ethernet::IPV4 => at + ipv4::Header::new(ends[0], ends[1], protocol, 64)?.emit(len, rest)?,
+        _ => at + ipv6::Header::new(ends[0], ends[1], protocol, 64)?.emit(len, rest)?,
+    })
 }
 
 /// A datagram to the host `to`, or to everybody, with this number at the start of its data.
@@ -43,7 +53,8 @@ fn head(from: u8, to: Address, to_ip: u8, protocol: u8, len: usize, bytes: &mut 
 pub fn datagram(from: u8, to: u8, number: u32, data_len: usize) -> Vec<u8> {
     let address = if to == 255 { Address::BROADCAST } else { Address([2, 0, 0, 0, 0, to]) };
     let mut bytes = vec![0; UDP_HEADERS + data_len.max(4)];
-    let at = head(from, address, to, protocol::UDP, udp::HEADER_LEN + data_len.max(4), &mut bytes);
+    let ends = [&ip(from), &ip(to)];
+    let at = head(from, address, ends, protocol::UDP, udp::HEADER_LEN + data_len.max(4), &mut bytes);
     let at = at.expect("room for the headers");
     let (header, data) = bytes[at..].split_at_mut(udp::HEADER_LEN);
     data[..4].copy_from_slice(&number.to_be_bytes());
@@ -54,13 +65,15 @@ pub fn datagram(from: u8, to: u8, number: u32, data_len: usize) -> Vec<u8> {
     bytes
 }
 
-/// A segment whose text the device is to cut, the pseudo-header's sum in its checksum field.
+/// A segment from `from` to `to`, each a host's number and address, whose text the device is to cut: the pseudo-header's sum is in
+/// its checksum field.
 #[must_use]
-pub fn segment(from: u8, to: u8, seq: u32, text: &[u8]) -> (Vec<u8>, ChecksumRequest) {
-    let mut bytes = vec![0; TCP_HEADERS];
+pub fn segment_between(from: (u8, Ip), to: (u8, Ip), seq: u32, text: &[u8]) -> (Vec<u8>, ChecksumRequest) {
+    let mut bytes = vec![0; ethernet::HEADER_LEN + ipv6::HEADER_LEN + tcp::HEADER_LEN];
     let len = tcp::HEADER_LEN + text.len();
-    let address = Address([2, 0, 0, 0, 0, to]);
-    let at = head(from, address, to, protocol::TCP, len, &mut bytes).expect("room for the headers");
+    let address = Address([2, 0, 0, 0, 0, to.0]);
+    let at = head(from.0, address, [&from.1, &to.1], protocol::TCP, len, &mut bytes);
+    let at = at.expect("room for the headers");
     let header = tcp::Header {
         source: 1000.into(),
         destination: 2000.into(),
@@ -71,10 +84,17 @@ pub fn segment(from: u8, to: u8, seq: u32, text: &[u8]) -> (Vec<u8>, ChecksumReq
     let flags = tcp::Flags(tcp::Flags::ACK.0 | tcp::Flags::PSH.0 | tcp::Flags::CWR.0);
     let none = tcp::options::Options::default();
     header.emit(flags, &none, &mut bytes[at..]).expect("room for the header");
-    let sum = pseudo(&ip(from), &ip(to), protocol::TCP, len as u32).fold();
+    let sum = pseudo(&from.1, &to.1, protocol::TCP, len as u32).fold();
     bytes[at + 16..at + 18].copy_from_slice(&sum.to_be_bytes());
+    bytes.truncate(at + tcp::HEADER_LEN);
     bytes.extend_from_slice(text);
     (bytes, ChecksumRequest { start: at as u16, offset: 16 })
+}
+
+/// The same between two hosts' addresses of IPv4.
+#[must_use]
+pub fn segment(from: u8, to: u8, seq: u32, text: &[u8]) -> (Vec<u8>, ChecksumRequest) {
+    segment_between((from, ip(from)), (to, ip(to)), seq, text)
 }
 
 /// Something to send.
