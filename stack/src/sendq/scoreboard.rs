@@ -162,6 +162,29 @@ impl SendQueue {
         true
     }
 
+    /// RACK_detect_loss (RFC 8985 §6.2 step 5): asks `is_lost` of the frames on their way, in the order of their last
+    /// transmission, until it says `None`: nothing can be said of this one nor of what was sent later. How many are lost now.
+    pub fn detect_lost(
+        &mut self,
+        frames: &mut Frames<'_>,
+        mut is_lost: impl FnMut(&FrameRecord) -> Option<bool>,
+    ) -> u32 {
+        let (mut news, mut at) = (0, self.flight.first());
+        for _ in 0..frames.len() {
+            let Some(frame) = at else { break };
+            let Some((record, verdict)) =
+                frames.record(frame).and_then(|record| Some((record, is_lost(record)?)))
+            else {
+                break;
+            };
+            at = linked(record.side_next);
+            if verdict {
+                news += u32::from(self.mark_lost(frames, frame));
+            }
+        }
+        news
+    }
+
     /// Puts a lost frame into the order of what is to be sent again: near the end if it was just sent for the first
     /// time, near the front if it was lost once more.
     fn insert_again(&mut self, frames: &mut Frames<'_>, frame: FrameIndex) {

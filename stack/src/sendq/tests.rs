@@ -360,6 +360,33 @@ fn a_block_that_grows_costs_its_growth() {
 }
 
 #[test]
+fn losses_are_looked_for_from_the_oldest_transmission_on() {
+    let mut world = World::ample(16);
+    let mut queue = SendQueue::new(Seq(0));
+    append(&mut queue, &mut world, &[1; 600], 16);
+    for now in 1..=6 {
+        queue.mark_sent(&mut world.frames(), Instant(now));
+    }
+    // The first is sent again after all others, so it is the last to be asked of.
+    let first = queue.list().first().expect("six of them");
+    assert!(queue.mark_lost(&mut world.frames(), first));
+    assert!(queue.mark_retransmitted(&mut world.frames(), first, Instant(7)));
+    let mut asked = Vec::new();
+    let lost = queue.detect_lost(&mut world.frames(), |record| {
+        asked.push(record.seq);
+        (record.sent_at < 6).then_some(record.sent_at != 3)
+    });
+    assert_eq!((lost, asked), (3, vec![100, 200, 300, 400, 500]));
+    let mut again = Vec::new();
+    while let Some(frame) = queue.next_lost() {
+        again.push(world.records[frame.0 as usize].seq);
+        assert!(queue.mark_retransmitted(&mut world.frames(), frame, Instant(8)));
+    }
+    assert_eq!(again, [100, 300, 400]);
+    assert_eq!(queue.check(&world.frames()), Ok(()));
+}
+
+#[test]
 fn a_block_that_is_far_away_is_reached_in_the_end() {
     let mut world = World::ample(5000);
     let mut queue = sent(&mut world, 5000);
