@@ -90,6 +90,35 @@ impl<'a> Table<'a> {
         self.0[hole] = Place::default();
         true
     }
+
+    /// How many places are in use, if each holds a record with the hash that `hash_of` knows for it, and is where a
+    /// search for that hash comes by.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self, mut hash_of: impl FnMut(u32) -> Option<u32>) -> Result<u32, &'static str> {
+        let (length, mask) = (self.0.len(), self.mask());
+        // From an empty place on, if there is one: a search that began before it would have ended there.
+        let empty = self.0.iter().position(|place| place.record == 0);
+        let (mut used, mut run) = (0, if empty.is_some() { 0 } else { length });
+        for step in 0..length {
+            let at = (empty.unwrap_or(0) + step) & mask;
+            let place = self.0[at];
+            let Some(record) = place.record.checked_sub(1) else {
+                run = 0;
+                continue;
+            };
+            if hash_of(record) != Some(place.hash) {
+                return Err("a table names a record that does not belong there");
+            }
+            run += 1;
+            if at.wrapping_sub(place.hash as usize) & mask >= run {
+                return Err("a table hides a record from those who look for it");
+            }
+            used += 1;
+        }
+        Ok(used)
+    }
 }
 
 #[cfg(test)]
@@ -124,6 +153,8 @@ mod tests {
                     }
                     _ => {}
                 }
+                let known = |record| model.get(&record).copied();
+                prop_assert_eq!(table.check(known), Ok(model.len() as u32));
                 for (record, hash) in &model {
                     prop_assert_eq!(table.find(*hash, |found| found == *record), Some(*record));
                 }
@@ -134,10 +165,31 @@ mod tests {
             prop_assert!(places.iter().all(|place| *place == Place::default()));
         }
 
+        /// What a naive search over the whole table says, the check says.
+        #[test]
+        fn a_check_finds_what_a_search_misses(bytes in proptest::collection::vec((0u32..20, 0u32..6), 8)) {
+            let mut places: Vec<Place> = bytes.iter().map(|(hash, record)| Place { hash: *hash, record: *record }).collect();
+            let copy = places.clone();
+            let table = Table::new(&mut places);
+            let used = copy.iter().filter(|place| place.record != 0);
+            let found = used.clone().all(|place| table.find(place.hash, |record| record + 1 == place.record).is_some());
+            let hash_of = |record| copy.iter().find(|place| place.record == record + 1).map(|place| place.hash);
+            let single = used.clone().all(|place| hash_of(place.record - 1) == Some(place.hash));
+            // A record that is there twice may be found in its other place: only the check asks for more.
+            if !(found && single) {
+                prop_assert!(table.check(hash_of).is_err());
+            }
+            let twice = used.clone().any(|place| used.clone().filter(|other| other.record == place.record).count() > 1);
+            if found && single && !twice {
+                prop_assert_eq!(table.check(hash_of), Ok(used.count() as u32));
+            }
+        }
+
         #[test]
         fn nonsense_is_survived(bytes in proptest::collection::vec(any::<(u32, u32)>(), 0..40), hash in any::<u32>()) {
             let mut places: Vec<Place> = bytes.into_iter().map(|(hash, record)| Place { hash, record }).collect();
             let mut table = Table::new(&mut places);
+            let _ = table.check(Some);
             let _ = table.find(hash, |_| false);
             let _ = table.insert(hash, hash);
             let _ = table.remove(hash, hash);

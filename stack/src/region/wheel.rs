@@ -22,21 +22,28 @@ const TICK_BITS: u32 = 20;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Entry {
-    /// When it fires, in nanoseconds.
-    deadline: u64,
+    /// When it fires, in nanoseconds; two words, so that an entry needs no more than their alignment.
+    deadline: [u32; 2],
     /// Neighbours in the list, plus one; 0 is none.
     next: u32,
     previous: u32,
     /// Level and slot, plus one; 0 is no list.
     place: u32,
-    padding: u32,
 }
 
 impl Entry {
+    fn new(deadline: u64, next: u32, place: u32) -> Self {
+        Self { deadline: [deadline as u32, (deadline >> 32) as u32], next, previous: 0, place }
+    }
+
+    fn nanoseconds(&self) -> u64 {
+        u64::from(self.deadline[0]) | u64::from(self.deadline[1]) << 32
+    }
+
     /// When it fires, if it does.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        (self.place != 0).then_some(Instant(self.deadline))
+        (self.place != 0).then_some(Instant(self.nanoseconds()))
     }
 }
 
@@ -75,7 +82,7 @@ impl Wheel {
         let Some(record) = records.get_mut(index as usize) else { return };
         let entry = *record.entry();
         if entry.place != 0 {
-            if entry.deadline <= deadline.0 {
+            if entry.nanoseconds() <= deadline.0 {
                 return;
             }
             self.disarm(records, index);
@@ -92,7 +99,7 @@ impl Wheel {
         }
         let place = (level * SLOTS + slot) as u32 + 1;
         if let Some(record) = records.get_mut(index as usize) {
-            *record.entry() = Entry { deadline, next: head, previous: 0, place, padding: 0 };
+            *record.entry() = Entry::new(deadline, head, place);
             self.heads[level][slot] = index + 1;
             self.occupied[level] |= 1 << slot;
         }
@@ -201,12 +208,38 @@ impl Wheel {
             return false;
         }
         self.disarm(records, index);
-        if tick_of(entry.deadline) <= due {
+        if tick_of(entry.nanoseconds()) <= due {
             fire(self, records, index);
         } else {
-            self.insert(records, index, entry.deadline);
+            self.insert(records, index, entry.nanoseconds());
         }
         true
+    }
+
+    /// Whether every list is one that only its own entries are in, and every entry in one.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check<R: Timed>(&self, records: &mut [R]) -> Result<(), &'static str> {
+        let mut listed = 0;
+        for (at, head) in self.heads.as_flattened().iter().enumerate() {
+            if (self.occupied[at / SLOTS] >> (at % SLOTS) & 1 == 1) != (*head != 0) {
+                return Err("a wheel's slot is marked as what it is not");
+            }
+            let (mut name, mut previous) = (*head, 0);
+            while name != 0 {
+                let Some(entry) = neighbour(records, name) else {
+                    return Err("a wheel's list leaves the slab");
+                };
+                // One that were met again would have another predecessor, or be of another slot.
+                if entry.place as usize != at + 1 || entry.previous != previous {
+                    return Err("a wheel's list runs through an entry that is not its own");
+                }
+                (previous, name, listed) = (name, entry.next, listed + 1);
+            }
+        }
+        let armed = records.iter_mut().map(Timed::entry).filter(|entry| entry.place != 0).count();
+        if armed == listed { Ok(()) } else { Err("an armed entry is in no list of its wheel") }
     }
 }
 
@@ -282,6 +315,7 @@ mod tests {
                         }
                     }
                 }
+                prop_assert_eq!(wheel.check(&mut records), Ok(()));
                 let first = model.iter().flatten().min();
                 prop_assert_eq!(wheel.next().is_some(), first.is_some());
                 if let (Some(next), Some(first)) = (wheel.next(), first) {
@@ -292,12 +326,13 @@ mod tests {
 
         #[test]
         fn nonsense_is_survived(words in proptest::collection::vec(any::<(u64, u32, u32, u32)>(), 1..8), heads in proptest::collection::vec(0u32..12, 256), now in any::<u64>()) {
-            let entry = |(deadline, next, previous, place): (u64, u32, u32, u32)| Entry { deadline, next: next % 12, previous: previous % 12, place: place % 300, padding: 0 };
+            let entry = |(deadline, next, previous, place): (u64, u32, u32, u32)| Entry { previous: previous % 12, ..Entry::new(deadline, next % 12, place % 300) };
             let mut records: Vec<Entry> = words.into_iter().map(entry).collect();
             let mut wheel = Wheel { now: now >> 30, occupied: [now; LEVELS], heads: [[0; SLOTS]; LEVELS] };
             for (at, head) in heads.into_iter().enumerate() {
                 wheel.heads[at / SLOTS][at % SLOTS] = head;
             }
+            let _ = wheel.check(&mut records);
             for round in 0..50 {
                 wheel.advance(&mut records, Instant((now >> 10) + round * TICK), 100, |_, _, _| {});
                 let index = round as u32 % 8;
