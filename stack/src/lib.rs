@@ -8,6 +8,7 @@
 
 pub mod device;
 pub mod frames;
+pub mod hash;
 pub mod reassembly;
 pub mod recvq;
 pub mod region;
