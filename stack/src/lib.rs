@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod device;
+pub mod error;
 pub mod frames;
 pub mod hash;
 pub mod reassembly;
@@ -14,6 +15,7 @@ pub mod recvq;
 pub mod region;
 pub mod sendq;
 pub mod seq;
+pub mod stats;
 pub mod tcp;
 pub mod time;
 pub mod wire;
