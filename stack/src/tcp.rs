@@ -20,10 +20,12 @@
 pub mod challenge;
 pub mod congestion;
 pub mod isn;
+pub mod listener;
 pub mod pacing;
 pub mod recovery;
 pub mod rtt;
 pub mod state;
+pub mod tcb;
 pub mod timers;
 pub mod timestamps;
 pub mod window;

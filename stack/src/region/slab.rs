@@ -31,6 +31,12 @@ impl Tag {
     pub const fn is_used(&self) -> bool {
         self.generation & 1 == 1
     }
+
+    /// The name of the record at `index`, whose tag this is.
+    #[must_use]
+    pub const fn handle(&self, index: u32) -> Handle {
+        Handle { index, generation: self.generation }
+    }
 }
 
 /// A record that can live in a slab.

@@ -1,0 +1,304 @@
+//! What options have set, shared by all sockets that have set the same.
+//!
+//! Most sockets of a program have the same options, or those of their listener; so a socket has only a number of 16
+//! bits, and its options cost nothing. Number 0 is what a new socket has. A change is made on a copy: [`intern`]
+//! finds the record that has just these values, or takes a free one.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::hash::Secret;
+use crate::region::slab::{Record, Slab, Tag};
+use crate::region::table::{Place, Table};
+
+/// Bits of [`Values::options`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Switch;
+
+impl Switch {
+    /// SO_REUSEADDR.
+    pub const REUSE_ADDRESS: u32 = 1 << 0;
+    /// SO_REUSEPORT.
+    pub const REUSE_PORT: u32 = 1 << 1;
+    /// IPV6_V6ONLY.
+    pub const V6_ONLY: u32 = 1 << 2;
+    /// SO_KEEPALIVE.
+    pub const KEEP_ALIVE: u32 = 1 << 3;
+    /// SO_OOBINLINE.
+    pub const OOB_INLINE: u32 = 1 << 4;
+    /// SO_BROADCAST.
+    pub const BROADCAST: u32 = 1 << 5;
+    /// SO_LINGER, for `linger_s`.
+    pub const LINGER: u32 = 1 << 6;
+    /// SO_DONTROUTE.
+    pub const DONT_ROUTE: u32 = 1 << 7;
+    /// SO_TIMESTAMP.
+    pub const TIMESTAMP: u32 = 1 << 8;
+    /// SO_TIMESTAMPNS.
+    pub const TIMESTAMP_NS: u32 = 1 << 9;
+    /// SO_SNDBUF was set: no tuning.
+    pub const SEND_BUFFER_LOCKED: u32 = 1 << 10;
+    /// SO_RCVBUF was set: no tuning.
+    pub const RECEIVE_BUFFER_LOCKED: u32 = 1 << 11;
+    /// IP_FREEBIND.
+    pub const FREE_BIND: u32 = 1 << 12;
+    /// IP_RECVERR.
+    pub const ERRORS: u32 = 1 << 13;
+    /// IPV6_RECVERR.
+    pub const ERRORS_V6: u32 = 1 << 14;
+    /// IP_PKTINFO.
+    pub const PACKET_INFO: u32 = 1 << 15;
+    /// IPV6_RECVPKTINFO.
+    pub const PACKET_INFO_V6: u32 = 1 << 16;
+    /// IP_RECVTTL, IPV6_RECVHOPLIMIT.
+    pub const TTL_TOLD: u32 = 1 << 17;
+    /// IP_RECVTOS, IPV6_RECVTCLASS.
+    pub const TOS_TOLD: u32 = 1 << 18;
+    /// TCP_FASTOPEN_CONNECT.
+    pub const FAST_OPEN_CONNECT: u32 = 1 << 19;
+    /// TCP_FASTOPEN_NO_COOKIE.
+    pub const FAST_OPEN_NO_COOKIE: u32 = 1 << 20;
+    /// TCP_INQ.
+    pub const QUEUE_TOLD: u32 = 1 << 21;
+    /// UDP_GRO.
+    pub const GRO: u32 = 1 << 22;
+    /// UDP_NO_CHECK6_TX, SO_NO_CHECK.
+    pub const NO_CHECKSUM: u32 = 1 << 23;
+    /// IP_MULTICAST_LOOP was switched off.
+    pub const NO_MULTICAST_LOOP: u32 = 1 << 24;
+    /// SO_RXQ_OVFL.
+    pub const DROPS_TOLD: u32 = 1 << 25;
+    /// IP_BIND_ADDRESS_NO_PORT.
+    pub const NO_PORT: u32 = 1 << 26;
+}
+
+/// The values themselves; 0 is always what a new socket has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Values {
+    /// SO_MAX_PACING_RATE, in bytes per second.
+    pub max_pacing_rate: u64,
+    /// SO_RCVTIMEO, in microseconds.
+    pub receive_timeout_us: u64,
+    /// SO_SNDTIMEO, in microseconds.
+    pub send_timeout_us: u64,
+    /// Bits of [`Switch`].
+    pub options: u32,
+    /// TCP_USER_TIMEOUT, in milliseconds (RFC 5482).
+    pub user_timeout_ms: u32,
+    /// SO_LINGER's time, in seconds.
+    pub linger_s: u32,
+    /// TCP_LINGER2, in seconds; negative aborts at once.
+    pub linger2_s: i32,
+    /// SO_RCVLOWAT, in bytes.
+    pub receive_low_water: u32,
+    /// TCP_NOTSENT_LOWAT, in bytes.
+    pub unsent_low_water: u32,
+    /// TCP_WINDOW_CLAMP, in bytes.
+    pub window_clamp: u32,
+    /// SO_PRIORITY.
+    pub priority: u32,
+    /// SO_MARK.
+    pub mark: u32,
+    /// TCP_KEEPIDLE, in seconds.
+    pub keep_idle_s: u16,
+    /// TCP_KEEPINTVL, in seconds.
+    pub keep_interval_s: u16,
+    /// TCP_MAXSEG.
+    pub mss: u16,
+    /// UDP_SEGMENT, in bytes.
+    pub gso_size: u16,
+    /// TCP_KEEPCNT.
+    pub keep_count: u8,
+    /// TCP_SYNCNT.
+    pub syn_count: u8,
+    /// TCP_DEFER_ACCEPT, in retransmissions.
+    pub defer_accept: u8,
+    /// IP_TTL.
+    pub ttl: u8,
+    /// IPV6_UNICAST_HOPS, plus one.
+    pub hop_limit: u8,
+    /// IP_TOS.
+    pub tos: u8,
+    /// IPV6_TCLASS.
+    pub traffic_class: u8,
+    /// IP_MULTICAST_TTL, plus one.
+    pub multicast_ttl: u8,
+    /// IP_MTU_DISCOVER, plus one.
+    pub mtu_discover: u8,
+    /// IPV6_MTU_DISCOVER, plus one.
+    pub mtu_discover_v6: u8,
+    /// TCP_CONGESTION, as a number.
+    pub congestion: u8,
+    /// SO_BUSY_POLL and others that change nothing here are kept by the shim; zero.
+    pub reserved: u8,
+}
+
+/// A record of the slab.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Settings {
+    /// Whether, and for which time, the record is in use.
+    pub tag: Tag,
+    /// The values.
+    pub values: Values,
+    /// How many sockets have this number.
+    pub users: u64,
+}
+
+impl Record for Settings {
+    fn tag(&mut self) -> &mut Tag {
+        &mut self.tag
+    }
+}
+
+/// The records and the table that finds them by their values.
+#[derive(Debug)]
+pub struct Interner<'a> {
+    /// Their slab.
+    pub slab: &'a mut Slab,
+    /// Their records.
+    pub records: &'a mut [Settings],
+    /// Their table.
+    pub places: &'a mut [Place],
+    /// What it hashes with.
+    pub secret: Secret,
+}
+
+/// The hash of some values.
+#[must_use]
+pub fn hash(secret: &Secret, values: &Values) -> u32 {
+    let bytes = values.as_bytes().chunks_exact(8);
+    let mut words = [0; size_of::<Values>() / 8];
+    for (word, bytes) in words.iter_mut().zip(bytes) {
+        *word = bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    }
+    secret.words(&words)
+}
+
+impl Interner<'_> {
+    /// The values of a number; those of a new socket if it is nobody's.
+    #[must_use]
+    pub fn of(&self, number: u16) -> Values {
+        let record = usize::from(number).checked_sub(1).and_then(|index| self.records.get(index));
+        record.map_or_else(Values::default, |record| record.values)
+    }
+
+    /// The number of these values, for one more socket; `None` when there are too many different ones.
+    #[must_use]
+    pub fn intern(&mut self, values: &Values) -> Option<u16> {
+        if *values == Values::default() {
+            return Some(0);
+        }
+        let hash = hash(&self.secret, values);
+        let records = &*self.records;
+        let same = |index: u32| records.get(index as usize).is_some_and(|record| record.values == *values);
+        if let Some(index) = Table::new(self.places).find(hash, same) {
+            let number = u16::try_from(index + 1).ok()?;
+            self.share(number);
+            return Some(number);
+        }
+        let handle = self.slab.take(self.records)?;
+        let number = u16::try_from(handle.index + 1).ok();
+        if number.is_none() || !Table::new(self.places).insert(hash, handle.index) {
+            self.slab.give(self.records, handle);
+            return None;
+        }
+        let record = self.records.get_mut(handle.index as usize)?;
+        (record.values, record.users) = (*values, 1);
+        number
+    }
+
+    /// One more socket has this number: the child of a listener.
+    pub fn share(&mut self, number: u16) {
+        let record = usize::from(number).checked_sub(1).and_then(|index| self.records.get_mut(index));
+        if let Some(record) = record {
+            record.users = record.users.saturating_add(1);
+        }
+    }
+
+    /// One socket less has this number.
+    pub fn release(&mut self, number: u16) {
+        let Some(index) = usize::from(number).checked_sub(1) else { return };
+        let Some(record) = self.records.get_mut(index) else { return };
+        record.users = record.users.saturating_sub(1);
+        if record.users == 0 {
+            let (hash, handle) = (hash(&self.secret, &record.values), record.tag.handle(index as u32));
+            Table::new(self.places).remove(hash, index as u32);
+            self.slab.give(self.records, handle);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    struct Memory(Slab, Vec<Settings>, Vec<Place>);
+
+    impl Memory {
+        fn new(count: usize) -> Self {
+            let places = vec![Place::default(); Table::places_for(count as u32)];
+            Self(Slab::default(), vec![Settings::default(); count], places)
+        }
+
+        fn interner(&mut self) -> Interner<'_> {
+            let Self(slab, records, places) = self;
+            Interner { slab, records, places, secret: Secret([1, 2]) }
+        }
+    }
+
+    fn values(which: u8) -> Values {
+        Values { options: u32::from(which & 3), mss: u16::from(which >> 2), ..Values::default() }
+    }
+
+    proptest! {
+        #[test]
+        fn sockets_have_what_they_have_set(acts in proptest::collection::vec((any::<bool>(), 0u8..12, any::<u16>()), 0..200)) {
+            let mut memory = Memory::new(6);
+            let mut sockets: Vec<(u16, Values)> = Vec::new();
+            for (sets, which, at) in acts {
+                let mut interner = memory.interner();
+                if sets {
+                    let number = interner.intern(&values(which));
+                    let others = sockets.iter().filter(|socket| socket.0 != 0).map(|socket| socket.0);
+                    let different = others.collect::<std::collections::BTreeSet<_>>().len();
+                    match number {
+                        Some(number) => sockets.push((number, values(which))),
+                        None => prop_assert_eq!(different, 6),
+                    }
+                } else if !sockets.is_empty() {
+                    let (number, _) = sockets.swap_remove(at as usize % sockets.len());
+                    interner.release(number);
+                }
+                for (number, values) in &sockets {
+                    prop_assert_eq!(interner.of(*number), *values);
+                    prop_assert!(sockets.iter().all(|other| (other.1 == *values) == (other.0 == *number)));
+                }
+            }
+            for (number, _) in sockets {
+                memory.interner().release(number);
+            }
+            prop_assert_eq!(memory.0.used(), 0);
+            prop_assert!(memory.2.iter().all(|place| *place == Place::default()));
+        }
+
+        #[test]
+        fn nonsense_is_survived(bytes in proptest::collection::vec(any::<u8>(), 1200), which in any::<u16>()) {
+            let mut memory = Memory::new(4);
+            let (slab, rest) = bytes.split_at(size_of::<Slab>());
+            memory.0 = Slab::read_from_bytes(slab).expect("a slab");
+            let (records, rest) = rest.split_at(4 * size_of::<Settings>());
+            memory.1.as_mut_slice().as_mut_bytes().copy_from_slice(records);
+            let length = memory.2.len() * 8;
+            memory.2.as_mut_slice().as_mut_bytes().copy_from_slice(&rest[..length]);
+            let mut interner = memory.interner();
+            for number in [which, which % 6, 1] {
+                let _ = interner.of(number);
+                let _ = interner.intern(&values(number as u8));
+                interner.release(number);
+            }
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! The transmission control block (RFC 9293 §3.3.1): one for every socket of TCP, whatever its state.
+//!
+//! The first two cache lines are what an expected segment needs: whose it is, where the windows are, the ends of the
+//! queues, the two timers that move with it. The next four are what an acknowledgment moves further: round-trip time,
+//! congestion, recovery, counters. What only a call, a loss or urgent data touches is beside it, in [`Seldom`]; what
+//! options have set is shared by all sockets that have set the same ([`crate::settings`]).
+//!
+//! Names are RFC 9293's. A link is an index plus one, 0 is none; a moment is in nanoseconds, 0 is never; so zero
+//! bytes are a record that was never used.
+
+use core::ops::{BitOr, BitOrAssign};
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::region::slab::{Record, Tag};
+use crate::region::wheel::{Entry, Timed};
+use crate::seq::Seq;
+use crate::wire::ip::Ip;
+
+/// What was negotiated and what is owed: bits that a segment in either direction looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
+pub struct Flags(pub u16);
+
+impl Flags {
+    /// Both sides send timestamps (RFC 7323 §3).
+    pub const TIMESTAMPS: Self = Self(1 << 0);
+    /// The peer takes SACK (RFC 2018 §2).
+    pub const SACK: Self = Self(1 << 1);
+    /// Windows are scaled (RFC 7323 §2).
+    pub const SCALING: Self = Self(1 << 2);
+    /// Both sides know ECN (RFC 3168 §6.1).
+    pub const ECN: Self = Self(1 << 3);
+    /// ECE is sent until the peer says CWR.
+    pub const ECHO_CONGESTION: Self = Self(1 << 4);
+    /// CWR goes with the next new data.
+    pub const WINDOW_REDUCED: Self = Self(1 << 5);
+    /// TCP_NODELAY.
+    pub const NO_DELAY: Self = Self(1 << 6);
+    /// TCP_CORK, or MSG_MORE with the last text.
+    pub const CORK: Self = Self(1 << 7);
+    /// Something arrived that is not acknowledged yet.
+    pub const ACK_OWED: Self = Self(1 << 8);
+    /// It is to be acknowledged at once (RFC 5681 §4.2).
+    pub const ACK_NOW: Self = Self(1 << 9);
+    /// A FIN follows the last octet of the send queue.
+    pub const FIN_QUEUED: Self = Self(1 << 10);
+    /// The reading side was shut down.
+    pub const RECEIVE_SHUT: Self = Self(1 << 11);
+    /// SND.UP is ahead of SND.UNA.
+    pub const SEND_URGENT: Self = Self(1 << 12);
+    /// RCV.UP is ahead of what was read.
+    pub const RECEIVE_URGENT: Self = Self(1 << 13);
+    /// No process holds the socket any more.
+    pub const ORPHAN: Self = Self(1 << 14);
+    /// The segment that is expected next may take the fast path.
+    pub const PREDICTED: Self = Self(1 << 15);
+
+    /// Whether all of these are set.
+    #[inline]
+    #[must_use]
+    pub const fn has(self, flags: Self) -> bool {
+        self.0 & flags.0 == flags.0
+    }
+
+    /// Without these.
+    #[inline]
+    #[must_use]
+    pub const fn without(self, flags: Self) -> Self {
+        Self(self.0 & !flags.0)
+    }
+}
+
+impl BitOr for Flags {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for Flags {
+    fn bitor_assign(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
+
+/// The receive sequence space (RFC 9293 §3.3.1, figure 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Rcv {
+    /// RCV.NXT.
+    pub nxt: Seq,
+    /// RCV.WND: the right edge is RCV.NXT + RCV.WND, and never moves left.
+    pub wnd: u32,
+    /// Last.ACK.sent (RFC 7323 §4.3).
+    pub last_ack_sent: Seq,
+    /// TS.Recent (RFC 7323 §4.3).
+    pub ts_recent: u32,
+}
+
+/// The send sequence space (RFC 9293 §3.3.1, figure 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Snd {
+    /// SND.UNA.
+    pub una: Seq,
+    /// SND.NXT.
+    pub nxt: Seq,
+    /// SND.WND, scaled.
+    pub wnd: u32,
+    /// SND.WL1.
+    pub wl1: Seq,
+    /// SND.WL2.
+    pub wl2: Seq,
+}
+
+/// The ends of the lists of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Queues {
+    /// The first frame that is not wholly acknowledged.
+    pub send_head: u32,
+    /// The first frame that was not sent yet.
+    pub send_next: u32,
+    /// The last frame of the send queue.
+    pub send_tail: u32,
+    /// The first frame that was not wholly read.
+    pub receive_head: u32,
+    /// The last frame in order.
+    pub receive_tail: u32,
+    /// The first frame behind a gap.
+    pub out_of_order: u32,
+}
+
+/// Bytes of an algorithm's state, in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
+pub struct State<const WORDS: usize>(pub [u64; WORDS]);
+
+/// Where the stack's time went (TCP_INFO's `busy_time`, `rwnd_limited`, `sndbuf_limited`), in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Chronograph {
+    /// When the present state began.
+    pub since: u32,
+    /// There was something to send, and it went.
+    pub busy: u32,
+    /// The peer's window was closed.
+    pub receive_window: u32,
+    /// The user's buffer was empty of room.
+    pub send_buffer: u32,
+}
+
+/// What the receiver learns to size its buffer (dynamic right-sizing, as Linux does it).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Space {
+    /// Octets that the user read in the last round trip (`rcv_space`).
+    pub octets: u32,
+    /// Where this round trip began.
+    pub seq: Seq,
+    /// When it began, in microseconds.
+    pub since: u32,
+    /// The receiver's round-trip time, in microseconds (`rcv_rtt`).
+    pub rtt: u32,
+}
+
+/// The transmission control block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(64))]
+pub struct Tcb {
+    // ---- the first line: whose segment it is, and whether it is the expected one ----
+    /// Whether, and for which time, the record is in use.
+    pub tag: Tag,
+    /// Our address; unspecified until it is known.
+    pub local: Ip,
+    /// The peer's address; unspecified without one.
+    pub remote: Ip,
+    /// Our port, or 0.
+    pub local_port: u16,
+    /// The peer's port, or 0.
+    pub remote_port: u16,
+    /// RFC 9293 §3.3.2, as a byte.
+    pub state: u8,
+    /// Snd.Wind.Shift in the low four bits, Rcv.Wind.Shift in the high ones (RFC 7323 §2.3).
+    pub shifts: u8,
+    /// Octets of text that a segment may carry now, options excepted (Eff.snd.MSS of RFC 9293 §3.7.1).
+    pub mss: u16,
+    /// What was negotiated and what is owed.
+    pub flags: Flags,
+    /// The route, plus one; valid while `route_version` is the table's.
+    pub route: u16,
+    /// RCV.
+    pub rcv: Rcv,
+
+    // ---- the second line ----
+    /// SND.
+    pub snd: Snd,
+    /// Frames.
+    pub queues: Queues,
+    /// When the retransmission, loss probe, reordering or persist timer fires; which, says `pending`.
+    pub retransmit_at: u64,
+    /// When the delayed acknowledgment goes.
+    pub ack_at: u64,
+
+    // ---- what an acknowledgment moves: the algorithms' own state ----
+    /// Round-trip time and timeout.
+    pub rtt: State<3>,
+    /// Congestion control.
+    pub congestion: State<6>,
+    /// Loss detection and recovery.
+    pub recovery: State<7>,
+
+    // ---- the rest ----
+    /// When keep-alive, FIN-WAIT-2's limit or TIME-WAIT fires.
+    pub slow_at: u64,
+    /// When pacing lets the next segment go.
+    pub pace_at: u64,
+    /// Sequence numbers acknowledged: ISS is SND.UNA less these. TCP_INFO's `bytes_acked`.
+    pub acked: u64,
+    /// Sequence numbers received in order: IRS is RCV.NXT less these. TCP_INFO's `bytes_received`.
+    pub received: u64,
+    /// The earliest of its timers, in the wheel.
+    pub entry: Entry,
+    /// Segments sent (RFC 4898, SegsOut).
+    pub segs_out: u32,
+    /// Segments received.
+    pub segs_in: u32,
+    /// Of those sent, with text.
+    pub data_segs_out: u32,
+    /// Of those received, with text.
+    pub data_segs_in: u32,
+    /// Segments sent again.
+    pub total_retrans: u32,
+    /// Segments that have arrived at the peer, as far as is known (RFC 9937, RFC 8985).
+    pub delivered: u32,
+    /// Of those, with congestion experienced.
+    pub delivered_ce: u32,
+    /// Where its time went.
+    pub chronograph: Chronograph,
+    /// The largest window that the peer has offered: Max(SND.WND) (RFC 9293 §3.8.6.2.1).
+    pub snd_wnd_max: u32,
+    /// Behind the last octet that the user wrote.
+    pub written: Seq,
+    /// Behind the last octet that the user read.
+    pub copied: Seq,
+    /// When TS.Recent was taken, in seconds (RFC 7323 §5.5).
+    pub ts_recent_at: u32,
+    /// How fast the user reads.
+    pub space: Space,
+    /// SO_SNDBUF, as it is now, in bytes.
+    pub send_buffer: u32,
+    /// SO_RCVBUF, as it is now, in bytes.
+    pub receive_buffer: u32,
+    /// Frames that the send queue holds.
+    pub send_frames: u16,
+    /// Frames that the receive and out-of-order queues hold.
+    pub receive_frames: u16,
+    /// Milliseconds at which text was sent last.
+    pub last_data_sent: u32,
+    /// Milliseconds at which text arrived last.
+    pub last_data_received: u32,
+    /// Milliseconds at which an acknowledgment arrived last.
+    pub last_ack_received: u32,
+    /// Milliseconds at which the first unanswered retransmission went: R2 and the user timeout count from it.
+    pub retransmitted_since: u32,
+    /// Added to the clock of timestamps (RFC 7323 §7.1).
+    pub ts_offset: u32,
+    /// Of the table of routes when `route` was looked up.
+    pub route_version: u32,
+    /// The MSS that the peer's segments seem to have.
+    pub rcv_mss: u16,
+    /// The MSS that we announced.
+    pub advertised_mss: u16,
+    /// The path's MTU, as far as is known.
+    pub path_mtu: u16,
+    /// The peer's MSS option, or the default (RFC 9293 §3.7.1).
+    pub peer_mss: u16,
+    /// The delayed acknowledgment's present delay, in milliseconds (`ato`).
+    pub ack_delay: u16,
+    /// Duplicates that the peer has told of (RFC 2883); stays at its largest value.
+    pub dsack_dups: u16,
+    /// Times that reordering was seen; stays at its largest value.
+    pub reord_seen: u16,
+    /// Segments that arrived behind a gap; stays at its largest value.
+    pub rcv_ooopack: u16,
+    /// What its options have set.
+    pub settings: u16,
+    /// SO_ERROR ([`crate::error::Error::code`]).
+    pub error: u8,
+    /// What ends the connection only if it ends anyway (RFC 1122 §4.2.3.9).
+    pub soft_error: u8,
+    /// Doublings of the timeout in a row.
+    pub backoff: u8,
+    /// Timeouts in a row.
+    pub retransmits: u8,
+    /// Unanswered probes of a closed window or of a silent peer.
+    pub probes: u8,
+    /// Which timer `retransmit_at` is.
+    pub pending: u8,
+    /// Acknowledgments still to be sent at once.
+    pub quick_acks: u8,
+    /// Whether, and how much, the two sides answer each other.
+    pub ping_pong: u8,
+    /// As what it is counted at its port ([`crate::ports::Class`]).
+    pub bound_as: u8,
+    /// What became of fast open ([`FastOpen`]).
+    pub fast_open: u8,
+}
+
+/// Bits of [`Tcb::fast_open`] (RFC 7413; TCP_INFO's options and `fastopen_client_fail`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FastOpen;
+
+impl FastOpen {
+    /// The SYN carried data.
+    pub const SENT: u8 = 1;
+    /// It was acknowledged with the SYN.
+    pub const ACKED: u8 = 2;
+    /// The child of a SYN with data; its handshake goes on.
+    pub const CHILD: u8 = 4;
+    /// A cookie is asked for.
+    pub const REQUESTED: u8 = 8;
+    /// The path seems to drop SYNs with data.
+    pub const FAILED: u8 = 16;
+}
+
+/// What belongs to a socket of TCP and is touched by calls, losses and urgent data only: beside the block, under the
+/// same index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Seldom {
+    /// The slots of the processes that have a descriptor of it.
+    pub holders: u64,
+    /// Octets sent again.
+    pub bytes_retrans: u64,
+    /// Its address and port among those in use ([`crate::ports`]), plus one.
+    pub bound: u32,
+    /// In LISTEN, its record of the listeners, plus one; while it waits to be accepted, the one behind it, plus one.
+    pub queue: u32,
+    /// SND.UP.
+    pub snd_up: Seq,
+    /// RCV.UP.
+    pub rcv_up: Seq,
+}
+
+const _: () = {
+    use core::mem::offset_of;
+    assert!(size_of::<Tcb>() == 448 && align_of::<Tcb>() == 64);
+    assert!(size_of::<Seldom>() == 32);
+    assert!(size_of::<State<3>>() <= 24 && size_of::<State<6>>() <= 48 && size_of::<State<7>>() <= 56);
+    // What the demultiplexer compares, and the window, share a line; the hot fields end with the second one.
+    assert!(offset_of!(Tcb, rcv) + offset_of!(Rcv, last_ack_sent) <= 64);
+    assert!(offset_of!(Tcb, ack_at) + size_of::<u64>() == 128);
+};
+
+impl Default for Tcb {
+    fn default() -> Self {
+        zerocopy::FromZeros::new_zeroed()
+    }
+}
+
+impl Tcb {
+    /// ISS.
+    #[must_use]
+    pub const fn iss(&self) -> Seq {
+        Seq(self.snd.una.0.wrapping_sub(self.acked as u32))
+    }
+
+    /// IRS.
+    #[must_use]
+    pub const fn irs(&self) -> Seq {
+        Seq(self.rcv.nxt.0.wrapping_sub(self.received as u32))
+    }
+
+    /// Snd.Wind.Shift.
+    #[must_use]
+    pub const fn snd_shift(&self) -> u8 {
+        self.shifts & 0xf
+    }
+
+    /// Rcv.Wind.Shift.
+    #[must_use]
+    pub const fn rcv_shift(&self) -> u8 {
+        self.shifts >> 4
+    }
+
+    /// Sets both shifts, of which none is above 14 (RFC 7323 §2.3).
+    pub fn set_shifts(&mut self, snd: u8, rcv: u8) {
+        self.shifts = snd.min(14) | rcv.min(14) << 4;
+    }
+
+    /// Whether a segment from `remote` to `local` is this connection's.
+    #[inline]
+    #[must_use]
+    pub fn is_of(&self, local: (&Ip, u16), remote: (&Ip, u16)) -> bool {
+        self.remote_port == remote.1
+            && self.local_port == local.1
+            && self.remote == *remote.0
+            && self.local == *local.0
+    }
+}
+
+impl Record for Tcb {
+    fn tag(&mut self) -> &mut Tag {
+        &mut self.tag
+    }
+}
+
+impl Timed for Tcb {
+    fn entry(&mut self) -> &mut Entry {
+        &mut self.entry
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_sequence_numbers_are_told_by_what_went_since() {
+        let mut tcb = Tcb::default();
+        (tcb.snd.una, tcb.rcv.nxt) = (Seq(5), Seq(u32::MAX));
+        (tcb.acked, tcb.received) = (10 + (7 << 32), 1);
+        assert_eq!((tcb.iss(), tcb.irs()), (Seq(u32::MAX - 4), Seq(u32::MAX - 1)));
+    }
+
+    #[test]
+    fn shifts_are_two_halves() {
+        let mut tcb = Tcb::default();
+        tcb.set_shifts(7, 200);
+        assert_eq!((tcb.snd_shift(), tcb.rcv_shift()), (7, 14));
+    }
+
+    #[test]
+    fn a_flag_is_a_bit_of_its_own() {
+        let both = Flags::TIMESTAMPS | Flags::PREDICTED;
+        assert!(both.has(Flags::PREDICTED) && !both.has(Flags::SACK | Flags::PREDICTED));
+        assert_eq!(both.without(Flags::PREDICTED), Flags::TIMESTAMPS);
+    }
+}
