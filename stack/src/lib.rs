@@ -6,11 +6,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod demux;
 pub mod device;
 pub mod error;
 pub mod frames;
 pub mod hash;
 pub mod neighbour;
+pub mod ports;
 pub mod process;
 pub mod reassembly;
 pub mod recvq;

@@ -2,6 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::demux::Link;
 use crate::region::slab::{Record, Tag};
 use crate::wire::ip::Ip;
 
@@ -30,18 +31,16 @@ pub struct UdpSocket {
     pub receive_head: u32,
     /// The last one.
     pub receive_tail: u32,
-    /// The next socket at the same address and port.
-    pub next: u32,
-    /// Its address and port among those in use ([`crate::ports`]), plus one.
-    pub bound: u32,
+    /// The others at the same address and port.
+    pub link: Link,
 
     // ---- the second line ----
     /// The slots of the processes that have a descriptor of it.
     pub holders: u64,
     /// When the datagram that was read last had arrived (SIOCGSTAMP), in nanoseconds.
     pub stamp: u64,
-    /// The route to its peer, plus one; valid while `route_version` is the table's.
-    pub route: u32,
+    /// Its address and port among those in use ([`crate::ports`]), plus one.
+    pub bound: u32,
     /// Of the table of routes when `route` was looked up.
     pub route_version: u32,
     /// SO_SNDBUF, in bytes.
@@ -49,9 +48,13 @@ pub struct UdpSocket {
     /// SO_RCVBUF, in bytes.
     pub receive_buffer: u32,
     /// Frames that wait to be read.
-    pub receive_frames: u32,
+    pub receive_frames: u16,
     /// Frames that wait to be sent, or for their completion.
-    pub send_frames: u32,
+    pub send_frames: u16,
+    /// The route to its peer, plus one; valid while `route_version` is the table's.
+    pub route: u16,
+    /// The path's MTU towards the peer, as far as is known.
+    pub path_mtu: u16,
     /// Datagrams dropped because the buffer was full (SO_RXQ_OVFL).
     pub drops: u32,
     /// The first multicast group it has joined.
@@ -62,15 +65,37 @@ pub struct UdpSocket {
     pub errors_head: u32,
     /// The last one.
     pub errors_tail: u32,
-    /// The path's MTU towards the peer, as far as is known.
-    pub path_mtu: u16,
     /// SO_ERROR ([`crate::error::Error::code`]).
     pub error: u8,
     /// Directions that were shut down: 1 receiving, 2 sending.
     pub shut: u8,
+    /// No meaning yet; zero.
+    pub reserved: u16,
+}
+
+/// A multicast group that a socket has joined (RFC 3376 §3.1, RFC 3810 §3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Membership {
+    /// Whether, and for which time, the record is in use.
+    pub tag: Tag,
+    /// The group.
+    pub group: Ip,
+    /// A source that is let through, or kept out; unspecified for all.
+    pub source: Ip,
+    /// The next one of the same socket, plus one.
+    pub next: u32,
+    /// 0 lets everything through but `source`, 1 nothing else.
+    pub includes: u32,
 }
 
 const _: () = assert!(size_of::<UdpSocket>() == 128 && core::mem::offset_of!(UdpSocket, holders) == 64);
+
+impl Record for Membership {
+    fn tag(&mut self) -> &mut Tag {
+        &mut self.tag
+    }
+}
 
 impl Record for UdpSocket {
     fn tag(&mut self) -> &mut Tag {

@@ -4,6 +4,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::demux::Link;
 use crate::region::slab::{Record, Tag};
 use crate::region::wheel::{Entry, Timed};
 use crate::seq::Seq;
@@ -25,8 +26,8 @@ pub struct Listener {
     pub defer: u8,
     /// Its socket's block.
     pub socket: u32,
-    /// The next one at the same address and port.
-    pub next: u32,
+    /// The others at the same address and port.
+    pub link: Link,
     /// The first of the established connections that wait for accept(2).
     pub accept_head: u32,
     /// The last one.
@@ -95,7 +96,7 @@ pub struct SynEntry {
     pub entry: Entry,
 }
 
-const _: () = assert!(size_of::<SynEntry>() <= 96 && size_of::<Listener>() == 84);
+const _: () = assert!(size_of::<SynEntry>() <= 96 && size_of::<Listener>() == 88);
 
 impl Record for Listener {
     fn tag(&mut self) -> &mut Tag {
