@@ -168,7 +168,7 @@ proptest! {
                     }
                     Err(error) => {
                         prop_assert_eq!(error, Error::AddressNotAvailable);
-                        prop_assert_eq!(all.iter().filter(suits).next(), None);
+                        prop_assert_eq!(all.iter().find(suits), None);
                     }
                 }
             } else {
@@ -186,7 +186,7 @@ proptest! {
                     }
                     Err(error) => {
                         prop_assert_eq!(error, Error::AddressInUse);
-                        prop_assert_eq!(all.iter().filter(suits).next(), None);
+                        prop_assert_eq!(all.iter().find(suits), None);
                     }
                 }
             }

@@ -66,6 +66,12 @@ impl Slab {
         self.used
     }
 
+    /// Records that were ever used: nothing is to be found behind them.
+    #[must_use]
+    pub const fn fresh(&self) -> u32 {
+        self.fresh
+    }
+
     /// Takes a free record, the most recently freed first: its lines are in the cache. Its other bytes are as its
     /// last user left them. `None` when all are in use.
     #[must_use]

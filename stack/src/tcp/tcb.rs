@@ -390,14 +390,10 @@ impl Tcb {
         self.shifts = snd.min(14) | rcv.min(14) << 4;
     }
 
-    /// Whether a segment from `remote` to `local` is this connection's.
-    #[inline]
+    /// Whether segments may find it by both of its ends: in every state but CLOSED (0) and LISTEN (1).
     #[must_use]
-    pub fn is_of(&self, local: (&Ip, u16), remote: (&Ip, u16)) -> bool {
-        self.remote_port == remote.1
-            && self.local_port == local.1
-            && self.remote == *remote.0
-            && self.local == *local.0
+    pub const fn has_peer(&self) -> bool {
+        self.tag.is_used() && self.state > 1
     }
 }
 

@@ -1,0 +1,233 @@
+//! Whether everything in a region agrees with everything else.
+
+use core::fmt;
+
+use super::Parts;
+use super::slab::{Record, Slab};
+use super::table::Table;
+use super::wheel::Timed;
+use crate::demux::{Endpoints, Pairs};
+use crate::ports::Ports;
+use crate::settings;
+
+/// The first invariant that does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// The part that it is about.
+    pub part: &'static str,
+    /// What is wrong.
+    pub what: &'static str,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: {}", self.part, self.what)
+    }
+}
+
+impl core::error::Error for Broken {}
+
+/// Names the part of a check that failed.
+trait Of<T> {
+    fn of(self, part: &'static str) -> Result<T, Broken>;
+}
+
+impl<T> Of<T> for Result<T, &'static str> {
+    fn of(self, part: &'static str) -> Result<T, Broken> {
+        self.map_err(|what| Broken { part, what })
+    }
+}
+
+fn holds(holds: bool, part: &'static str, what: &'static str) -> Result<(), Broken> {
+    if holds { Ok(()) } else { Err(Broken { part, what }) }
+}
+
+/// How many records were ever used: what is behind them need not even be looked at.
+fn fresh<R>(records: &[R], slab: &Slab) -> usize {
+    (slab.fresh() as usize).min(records.len())
+}
+
+/// Those records.
+fn used<'a, R>(records: &'a [R], slab: &Slab) -> &'a [R] {
+    &records[..fresh(records, slab)]
+}
+
+impl Parts<'_> {
+    /// Looks at every slab, table, wheel and queue, without a change. The time goes with the records that were ever used, and
+    /// with the places of the tables.
+    ///
+    /// # Errors
+    /// The first invariant that does not hold.
+    pub fn check(&mut self) -> Result<(), Broken> {
+        self.check_slabs()?;
+        self.check_tables()?;
+        self.check_wheels()?;
+        self.check_listeners()?;
+        self.check_sockets()
+    }
+
+    fn check_slabs(&mut self) -> Result<(), Broken> {
+        macro_rules! slabs {
+            ($($name:ident),+) => { $(self.slabs.$name.check(self.$name).of(stringify!($name))?;)+ };
+        }
+        slabs!(
+            tcbs,
+            listeners,
+            syns,
+            udp_sockets,
+            memberships,
+            bounds,
+            settings,
+            leases,
+            addresses,
+            routes,
+            neighbours,
+            destinations,
+            processes
+        );
+        Ok(())
+    }
+
+    fn check_tables(&mut self) -> Result<(), Broken> {
+        let secret = self.header.secret;
+        let found =
+            Pairs::new(self.tcbs, self.tcp_places, secret).check(|tcb| tcb.has_peer()).of("tcp_places")?;
+        let peers = used(self.tcbs, &self.slabs.tcbs).iter().filter(|tcb| tcb.has_peer()).count();
+        holds(found as usize == peers, "tcp_places", "a connection is not in its table")?;
+
+        let found =
+            Pairs::new(self.syns, self.syn_places, secret).check(|syn| syn.tag.is_used()).of("syn_places")?;
+        holds(found == self.slabs.syns.used(), "syn_places", "a SYN that waits is not in its table")?;
+
+        let listeners = Endpoints::new(self.listeners, self.listener_places, secret);
+        let found = listeners.check(|listener| listener.tag.is_used()).of("listener_places")?;
+        holds(found == self.slabs.listeners.used(), "listener_places", "a listener is not in its table")?;
+
+        let pairs = Pairs::new(self.udp_sockets, self.udp_pair_places, secret);
+        let in_pairs = pairs.check(|udp| udp.tag.is_used() && udp.remote_port != 0).of("udp_pair_places")?;
+        let endpoints = Endpoints::new(self.udp_sockets, self.udp_places, secret);
+        let is_open =
+            |udp: &crate::udp::UdpSocket| udp.tag.is_used() && udp.remote_port == 0 && udp.bound != 0;
+        let in_endpoints = endpoints.check(is_open).of("udp_places")?;
+        let sockets = used(self.udp_sockets, &self.slabs.udp_sockets);
+        let bound = sockets.iter().filter(|udp| udp.tag.is_used() && udp.bound != 0).count();
+        let found = in_pairs as usize + in_endpoints as usize;
+        holds(found == bound, "udp_places", "a bound socket is in no table")?;
+
+        let (records, slab) = (&*self.settings, &self.slabs.settings);
+        let hash_of = |index: u32| {
+            let record = records.get(index as usize).filter(|record| record.tag.is_used())?;
+            Some(settings::hash(&secret, &record.values))
+        };
+        let found = Table::new(self.settings_places).check(hash_of).of("settings_places")?;
+        holds(found == slab.used(), "settings_places", "settings are not in their table")
+    }
+
+    fn check_wheels(&mut self) -> Result<(), Broken> {
+        fn idle<R: Record + Timed>(records: &mut [R]) -> bool {
+            records.iter_mut().all(|record| record.tag().is_used() || record.entry().deadline().is_none())
+        }
+        macro_rules! wheels {
+            ($($name:ident),+) => { $(
+                let count = fresh(self.$name, &self.slabs.$name);
+                let records = &mut self.$name[..count];
+                self.wheels.$name.check(records).of(stringify!($name))?;
+                holds(idle(records), stringify!($name), "a timer runs for a record that is not in use")?;
+            )+ };
+        }
+        wheels!(tcbs, syns, neighbours);
+        Ok(())
+    }
+
+    fn check_listeners(&mut self) -> Result<(), Broken> {
+        let mut syns = 0;
+        for (index, listener) in used(self.listeners, &self.slabs.listeners).iter().enumerate() {
+            if !listener.tag.is_used() {
+                continue;
+            }
+            let socket =
+                self.tcbs.get(listener.socket as usize).zip(self.seldoms.get(listener.socket as usize));
+            let is_its = |(tcb, seldom): (&crate::tcp::tcb::Tcb, &crate::tcp::tcb::Seldom)| {
+                tcb.tag.is_used() && !tcb.has_peer() && seldom.queue as usize == index + 1
+            };
+            holds(socket.is_some_and(is_its), "listeners", "a listener's socket does not know it")?;
+            let accept = self.accept_queue(listener.accept_head, listener.accept_tail);
+            holds(
+                accept == Some(listener.accept_len),
+                "listeners",
+                "an accept queue is not as long as it says",
+            )?;
+            let waiting = self.syn_queue(index as u32, listener.syn_head, listener.syn_tail);
+            holds(waiting == Some(listener.syn_len), "listeners", "a SYN queue is not as long as it says")?;
+            holds(
+                listener.syn_young <= listener.syn_len,
+                "listeners",
+                "a SYN queue has more young SYNs than SYNs",
+            )?;
+            syns += u64::from(listener.syn_len);
+        }
+        holds(syns == u64::from(self.slabs.syns.used()), "syns", "a SYN waits in no listener's queue")
+    }
+
+    /// How many sockets are in an accept queue, if it is a list of connections that ends with `tail`.
+    fn accept_queue(&self, head: u32, tail: u32) -> Option<u32> {
+        let (mut at, mut last, mut count) = (head, 0, 0);
+        while at != 0 {
+            let index = at.checked_sub(1)? as usize;
+            // Those that were reset meanwhile are in no state to have a peer, and wait for accept(2) all the same.
+            self.tcbs.get(index).filter(|tcb| tcb.tag.is_used() && count < self.slabs.tcbs.used())?;
+            (last, at, count) = (at, self.seldoms.get(index)?.queue, count + 1);
+        }
+        (last == tail).then_some(count)
+    }
+
+    /// How many SYNs are in a listener's queue, if it is a list of its own that ends with `tail`.
+    fn syn_queue(&self, listener: u32, head: u32, tail: u32) -> Option<u32> {
+        let (mut at, mut last, mut count) = (head, 0, 0);
+        while at != 0 {
+            let syn = self.syns.get(at.checked_sub(1)? as usize)?;
+            let is_its = syn.tag.is_used() && syn.listener == listener && syn.previous == last;
+            (is_its && count < self.slabs.syns.used()).then_some(())?;
+            (last, at, count) = (at, syn.next, count + 1);
+        }
+        (last == tail).then_some(count)
+    }
+
+    fn check_sockets(&mut self) -> Result<(), Broken> {
+        let counted = Ports {
+            heads: self.ports,
+            slab: &mut self.slabs.bounds,
+            bounds: self.bounds,
+            places: self.bound_places,
+            leases: self.leases,
+            secret: self.header.secret,
+        }
+        .check()
+        .of("bounds")?;
+        let tcp = used(self.tcbs, &self.slabs.tcbs).iter().zip(self.seldoms.iter());
+        let tcp = tcp.filter(|(tcb, _)| tcb.tag.is_used());
+        let tcp = tcp.map(|(tcb, seldom)| (seldom.bound, tcb.local_port, 0, tcb.settings));
+        let udp = used(self.udp_sockets, &self.slabs.udp_sockets).iter().filter(|udp| udp.tag.is_used());
+        let udp = udp.map(|udp| (udp.bound, udp.local_port, 1, udp.settings));
+        let (mut bound, mut set) = (0, 0u64);
+        for (name, port, protocol, number) in tcp.chain(udp) {
+            if let Some(index) = name.checked_sub(1) {
+                let record = self.bounds.get(index as usize).filter(|record| record.tag.is_used());
+                let is_it = record.is_some_and(|record| record.port == port && record.protocol == protocol);
+                holds(is_it, "bounds", "a socket is bound to what is not there")?;
+                bound += 1;
+            } else {
+                holds(port == 0, "bounds", "a socket has a port and is not bound")?;
+            }
+            if let Some(index) = usize::from(number).checked_sub(1) {
+                let record = self.settings.get(index).filter(|record| record.tag.is_used());
+                holds(record.is_some(), "settings", "a socket has settings that are not there")?;
+                set += 1;
+            }
+        }
+        holds(bound == counted, "bounds", "an address counts sockets that are not there")?;
+        let records = used(self.settings, &self.slabs.settings).iter().filter(|record| record.tag.is_used());
+        let users = records.fold(0u64, |users, record| users.saturating_add(record.users));
+        holds(users == set, "settings", "settings count sockets that are not there")
+    }
+}
