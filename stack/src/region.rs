@@ -16,6 +16,7 @@ pub mod limits;
 pub mod shared;
 pub mod slab;
 pub mod table;
+pub mod views;
 pub mod wheel;
 
 pub use layout::{Header, Layout, Parts};

@@ -21,6 +21,7 @@ pub mod challenge;
 pub mod congestion;
 pub mod isn;
 pub mod listener;
+pub mod open;
 pub mod pacing;
 pub mod recovery;
 pub mod rtt;

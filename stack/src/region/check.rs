@@ -7,7 +7,6 @@ use super::slab::{Record, Slab};
 use super::table::Table;
 use super::wheel::Timed;
 use crate::demux::{Endpoints, Pairs};
-use crate::ports::Ports;
 use crate::settings;
 
 /// The first invariant that does not hold.
@@ -194,16 +193,7 @@ impl Parts<'_> {
     }
 
     fn check_sockets(&mut self) -> Result<(), Broken> {
-        let counted = Ports {
-            heads: self.ports,
-            slab: &mut self.slabs.bounds,
-            bounds: self.bounds,
-            places: self.bound_places,
-            leases: self.leases,
-            secret: self.header.secret,
-        }
-        .check()
-        .of("bounds")?;
+        let counted = self.ports().check().of("bounds")?;
         let tcp = used(self.tcbs, &self.slabs.tcbs).iter().zip(self.seldoms.iter());
         let tcp = tcp.filter(|(tcb, _)| tcb.tag.is_used());
         let tcp = tcp.map(|(tcb, seldom)| (seldom.bound, tcb.local_port, 0, tcb.settings));

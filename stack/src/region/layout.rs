@@ -227,7 +227,7 @@ parts! {
         /// The timer wheels.
         wheels: Wheels;
         /// Ports in use, by number.
-        ports: Heads;
+        port_heads: Heads;
     }
     many {
         /// Sockets of TCP.

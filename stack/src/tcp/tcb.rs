@@ -304,25 +304,32 @@ pub struct Tcb {
     pub ping_pong: u8,
     /// As what it is counted at its port ([`crate::ports::Class`]).
     pub bound_as: u8,
-    /// What became of fast open ([`FastOpen`]).
-    pub fast_open: u8,
+    /// Bits of [`Mark`].
+    pub marks: u8,
 }
 
-/// Bits of [`Tcb::fast_open`] (RFC 7413; TCP_INFO's options and `fastopen_client_fail`).
+/// Bits of [`Tcb::marks`]: of what kind the socket is, and what became of fast open (RFC 7413; TCP_INFO's options and
+/// `fastopen_client_fail`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FastOpen;
+pub struct Mark;
 
-impl FastOpen {
+impl Mark {
+    /// A socket of IPv6, even if it speaks IPv4 now.
+    pub const V6: u8 = 1;
+    /// bind(2) has set the address.
+    pub const ADDRESS_BOUND: u8 = 2;
+    /// It waits in its listener's accept queue.
+    pub const QUEUED: u8 = 4;
     /// The SYN carried data.
-    pub const SENT: u8 = 1;
+    pub const SYN_DATA: u8 = 8;
     /// It was acknowledged with the SYN.
-    pub const ACKED: u8 = 2;
+    pub const SYN_DATA_ACKED: u8 = 16;
     /// The child of a SYN with data; its handshake goes on.
-    pub const CHILD: u8 = 4;
+    pub const FAST_CHILD: u8 = 32;
     /// A cookie is asked for.
-    pub const REQUESTED: u8 = 8;
+    pub const COOKIE_WANTED: u8 = 64;
     /// The path seems to drop SYNs with data.
-    pub const FAILED: u8 = 16;
+    pub const FAST_OPEN_FAILED: u8 = 128;
 }
 
 /// What belongs to a socket of TCP and is touched by calls, losses and urgent data only: beside the block, under the
@@ -353,6 +360,18 @@ const _: () = {
     assert!(offset_of!(Tcb, rcv) + offset_of!(Rcv, last_ack_sent) <= 64);
     assert!(offset_of!(Tcb, ack_at) + size_of::<u64>() == 128);
 };
+
+/// What [`Tcb::state`] is without a connection, and what a connection begins with (RFC 9293 §3.3.2).
+pub mod state {
+    /// CLOSED.
+    pub const CLOSED: u8 = 0;
+    /// LISTEN.
+    pub const LISTEN: u8 = 1;
+    /// SYN-SENT.
+    pub const SYN_SENT: u8 = 2;
+    /// SYN-RECEIVED.
+    pub const SYN_RECEIVED: u8 = 3;
+}
 
 impl Default for Tcb {
     fn default() -> Self {
@@ -390,10 +409,16 @@ impl Tcb {
         self.shifts = snd.min(14) | rcv.min(14) << 4;
     }
 
-    /// Whether segments may find it by both of its ends: in every state but CLOSED (0) and LISTEN (1).
+    /// Whether segments may find it by both of its ends: in every state but CLOSED and LISTEN.
     #[must_use]
     pub const fn has_peer(&self) -> bool {
-        self.tag.is_used() && self.state > 1
+        self.tag.is_used() && self.state > state::LISTEN
+    }
+
+    /// Whether it has this [`Mark`].
+    #[must_use]
+    pub const fn is(&self, mark: u8) -> bool {
+        self.marks & mark != 0
     }
 }
 

@@ -1,0 +1,58 @@
+//! The tables of a region, each with the parts that it needs.
+
+use super::Parts;
+use crate::demux::{Endpoints, Pairs};
+use crate::ports::Ports;
+use crate::settings::Interner;
+use crate::tcp::listener::{Listener, SynEntry};
+use crate::tcp::tcb::Tcb;
+
+impl Parts<'_> {
+    /// Connections by both ends.
+    #[inline]
+    pub fn connections(&mut self) -> Pairs<'_, Tcb> {
+        Pairs::new(self.tcbs, self.tcp_places, self.header.secret)
+    }
+
+    /// SYNs that wait, by both ends.
+    #[inline]
+    pub fn waiting(&mut self) -> Pairs<'_, SynEntry> {
+        Pairs::new(self.syns, self.syn_places, self.header.secret)
+    }
+
+    /// Listeners by address and port.
+    #[inline]
+    pub fn listening(&mut self) -> Endpoints<'_, Listener> {
+        Endpoints::new(self.listeners, self.listener_places, self.header.secret)
+    }
+
+    /// Ports in use.
+    pub fn ports(&mut self) -> Ports<'_> {
+        self.ports_and_connections().0
+    }
+
+    /// Both, for the search of a port towards a peer.
+    pub(crate) fn ports_and_connections(&mut self) -> (Ports<'_>, Pairs<'_, Tcb>) {
+        let secret = self.header.secret;
+        let leases = (self.slabs.leases.fresh() as usize).min(self.leases.len());
+        let ports = Ports {
+            heads: self.port_heads,
+            slab: &mut self.slabs.bounds,
+            bounds: self.bounds,
+            places: self.bound_places,
+            leases: &self.leases[..leases],
+            secret,
+        };
+        (ports, Pairs::new(self.tcbs, self.tcp_places, secret))
+    }
+
+    /// What options have set.
+    pub fn options(&mut self) -> Interner<'_> {
+        Interner {
+            slab: &mut self.slabs.settings,
+            records: self.settings,
+            places: self.settings_places,
+            secret: self.header.secret,
+        }
+    }
+}

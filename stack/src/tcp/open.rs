@@ -1,0 +1,319 @@
+//! What of a socket's life needs no segment: it is made, bound, listens, has a peer, and is given back (the
+//! bookkeeping of RFC 9293 §3.9.1's OPEN, and of socket(2), bind(2), listen(2), connect(2)).
+//!
+//! Each call changes everything or nothing. Results are Linux's.
+
+use super::tcb::{Mark, Seldom, Tcb, state};
+use crate::demux::{End, Sharing};
+use crate::error::Error;
+use crate::ports::{Class, Protocol, Wish};
+use crate::region::Parts;
+use crate::region::slab::{Handle, find};
+use crate::settings::{Switch, Values};
+use crate::wire::ip::Ip;
+
+mod queues;
+#[cfg(test)]
+mod tests;
+
+/// How a socket with these options is counted at its port.
+fn class(options: u32) -> Class {
+    let bit = |switch, bit| if options & switch != 0 { bit } else { 0 };
+    Class(bit(Switch::REUSE_ADDRESS, Class::REUSE_ADDRESS) | bit(Switch::REUSE_PORT, Class::REUSE_PORT))
+}
+
+impl Parts<'_> {
+    /// The block of a socket, in whatever state.
+    ///
+    /// # Errors
+    /// `BadHandle` if the handle is old.
+    pub fn tcb(&mut self, socket: Handle) -> Result<&mut Tcb, Error> {
+        find(self.tcbs, socket).ok_or(Error::BadHandle)
+    }
+
+    fn seldom(&mut self, index: u32) -> Result<&mut Seldom, Error> {
+        self.seldoms.get_mut(index as usize).ok_or(Error::Corrupt)
+    }
+
+    /// What its options have set.
+    ///
+    /// # Errors
+    /// `BadHandle`.
+    pub fn tcp_options(&mut self, socket: Handle) -> Result<Values, Error> {
+        let number = self.tcb(socket)?.settings;
+        Ok(self.options().of(number))
+    }
+
+    /// A new socket in CLOSED, held by the process in slot `holder`.
+    ///
+    /// # Errors
+    /// `NoBuffers` at the limit of sockets.
+    pub fn tcp_socket(&mut self, is_v6: bool, holder: u32) -> Result<Handle, Error> {
+        let socket = self.slabs.tcbs.take(self.tcbs).ok_or(Error::NoBuffers)?;
+        let tcb = self.tcb(socket)?;
+        let (local, remote) = match is_v6 {
+            true => (Ip::UNSPECIFIED, Ip::UNSPECIFIED),
+            false => (Ip::UNSPECIFIED_V4, Ip::UNSPECIFIED_V4),
+        };
+        let marks = if is_v6 { Mark::V6 } else { 0 };
+        *tcb = Tcb { tag: tcb.tag, local, remote, marks, ..Tcb::default() };
+        let holders = 1u64.checked_shl(holder).unwrap_or(0);
+        *self.seldom(socket.index)? = Seldom { holders, ..Seldom::default() };
+        Ok(socket)
+    }
+
+    /// Sets its options.
+    ///
+    /// # Errors
+    /// `BadHandle`; `NoBuffers` when too many sockets have set different ones.
+    pub fn set_tcp_options(&mut self, socket: Handle, values: &Values) -> Result<(), Error> {
+        let tcb = *self.tcb(socket)?;
+        let number = self.options().intern(values).ok_or(Error::NoBuffers)?;
+        self.options().release(tcb.settings);
+        self.tcb(socket)?.settings = number;
+        let from = Class(tcb.bound_as);
+        let kept = from.0 & (Class::LISTEN | Class::EXPLICIT);
+        let to = Class(class(values.options).0 | kept);
+        if let Some(bound) = self.seldom(socket.index)?.bound.checked_sub(1)
+            && from != to
+        {
+            self.ports().change(bound, from, to, false)?;
+            self.tcb(socket)?.bound_as = to.0;
+        }
+        Ok(())
+    }
+
+    /// bind(2). Port 0 is any, and none yet with IP_BIND_ADDRESS_NO_PORT.
+    ///
+    /// # Errors
+    /// `Invalid` if it has a port or a connection; `AddressFamily` if a socket of IPv4 should get an address of IPv6;
+    /// `AddressNotAvailable` if it isn't ours; `AddressInUse`; `NoBuffers` at the limit of records.
+    pub fn tcp_bind(&mut self, socket: Handle, (address, port): End<'_>) -> Result<(), Error> {
+        let tcb = *self.tcb(socket)?;
+        if tcb.state != state::CLOSED || tcb.local_port != 0 {
+            return Err(Error::Invalid);
+        }
+        let options = self.tcp_options(socket)?.options;
+        if !address.is_v4() && !tcb.is(Mark::V6) {
+            return Err(Error::AddressFamily);
+        }
+        let v6_only = tcb.is(Mark::V6) && options & Switch::V6_ONLY != 0;
+        if address.is_v4() && v6_only {
+            return Err(Error::Invalid);
+        }
+        let is_ours = address.is_unspecified() || self.is_ours(address) || options & Switch::FREE_BIND != 0;
+        if address.is_multicast() || address.is_broadcast() || !is_ours {
+            return Err(Error::AddressNotAvailable);
+        }
+        if port != 0 || options & Switch::NO_PORT == 0 {
+            self.take_port(socket, (address, port))?;
+        }
+        let tcb = self.tcb(socket)?;
+        tcb.local = *address;
+        tcb.marks |= if address.is_unspecified() { 0 } else { Mark::ADDRESS_BOUND };
+        Ok(())
+    }
+
+    /// Whether an address is one of ours.
+    #[must_use]
+    pub fn is_ours(&self, address: &Ip) -> bool {
+        let fresh = (self.slabs.addresses.fresh() as usize).min(self.addresses.len());
+        self.addresses[..fresh].iter().any(|ours| ours.tag.is_used() && ours.ip == *address)
+    }
+
+    /// Counts the socket at this address and port; any port for 0.
+    fn take_port(&mut self, socket: Handle, (address, port): End<'_>) -> Result<(), Error> {
+        let options = self.tcp_options(socket)?.options;
+        let class = Class(class(options).0 | Class::EXPLICIT);
+        let local = (address, port);
+        let wish = Wish { protocol: Protocol::Tcp, local, v6_only: options & Switch::V6_ONLY != 0, class };
+        let (port, bound) = match port {
+            0 => self.ports().bind_any(&wish)?,
+            port => (port, self.ports().bind(&wish)?),
+        };
+        self.seldom(socket.index)?.bound = bound.wrapping_add(1);
+        let tcb = self.tcb(socket)?;
+        (tcb.local_port, tcb.bound_as) = (port, class.0);
+        Ok(())
+    }
+
+    /// The socket is counted nowhere any more and has no port.
+    fn leave_port(&mut self, socket: Handle) -> Result<(), Error> {
+        let tcb = self.tcb(socket)?;
+        let class = Class(core::mem::take(&mut tcb.bound_as));
+        tcb.local_port = 0;
+        if let Some(bound) = core::mem::take(&mut self.seldom(socket.index)?.bound).checked_sub(1) {
+            self.ports().leave(bound, class);
+        }
+        Ok(())
+    }
+
+    /// listen(2): RFC 9293 §3.9.1.1's passive OPEN. On a socket that listens, a new backlog.
+    ///
+    /// # Errors
+    /// `Invalid` if it has a connection; `AddressInUse` if another one listens there, or no port is left; `NoBuffers` at
+    /// the limit of listeners.
+    pub fn tcp_listen(&mut self, socket: Handle, backlog: u32) -> Result<(), Error> {
+        let tcb = *self.tcb(socket)?;
+        if tcb.state == state::LISTEN {
+            let index = self.seldom(socket.index)?.queue.checked_sub(1).ok_or(Error::Corrupt)?;
+            self.listeners.get_mut(index as usize).ok_or(Error::Corrupt)?.backlog = backlog;
+            return Ok(());
+        }
+        if tcb.state != state::CLOSED {
+            return Err(Error::Invalid);
+        }
+        if tcb.local_port == 0 {
+            self.take_port(socket, (&tcb.local, 0))?;
+        }
+        // The port is asked for once more: two sockets may share it by SO_REUSEADDR until one listens.
+        let done = self.begin_to_listen(socket, backlog);
+        if done.is_err() && tcb.local_port == 0 {
+            self.leave_port(socket)?;
+        }
+        done
+    }
+
+    fn begin_to_listen(&mut self, socket: Handle, backlog: u32) -> Result<(), Error> {
+        let tcb = *self.tcb(socket)?;
+        let bound = self.seldom(socket.index)?.bound.checked_sub(1).ok_or(Error::Corrupt)?;
+        let (from, to) = (Class(tcb.bound_as), Class(tcb.bound_as | Class::LISTEN));
+        self.ports().change(bound, from, to, true)?;
+        match self.open_listener(socket, backlog) {
+            Ok(index) => {
+                self.seldom(socket.index)?.queue = index.wrapping_add(1);
+                let tcb = self.tcb(socket)?;
+                (tcb.state, tcb.bound_as) = (state::LISTEN, to.0);
+                Ok(())
+            }
+            Err(error) => {
+                self.ports().change(bound, to, from, false)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// connect(2), up to the SYN: the socket is in SYN-SENT and its connection is the only one of its kind. `source` is the
+    /// address that the route wants, for a socket that has none.
+    ///
+    /// # Errors
+    /// `Already`, `IsConnected`; `NetworkUnreachable` for IPv4 on a socket of IPv6 only; `AddressFamily` between addresses
+    /// of different versions; `AddressNotAvailable` when the connection exists already or no port is left; `NoBuffers`.
+    pub fn tcp_connect(&mut self, socket: Handle, source: &Ip, remote: End<'_>) -> Result<(), Error> {
+        let tcb = *self.tcb(socket)?;
+        match tcb.state {
+            state::CLOSED => {}
+            state::SYN_SENT => return Err(Error::Already),
+            _ => return Err(Error::IsConnected),
+        }
+        let options = self.tcp_options(socket)?.options;
+        if tcb.is(Mark::V6) && options & Switch::V6_ONLY != 0 && remote.0.is_v4() {
+            return Err(Error::NetworkUnreachable);
+        }
+        let local = if tcb.is(Mark::ADDRESS_BOUND) { tcb.local } else { *source };
+        if local.is_v4() != remote.0.is_v4() || (!local.is_v4() && !tcb.is(Mark::V6)) {
+            return Err(Error::AddressFamily);
+        }
+        let (mut ports, connections) = self.ports_and_connections();
+        let is_free = |port| connections.find((&local, port), remote).is_none();
+        let (port, class) = if tcb.local_port == 0 {
+            (ports.connect_any(Protocol::Tcp, &local, remote, is_free)?, class(options))
+        } else if is_free(tcb.local_port) {
+            (tcb.local_port, Class(tcb.bound_as))
+        } else {
+            return Err(Error::AddressNotAvailable);
+        };
+        // At a wildcard until now, it is counted at its address from here on (`inet_bhash2_update_saddr`).
+        let wish = Wish { protocol: Protocol::Tcp, local: (&local, port), v6_only: false, class };
+        let bound = ports.join(&wish)?;
+        let previous = core::mem::replace(&mut self.seldom(socket.index)?.bound, bound.wrapping_add(1));
+        *self.tcb(socket)? = Tcb {
+            local,
+            local_port: port,
+            remote: *remote.0,
+            remote_port: remote.1,
+            state: state::SYN_SENT,
+            bound_as: class.0,
+            ..tcb
+        };
+        let is_in = self.connections().insert(socket.index);
+        if !is_in {
+            (*self.tcb(socket)?, self.seldom(socket.index)?.bound) = (tcb, previous);
+        }
+        match (is_in, previous.checked_sub(1)) {
+            (true, Some(previous)) => self.ports().leave(previous, Class(tcb.bound_as)),
+            (true, None) => {}
+            (false, _) => self.ports().leave(bound, class),
+        }
+        if is_in { Ok(()) } else { Err(Error::NoBuffers) }
+    }
+
+    /// Ends a connection's bookkeeping: the socket is in CLOSED, no segment finds it, and it has only what bind(2) had
+    /// given it, so that it may connect again (`tcp_disconnect`).
+    ///
+    /// # Errors
+    /// `BadHandle`; `Invalid` if it has no peer.
+    pub fn tcp_disconnect(&mut self, socket: Handle) -> Result<(), Error> {
+        let tcb = *self.tcb(socket)?;
+        if !tcb.has_peer() {
+            return Err(Error::Invalid);
+        }
+        if !self.connections().remove(socket.index) {
+            return Err(Error::Corrupt);
+        }
+        let (mut local, wildcard) = match tcb.is(Mark::V6) {
+            true => (tcb.local, Ip::UNSPECIFIED),
+            false => (tcb.local, Ip::UNSPECIFIED_V4),
+        };
+        let class = Class(tcb.bound_as);
+        if tcb.bound_as & Class::EXPLICIT == 0 {
+            self.leave_port(socket)?;
+        }
+        if !tcb.is(Mark::ADDRESS_BOUND) && tcb.bound_as & Class::EXPLICIT != 0 {
+            let v6_only = self.tcp_options(socket)?.options & Switch::V6_ONLY != 0;
+            let wish = Wish { protocol: Protocol::Tcp, local: (&wildcard, tcb.local_port), v6_only, class };
+            // At the limit of records it stays at the address that it had.
+            if let Ok(bound) = self.ports().join(&wish) {
+                let previous =
+                    core::mem::replace(&mut self.seldom(socket.index)?.bound, bound.wrapping_add(1));
+                self.ports().leave(previous.checked_sub(1).ok_or(Error::Corrupt)?, class);
+                local = wildcard;
+            }
+        } else if !tcb.is(Mark::ADDRESS_BOUND) {
+            local = wildcard;
+        }
+        let tcb = self.tcb(socket)?;
+        (tcb.local, tcb.remote, tcb.remote_port, tcb.state) = (local, wildcard, 0, state::CLOSED);
+        Ok(())
+    }
+
+    /// Gives the record back, whatever state it is in, but for a listener with sockets in its accept queue and for
+    /// one of those. Frames and blocks must be gone.
+    ///
+    /// # Errors
+    /// `BadHandle`; `Invalid` for those two.
+    pub fn tcp_release(&mut self, socket: Handle) -> Result<(), Error> {
+        let tcb = *self.tcb(socket)?;
+        if tcb.is(Mark::QUEUED) {
+            return Err(Error::Invalid);
+        }
+        if tcb.state == state::LISTEN {
+            self.close_listener(socket)?;
+        } else if tcb.has_peer() {
+            self.tcp_disconnect(socket)?;
+        }
+        self.leave_port(socket)?;
+        self.options().release(tcb.settings);
+        self.wheels.tcbs.disarm(self.tcbs, socket.index);
+        *self.seldom(socket.index)? = Seldom::default();
+        self.slabs.tcbs.give(self.tcbs, socket);
+        Ok(())
+    }
+}
+
+/// How a listener shares its address, by its socket.
+fn sharing(tcb: &Tcb, options: u32) -> u8 {
+    let v6 = if tcb.is(Mark::V6) { Sharing::V6 } else { 0 };
+    let v6_only = if v6 != 0 && options & Switch::V6_ONLY != 0 { Sharing::V6_ONLY } else { 0 };
+    v6 | v6_only | if options & Switch::REUSE_PORT != 0 { Sharing::REUSE_PORT } else { 0 }
+}
