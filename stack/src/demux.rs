@@ -12,6 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::hash::Secret;
 use crate::region::table::{Place, Table};
+use crate::settings::Switch;
 use crate::tcp::listener::{Listener, SynEntry};
 use crate::tcp::tcb::Tcb;
 use crate::udp::UdpSocket;
@@ -114,6 +115,14 @@ impl Sharing {
     pub const V6_ONLY: u8 = 2;
     /// SO_REUSEPORT: one of a group.
     pub const REUSE_PORT: u8 = 4;
+
+    /// Of a socket with these options.
+    #[must_use]
+    pub const fn of(is_v6: bool, options: u32) -> u8 {
+        let v6 = if is_v6 { Self::V6 } else { 0 };
+        let v6_only = if is_v6 && options & Switch::V6_ONLY != 0 { Self::V6_ONLY } else { 0 };
+        v6 | v6_only | if options & Switch::REUSE_PORT != 0 { Self::REUSE_PORT } else { 0 }
+    }
 }
 
 /// Membership in the list of those that have the same address and port and share them in the same way.

@@ -1,8 +1,8 @@
 //! TCP, UDP and IP as a sans-I/O library.
 //!
 //! Bytes, time and randomness are arguments; frames, deadlines and events are results. The engine itself is
-//! not here yet: until it is, `accel` has the local and the kernel path. What is here is the arithmetic that
-//! every part of it shares.
+//! not here yet: until it is, `accel` has the local and the kernel path. What is here is what it stands on: the
+//! [`region`] that holds all of its state, the formats on the [`wire`], and sockets as far as they need no packet.
 
 #![forbid(unsafe_code)]
 

@@ -4,8 +4,10 @@
 //! allow: whether a new one may join is decided without looking at any socket, however many share a server's port.
 //! The records of one port are a list; of these there are as many as we have addresses, and the wildcards.
 //!
-//! The rules are Linux's (`inet_bind_conflict`, `inet_rcv_saddr_equal`, `__inet_hash_connect`, `udp_lib_lport_inuse`);
-//! the search for a port is RFC 6056's, within the ports that the owner of the stack has leased from the kernel.
+//! The rules are Linux's (`inet_bind_conflict`, `inet_rcv_saddr_equal`, `__inet_hash_connect`, `udp_lib_lport_inuse`).
+//! Linux has shortcuts before its rules, which let a socket with SO_REUSEPORT join some that don't share by it when another
+//! one there does; here the rule holds for all. Sockets of a region have one owner, and one network. The search for a
+//! port is RFC 6056's, within the ports that the owner of the stack has leased from the kernel.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -14,6 +16,7 @@ use crate::error::Error;
 use crate::hash::{Purpose, Secret};
 use crate::region::slab::{Handle, Record, Slab, Tag};
 use crate::region::table::{Place, Table};
+use crate::settings::Switch;
 use crate::wire::ip::Ip;
 
 mod ephemeral;
@@ -54,6 +57,13 @@ impl Class {
     pub const LISTEN: u8 = 4;
     /// It, or its listener, has called bind: connect does not choose such a port for others.
     pub const EXPLICIT: u8 = 8;
+
+    /// Of a socket with these options.
+    #[must_use]
+    pub const fn of(options: u32) -> Self {
+        let address = if options & Switch::REUSE_ADDRESS != 0 { Self::REUSE_ADDRESS } else { 0 };
+        Self(address | if options & Switch::REUSE_PORT != 0 { Self::REUSE_PORT } else { 0 })
+    }
 
     const fn has(self, bit: u8) -> bool {
         self.0 & bit != 0

@@ -1,10 +1,12 @@
-//! UDP (RFC 768): the record of a socket.
+//! UDP (RFC 768): the record of a socket, and what of its life needs no datagram.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::demux::Link;
 use crate::region::slab::{Record, Tag};
 use crate::wire::ip::Ip;
+
+mod open;
 
 /// A socket of UDP. A link is an index plus one, 0 is none; zero bytes are a record that was never used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -69,8 +71,33 @@ pub struct UdpSocket {
     pub error: u8,
     /// Directions that were shut down: 1 receiving, 2 sending.
     pub shut: u8,
+    /// Bits of [`Mark`].
+    pub marks: u8,
     /// No meaning yet; zero.
-    pub reserved: u16,
+    pub reserved: u8,
+}
+
+/// Bits of [`UdpSocket::marks`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark;
+
+impl Mark {
+    /// A socket of IPv6, even if it speaks IPv4 now.
+    pub const V6: u8 = 1;
+    /// bind(2) has set the address.
+    pub const ADDRESS_BOUND: u8 = 2;
+    /// bind(2) has set the port.
+    pub const PORT_BOUND: u8 = 4;
+    /// It has a peer.
+    pub const CONNECTED: u8 = 8;
+}
+
+impl UdpSocket {
+    /// Whether it has this [`Mark`].
+    #[must_use]
+    pub const fn is(&self, mark: u8) -> bool {
+        self.marks & mark != 0
+    }
 }
 
 /// A multicast group that a socket has joined (RFC 3376 §3.1, RFC 3810 §3).

@@ -8,6 +8,7 @@ use super::table::Table;
 use super::wheel::Timed;
 use crate::demux::{Endpoints, Pairs};
 use crate::settings;
+use crate::udp::{Mark, UdpSocket};
 
 /// The first invariant that does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,10 +104,10 @@ impl Parts<'_> {
         holds(found == self.slabs.listeners.used(), "listener_places", "a listener is not in its table")?;
 
         let pairs = Pairs::new(self.udp_sockets, self.udp_pair_places, secret);
-        let in_pairs = pairs.check(|udp| udp.tag.is_used() && udp.remote_port != 0).of("udp_pair_places")?;
+        let in_pairs =
+            pairs.check(|udp| udp.tag.is_used() && udp.is(Mark::CONNECTED)).of("udp_pair_places")?;
         let endpoints = Endpoints::new(self.udp_sockets, self.udp_places, secret);
-        let is_open =
-            |udp: &crate::udp::UdpSocket| udp.tag.is_used() && udp.remote_port == 0 && udp.bound != 0;
+        let is_open = |udp: &UdpSocket| udp.tag.is_used() && !udp.is(Mark::CONNECTED) && udp.bound != 0;
         let in_endpoints = endpoints.check(is_open).of("udp_places")?;
         let sockets = used(self.udp_sockets, &self.slabs.udp_sockets);
         let bound = sockets.iter().filter(|udp| udp.tag.is_used() && udp.bound != 0).count();

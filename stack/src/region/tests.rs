@@ -53,6 +53,10 @@ proptest! {
             prop_assert!(refused.to_string().contains(name));
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     /// Whatever the bytes say, attaching and checking end, and end well.
     #[test]

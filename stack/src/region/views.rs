@@ -6,6 +6,7 @@ use crate::ports::Ports;
 use crate::settings::Interner;
 use crate::tcp::listener::{Listener, SynEntry};
 use crate::tcp::tcb::Tcb;
+use crate::udp::UdpSocket;
 
 impl Parts<'_> {
     /// Connections by both ends.
@@ -24,6 +25,18 @@ impl Parts<'_> {
     #[inline]
     pub fn listening(&mut self) -> Endpoints<'_, Listener> {
         Endpoints::new(self.listeners, self.listener_places, self.header.secret)
+    }
+
+    /// Sockets of UDP with a peer, by both ends.
+    #[inline]
+    pub fn udp_pairs(&mut self) -> Pairs<'_, UdpSocket> {
+        Pairs::new(self.udp_sockets, self.udp_pair_places, self.header.secret)
+    }
+
+    /// Sockets of UDP without one, by address and port.
+    #[inline]
+    pub fn udp_endpoints(&mut self) -> Endpoints<'_, UdpSocket> {
+        Endpoints::new(self.udp_sockets, self.udp_places, self.header.secret)
     }
 
     /// Ports in use.

@@ -4,7 +4,7 @@
 //! Each call changes everything or nothing. Results are Linux's.
 
 use super::tcb::{Mark, Seldom, Tcb, state};
-use crate::demux::{End, Sharing};
+use crate::demux::End;
 use crate::error::Error;
 use crate::ports::{Class, Protocol, Wish};
 use crate::region::Parts;
@@ -14,13 +14,7 @@ use crate::wire::ip::Ip;
 
 mod queues;
 #[cfg(test)]
-mod tests;
-
-/// How a socket with these options is counted at its port.
-fn class(options: u32) -> Class {
-    let bit = |switch, bit| if options & switch != 0 { bit } else { 0 };
-    Class(bit(Switch::REUSE_ADDRESS, Class::REUSE_ADDRESS) | bit(Switch::REUSE_PORT, Class::REUSE_PORT))
-}
+pub(crate) mod tests;
 
 impl Parts<'_> {
     /// The block of a socket, in whatever state.
@@ -73,7 +67,7 @@ impl Parts<'_> {
         self.tcb(socket)?.settings = number;
         let from = Class(tcb.bound_as);
         let kept = from.0 & (Class::LISTEN | Class::EXPLICIT);
-        let to = Class(class(values.options).0 | kept);
+        let to = Class(Class::of(values.options).0 | kept);
         if let Some(bound) = self.seldom(socket.index)?.bound.checked_sub(1)
             && from != to
         {
@@ -94,15 +88,8 @@ impl Parts<'_> {
             return Err(Error::Invalid);
         }
         let options = self.tcp_options(socket)?.options;
-        if !address.is_v4() && !tcb.is(Mark::V6) {
-            return Err(Error::AddressFamily);
-        }
-        let v6_only = tcb.is(Mark::V6) && options & Switch::V6_ONLY != 0;
-        if address.is_v4() && v6_only {
-            return Err(Error::Invalid);
-        }
-        let is_ours = address.is_unspecified() || self.is_ours(address) || options & Switch::FREE_BIND != 0;
-        if address.is_multicast() || address.is_broadcast() || !is_ours {
+        self.may_bind(address, tcb.is(Mark::V6), options)?;
+        if address.is_multicast() || address.is_broadcast() {
             return Err(Error::AddressNotAvailable);
         }
         if port != 0 || options & Switch::NO_PORT == 0 {
@@ -112,6 +99,21 @@ impl Parts<'_> {
         tcb.local = *address;
         tcb.marks |= if address.is_unspecified() { 0 } else { Mark::ADDRESS_BOUND };
         Ok(())
+    }
+
+    /// Whether a socket of this version may have this address.
+    pub(crate) fn may_bind(&self, address: &Ip, is_v6: bool, options: u32) -> Result<(), Error> {
+        if !address.is_v4() && !is_v6 {
+            return Err(Error::AddressFamily);
+        }
+        if address.is_v4() && is_v6 && options & Switch::V6_ONLY != 0 {
+            return Err(Error::Invalid);
+        }
+        let is_group = address.is_multicast() || address.is_broadcast();
+        if address.is_unspecified() || is_group || self.is_ours(address) || options & Switch::FREE_BIND != 0 {
+            return Ok(());
+        }
+        Err(Error::AddressNotAvailable)
     }
 
     /// Whether an address is one of ours.
@@ -124,7 +126,7 @@ impl Parts<'_> {
     /// Counts the socket at this address and port; any port for 0.
     fn take_port(&mut self, socket: Handle, (address, port): End<'_>) -> Result<(), Error> {
         let options = self.tcp_options(socket)?.options;
-        let class = Class(class(options).0 | Class::EXPLICIT);
+        let class = Class(Class::of(options).0 | Class::EXPLICIT);
         let local = (address, port);
         let wish = Wish { protocol: Protocol::Tcp, local, v6_only: options & Switch::V6_ONLY != 0, class };
         let (port, bound) = match port {
@@ -217,7 +219,7 @@ impl Parts<'_> {
         let (mut ports, connections) = self.ports_and_connections();
         let is_free = |port| connections.find((&local, port), remote).is_none();
         let (port, class) = if tcb.local_port == 0 {
-            (ports.connect_any(Protocol::Tcp, &local, remote, is_free)?, class(options))
+            (ports.connect_any(Protocol::Tcp, &local, remote, is_free)?, Class::of(options))
         } else if is_free(tcb.local_port) {
             (tcb.local_port, Class(tcb.bound_as))
         } else {
@@ -309,11 +311,4 @@ impl Parts<'_> {
         self.slabs.tcbs.give(self.tcbs, socket);
         Ok(())
     }
-}
-
-/// How a listener shares its address, by its socket.
-fn sharing(tcb: &Tcb, options: u32) -> u8 {
-    let v6 = if tcb.is(Mark::V6) { Sharing::V6 } else { 0 };
-    let v6_only = if v6 != 0 && options & Switch::V6_ONLY != 0 { Sharing::V6_ONLY } else { 0 };
-    v6 | v6_only | if options & Switch::REUSE_PORT != 0 { Sharing::REUSE_PORT } else { 0 }
 }

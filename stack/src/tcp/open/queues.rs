@@ -1,6 +1,7 @@
 //! A listener's record and its two queues: SYNs that wait for their acknowledgment, connections that wait for accept(2).
 
-use super::{sharing, state};
+use super::state;
+use crate::demux::Sharing;
 use crate::error::Error;
 use crate::ports::{Class, Protocol, Wish};
 use crate::region::Parts;
@@ -30,7 +31,7 @@ impl Parts<'_> {
             tag: listener.tag,
             local: tcb.local,
             local_port: tcb.local_port,
-            sharing: sharing(&tcb, options.options),
+            sharing: Sharing::of(tcb.is(Mark::V6), options.options),
             defer: options.defer_accept,
             socket: socket.index,
             backlog,

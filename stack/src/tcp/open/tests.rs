@@ -15,7 +15,7 @@ const PEER_V6: Ip = Ip([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
 const ANY: Ip = Ip::UNSPECIFIED_V4;
 
 /// A region with two addresses and six ephemeral ports.
-fn host() -> Memory {
+pub(crate) fn host() -> Memory {
     let mut memory = Memory::new(&TINY);
     let parts = memory.parts();
     for ip in [OURS, OURS_V6] {
@@ -29,7 +29,7 @@ fn host() -> Memory {
     memory
 }
 
-fn switched(options: u32) -> Values {
+pub(crate) fn switched(options: u32) -> Values {
     Values { options, ..Values::default() }
 }
 
