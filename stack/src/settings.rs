@@ -95,6 +95,10 @@ pub struct Values {
     pub unsent_low_water: u32,
     /// TCP_WINDOW_CLAMP, in bytes.
     pub window_clamp: u32,
+    /// SO_SNDBUF, in bytes, if it was set.
+    pub send_buffer: u32,
+    /// SO_RCVBUF, in bytes, if it was set.
+    pub receive_buffer: u32,
     /// SO_PRIORITY.
     pub priority: u32,
     /// SO_MARK.

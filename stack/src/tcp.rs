@@ -1,5 +1,5 @@
-//! TCP's algorithms: plain data and pure functions. Time and numbers are arguments; there are no sockets, no frames
-//! and no lists here, so every rule can be tried by itself.
+//! TCP (RFC 9293). Its algorithms are plain data and pure functions: time and numbers are arguments; they know no sockets, no frames
+//! and no lists, so every rule can be tried by itself. The records of the region hold their state.
 //!
 //! | file | what | from |
 //! |---|---|---|
@@ -13,6 +13,8 @@
 //! | [`pacing`] | the rate of sending | Linux |
 //! | [`recovery`] | loss: RACK-TLP, PRR, F-RTO, undo, ECN, pipe | RFC 8985, 9937, 5682, 4015, 3708, 3168, 6675 |
 //! | [`timers`] | the timers, delayed ACK, keep-alive, user timeout, persist | RFC 9293 §3.8, RFC 5482 |
+//! | [`tcb`], [`listener`] | the records: sockets, their queues, what waits for a connection | RFC 9293 §3.3.1 |
+//! | [`open`] | a socket's life without segments | RFC 9293 §3.9.1 |
 //!
 //! Windows are counted in segments of the sender's MSS, as Linux counts them: a frame of the send queue is one. Where
 //! Linux departs from an RFC, and we with it, the function says so.

@@ -2,11 +2,12 @@
 
 use core::fmt;
 
-use super::Parts;
 use super::slab::{Record, Slab};
 use super::table::Table;
 use super::wheel::Timed;
+use super::{Parts, Shared};
 use crate::demux::{Endpoints, Pairs};
+use crate::frames::Frames;
 use crate::settings;
 use crate::udp::{Mark, UdpSocket};
 
@@ -66,6 +67,15 @@ impl Parts<'_> {
         self.check_sockets()
     }
 
+    /// The same for frames, whose states are in the shared part.
+    ///
+    /// # Errors
+    /// The first invariant that does not hold.
+    pub fn check_frames(&mut self, shared: &Shared<'_>) -> Result<(), Broken> {
+        let frames = Frames { pool: self.pool, records: self.frames, states: shared.frames };
+        frames.check().of("frames")
+    }
+
     fn check_slabs(&mut self) -> Result<(), Broken> {
         macro_rules! slabs {
             ($($name:ident),+) => { $(self.slabs.$name.check(self.$name).of(stringify!($name))?;)+ };
@@ -83,7 +93,9 @@ impl Parts<'_> {
             routes,
             neighbours,
             destinations,
-            processes
+            processes,
+            traffics,
+            blocks
         );
         Ok(())
     }
@@ -193,6 +205,18 @@ impl Parts<'_> {
         (last == tail).then_some(count)
     }
 
+    fn check_traffics(&self) -> Result<(), Broken> {
+        let mut having = 0;
+        for (index, tcb) in used(self.tcbs, &self.slabs.tcbs).iter().enumerate() {
+            let Some(at) = tcb.traffic.checked_sub(1).filter(|_| tcb.tag.is_used()) else { continue };
+            let traffic = self.traffics.get(at as usize).filter(|traffic| traffic.tag.is_used());
+            let is_its = traffic.is_some_and(|traffic| traffic.socket as usize == index);
+            holds(is_its, "traffics", "a socket's queues are another one's")?;
+            having += 1;
+        }
+        holds(having == self.slabs.traffics.used(), "traffics", "queues belong to no socket")
+    }
+
     fn check_sockets(&mut self) -> Result<(), Broken> {
         let counted = self.ports().check().of("bounds")?;
         let tcp = used(self.tcbs, &self.slabs.tcbs).iter().zip(self.seldoms.iter());
@@ -216,6 +240,7 @@ impl Parts<'_> {
                 set += 1;
             }
         }
+        self.check_traffics()?;
         holds(bound == counted, "bounds", "an address counts sockets that are not there")?;
         let records = used(self.settings, &self.slabs.settings).iter().filter(|record| record.tag.is_used());
         let users = records.fold(0u64, |users, record| users.saturating_add(record.users));

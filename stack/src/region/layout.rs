@@ -6,6 +6,9 @@ use super::limits::{Limits, Refused};
 use super::slab::Slab;
 use super::table::{Place, Table};
 use super::wheel::Wheel;
+use crate::frames::FrameRecord;
+use crate::frames::blocks::Block;
+use crate::frames::pool::{self, Pool};
 use crate::hash::Secret;
 use crate::neighbour::Neighbour;
 use crate::ports::{Bound, Heads, Lease};
@@ -13,7 +16,7 @@ use crate::process::{Intent, Process};
 use crate::route::{Address, Destination, Route};
 use crate::settings::Settings;
 use crate::tcp::listener::{Listener, SynEntry};
-use crate::tcp::tcb::{Seldom, Tcb};
+use crate::tcp::tcb::{Seldom, Tcb, Traffic};
 use crate::udp::{Membership, UdpSocket};
 
 /// The first bytes of a region.
@@ -41,6 +44,8 @@ pub struct Header {
     pub secret: Secret,
     /// How many of everything.
     pub limits: Limits,
+    /// No meaning yet; zero.
+    pub reserved: u32,
 }
 
 impl Header {
@@ -99,6 +104,10 @@ pub struct Slabs {
     pub destinations: Slab,
     /// Of [`Parts::processes`].
     pub processes: Slab,
+    /// Of [`Parts::traffics`].
+    pub traffics: Slab,
+    /// Of [`Parts::blocks`].
+    pub blocks: Slab,
 }
 
 /// The wheels.
@@ -228,12 +237,16 @@ parts! {
         wheels: Wheels;
         /// Ports in use, by number.
         port_heads: Heads;
+        /// How many frames there are, and for whom.
+        pool: Pool;
     }
     many {
         /// Sockets of TCP.
         tcbs: Tcb, |limits| limits.tcp_sockets as usize;
         /// What of them is seldom touched, under the same index.
         seldoms: Seldom, |limits| limits.tcp_sockets as usize;
+        /// Queues of those that have something in them.
+        traffics: Traffic, |limits| limits.traffics as usize;
         /// Connections by both ends.
         tcp_places: Place, |limits| places(limits.tcp_sockets);
         /// Listening sockets' queues.
@@ -276,10 +289,10 @@ parts! {
         destination_places: Place, |limits| places(limits.destinations);
         /// Processes.
         processes: Process, |limits| limits.processes as usize;
-        /// What is known of each frame: a cache line.
-        frames: [u64; 8], |limits| limits.frames as usize;
+        /// What is known of each frame.
+        frames: FrameRecord, |limits| limits.frames as usize;
         /// Pageable data.
-        blocks: [u8; 4096], |limits| limits.blocks as usize;
+        blocks: Block, |limits| limits.blocks as usize;
     }
 }
 
@@ -294,7 +307,7 @@ impl Layout {
 }
 
 impl<'a> Parts<'a> {
-    /// Makes a region in zero bytes: writes its header and touches nothing else.
+    /// Makes a region in zero bytes: writes its header and the pool's reserves, and touches nothing else.
     ///
     /// # Errors
     /// A limit that is out of its bounds, or bytes that are too few or not at a line.
@@ -303,6 +316,7 @@ impl<'a> Parts<'a> {
         let parts = Self::split(bytes, &layout)?;
         let size = layout.size as u64;
         let shared_words = super::shared::words(limits) as u64;
+        *parts.pool = Pool::new(pool::Limits::of(limits.frames));
         *parts.header = Header {
             magic: MAGIC,
             version: VERSION,
@@ -311,6 +325,7 @@ impl<'a> Parts<'a> {
             shared_words,
             secret,
             limits: *limits,
+            reserved: 0,
         };
         Ok(parts)
     }

@@ -35,6 +35,8 @@ macro_rules! limits {
 limits! {
     /// Sockets of TCP, listening ones and those in TIME-WAIT among them.
     tcp_sockets: 1..=1 << 26, 1024;
+    /// Of those, how many can have something in their queues at one time: more than frames are of no use.
+    traffics: 1..=1 << 26, 1024;
     /// Listening sockets.
     listeners: 1..=1 << 20, 64;
     /// SYNs that wait for their acknowledgment, of all listeners together.

@@ -54,6 +54,7 @@ impl Memory {
 /// A region in which every limit is reached soon.
 pub(crate) const TINY: Limits = Limits {
     tcp_sockets: 12,
+    traffics: 3,
     listeners: 4,
     syns: 4,
     udp_sockets: 4,

@@ -1,5 +1,8 @@
 //! Layout, attaching, and what a region is when nobody has written to it, or everybody.
 
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
+
 use proptest::prelude::*;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -8,12 +11,13 @@ use super::limits::LIMITS;
 use super::memory::{Memory, TINY};
 use super::shared::{SHARED, words};
 use super::*;
+use crate::frames::pool::{self, Pool};
 use crate::hash::Secret;
 use crate::stats::Counter;
 
 /// Limits up to their bounds: mostly small, for the sum of all at their most is more than a test should add up.
 fn limits() -> impl Strategy<Value = Limits> {
-    proptest::array::uniform16((any::<u32>(), 0u32..26)).prop_map(|numbers| {
+    proptest::array::uniform17((any::<u32>(), 0u32..26)).prop_map(|numbers| {
         let values: Vec<u32> = LIMITS
             .iter()
             .zip(numbers)
@@ -110,8 +114,24 @@ fn zero_bytes_are_an_empty_region() {
 }
 
 #[test]
-fn making_a_region_writes_only_its_header() {
+fn frames_and_blocks_are_at_hand() {
+    let mut memory = Memory::new(&Limits { frames: 64, ..TINY });
+    let words: Vec<AtomicU64> = memory.words.iter().map(|_| AtomicU64::new(0)).collect();
+    let shared = Shared::split(&words, &memory.limits).expect("room");
+    let mut parts = memory.parts();
+    let frame = parts.frame_pool(&shared).take(pool::Purpose::Fill).expect("a reserve");
+    assert!(parts.frame_pool(&shared).fill(frame));
+    assert_eq!(parts.check_frames(&shared), Ok(()));
+    assert_eq!((parts.pool.filled(), parts.block_pool().blocks.len()), (1, 1));
+    shared.frames[frame.0 as usize].store(99, Relaxed);
+    assert_eq!(parts.check_frames(&shared).map_err(|broken| broken.part), Err("frames"));
+}
+
+#[test]
+fn making_a_region_writes_only_its_header_and_reserves() {
     let mut memory = Memory::new(&TINY);
+    let parts = memory.parts();
+    assert_eq!(core::mem::take(parts.pool), Pool::new(pool::Limits::of(TINY.frames)));
     assert!(memory.bytes()[size_of::<Header>()..].iter().all(|byte| *byte == 0));
     let (layout, parts) = Parts::attach(memory.bytes()).expect("a region");
     assert_eq!((parts.header.limits, layout.limits), (TINY, TINY));

@@ -1,7 +1,9 @@
 //! The tables of a region, each with the parts that it needs.
 
-use super::Parts;
+use super::{Parts, Shared};
 use crate::demux::{Endpoints, Pairs};
+use crate::frames::Frames;
+use crate::frames::blocks::Blocks;
 use crate::ports::Ports;
 use crate::settings::Interner;
 use crate::tcp::listener::{Listener, SynEntry};
@@ -57,6 +59,16 @@ impl Parts<'_> {
             secret,
         };
         (ports, Pairs::new(self.tcbs, self.tcp_places, secret))
+    }
+
+    /// Frames, with their words in the shared part.
+    pub fn frame_pool<'a>(&'a mut self, shared: &Shared<'a>) -> Frames<'a> {
+        Frames { pool: self.pool, records: self.frames, states: shared.frames }
+    }
+
+    /// Pageable blocks.
+    pub fn block_pool(&mut self) -> Blocks<'_> {
+        Blocks { slab: &mut self.slabs.blocks, blocks: self.blocks }
     }
 
     /// What options have set.

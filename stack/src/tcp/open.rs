@@ -3,12 +3,15 @@
 //!
 //! Each call changes everything or nothing. Results are Linux's.
 
-use super::tcb::{Mark, Seldom, Tcb, state};
+use super::recovery::undo::Episode;
+use super::state::State;
+use super::tcb::{Mark, Seldom, Tcb, Traffic};
 use crate::demux::End;
 use crate::error::Error;
 use crate::ports::{Class, Protocol, Wish};
 use crate::region::Parts;
 use crate::region::slab::{Handle, find};
+use crate::sendq::SendQueue;
 use crate::settings::{Switch, Values};
 use crate::wire::ip::Ip;
 
@@ -84,7 +87,7 @@ impl Parts<'_> {
     /// `AddressNotAvailable` if it isn't ours; `AddressInUse`; `NoBuffers` at the limit of records.
     pub fn tcp_bind(&mut self, socket: Handle, (address, port): End<'_>) -> Result<(), Error> {
         let tcb = *self.tcb(socket)?;
-        if tcb.state != state::CLOSED || tcb.local_port != 0 {
+        if tcb.state() != State::Closed || tcb.local_port != 0 {
             return Err(Error::Invalid);
         }
         let options = self.tcp_options(socket)?.options;
@@ -157,12 +160,12 @@ impl Parts<'_> {
     /// the limit of listeners.
     pub fn tcp_listen(&mut self, socket: Handle, backlog: u32) -> Result<(), Error> {
         let tcb = *self.tcb(socket)?;
-        if tcb.state == state::LISTEN {
+        if tcb.state() == State::Listen {
             let index = self.seldom(socket.index)?.queue.checked_sub(1).ok_or(Error::Corrupt)?;
             self.listeners.get_mut(index as usize).ok_or(Error::Corrupt)?.backlog = backlog;
             return Ok(());
         }
-        if tcb.state != state::CLOSED {
+        if tcb.state() != State::Closed {
             return Err(Error::Invalid);
         }
         if tcb.local_port == 0 {
@@ -185,7 +188,7 @@ impl Parts<'_> {
             Ok(index) => {
                 self.seldom(socket.index)?.queue = index.wrapping_add(1);
                 let tcb = self.tcb(socket)?;
-                (tcb.state, tcb.bound_as) = (state::LISTEN, to.0);
+                (tcb.state, tcb.bound_as) = (State::Listen as u8, to.0);
                 Ok(())
             }
             Err(error) => {
@@ -203,9 +206,9 @@ impl Parts<'_> {
     /// of different versions; `AddressNotAvailable` when the connection exists already or no port is left; `NoBuffers`.
     pub fn tcp_connect(&mut self, socket: Handle, source: &Ip, remote: End<'_>) -> Result<(), Error> {
         let tcb = *self.tcb(socket)?;
-        match tcb.state {
-            state::CLOSED => {}
-            state::SYN_SENT => return Err(Error::Already),
+        match tcb.state() {
+            State::Closed => {}
+            State::SynSent => return Err(Error::Already),
             _ => return Err(Error::IsConnected),
         }
         let options = self.tcp_options(socket)?.options;
@@ -234,7 +237,7 @@ impl Parts<'_> {
             local_port: port,
             remote: *remote.0,
             remote_port: remote.1,
-            state: state::SYN_SENT,
+            state: State::SynSent as u8,
             bound_as: class.0,
             ..tcb
         };
@@ -285,21 +288,60 @@ impl Parts<'_> {
             local = wildcard;
         }
         let tcb = self.tcb(socket)?;
-        (tcb.local, tcb.remote, tcb.remote_port, tcb.state) = (local, wildcard, 0, state::CLOSED);
+        (tcb.local, tcb.remote, tcb.remote_port, tcb.state) = (local, wildcard, 0, State::Closed as u8);
         Ok(())
     }
 
-    /// Gives the record back, whatever state it is in, but for a listener with sockets in its accept queue and for
-    /// one of those. Frames and blocks must be gone.
+    /// The queues of a socket, which it has from now on.
     ///
     /// # Errors
-    /// `BadHandle`; `Invalid` for those two.
+    /// `BadHandle`; `NoBuffers` when so many sockets have queues that none is left.
+    pub fn tcp_traffic(&mut self, socket: Handle) -> Result<&mut Traffic, Error> {
+        let tcb = *self.tcb(socket)?;
+        let index = match tcb.traffic.checked_sub(1) {
+            Some(index) => index,
+            None => {
+                let handle = self.slabs.traffics.take(self.traffics).ok_or(Error::NoBuffers)?;
+                let traffic = self.traffics.get_mut(handle.index as usize).ok_or(Error::Corrupt)?;
+                let send = SendQueue::new(tcb.snd.nxt);
+                *traffic = Traffic { tag: traffic.tag, socket: socket.index, send, ..Traffic::default() };
+                self.tcb(socket)?.traffic = handle.index.wrapping_add(1);
+                handle.index
+            }
+        };
+        let traffic = self.traffics.get_mut(index as usize);
+        traffic
+            .filter(|traffic| traffic.tag.is_used() && traffic.socket == socket.index)
+            .ok_or(Error::Corrupt)
+    }
+
+    /// Gives the queues back if they are empty and nothing is to be repaired; whether it did.
+    ///
+    /// # Errors
+    /// `BadHandle`.
+    pub fn tcp_rest(&mut self, socket: Handle) -> Result<bool, Error> {
+        let Some(index) = self.tcb(socket)?.traffic.checked_sub(1) else { return Ok(true) };
+        let traffic = *self.tcp_traffic(socket)?;
+        let is_empty = traffic.send.is_empty() && traffic.receive.is_empty() && traffic.reassembly.is_empty();
+        if !is_empty || traffic.episode != Episode::default() {
+            return Ok(false);
+        }
+        self.slabs.traffics.give(self.traffics, traffic.tag.handle(index));
+        self.tcb(socket)?.traffic = 0;
+        Ok(true)
+    }
+
+    /// Gives the record back, whatever state it is in, but for a listener with sockets in its accept queue, one of
+    /// those, and one whose queues aren't empty.
+    ///
+    /// # Errors
+    /// `BadHandle`; `Invalid` for those three.
     pub fn tcp_release(&mut self, socket: Handle) -> Result<(), Error> {
         let tcb = *self.tcb(socket)?;
-        if tcb.is(Mark::QUEUED) {
+        if tcb.is(Mark::QUEUED) || tcb.traffic != 0 {
             return Err(Error::Invalid);
         }
-        if tcb.state == state::LISTEN {
+        if tcb.state() == State::Listen {
             self.close_listener(socket)?;
         } else if tcb.has_peer() {
             self.tcp_disconnect(socket)?;

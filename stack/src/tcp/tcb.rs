@@ -1,19 +1,36 @@
 //! The transmission control block (RFC 9293 §3.3.1): one for every socket of TCP, whatever its state.
 //!
-//! The first two cache lines are what an expected segment needs: whose it is, where the windows are, the ends of the
-//! queues, the two timers that move with it. The next four are what an acknowledgment moves further: round-trip time,
-//! congestion, recovery, counters. What only a call, a loss or urgent data touches is beside it, in [`Seldom`]; what
-//! options have set is shared by all sockets that have set the same ([`crate::settings`]).
+//! The first two cache lines are what an expected segment needs first: whose it is, where the windows are, the time
+//! stamps, what is owed. The next four are the algorithms' state, which an acknowledgment moves; the last one is counters and
+//! what is looked at now and then. What only a call, a loss or urgent data touches is beside it, in [`Seldom`]; the
+//! queues, and what only data in flight needs, are a [`Traffic`] record, which an idle connection has not; what options
+//! have set is shared by all sockets that have set the same ([`crate::settings`]).
 //!
-//! Names are RFC 9293's. A link is an index plus one, 0 is none; a moment is in nanoseconds, 0 is never; so zero
-//! bytes are a record that was never used.
+//! Names are RFC 9293's. A link is an index plus one, 0 is none; so zero bytes are a record that was never used.
 
 use core::ops::{BitOr, BitOrAssign};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::challenge::Limit;
+use super::congestion::Congestion;
+use super::pacing::Pacing;
+use super::recovery::ecn::Ecn;
+use super::recovery::prr::Prr;
+use super::recovery::rack::Rack;
+use super::recovery::undo::Episode;
+use super::rtt::Rtt;
+use super::state::State;
+use super::timers::Timers;
+use super::timers::delayed_ack::DelayedAck;
+use super::timestamps::Recent;
+use super::window::autotune::Autotune;
+use crate::frames::pool::Charge;
+use crate::reassembly::Reassembly;
+use crate::recvq::ReceiveQueue;
 use crate::region::slab::{Record, Tag};
 use crate::region::wheel::{Entry, Timed};
+use crate::sendq::SendQueue;
 use crate::seq::Seq;
 use crate::wire::ip::Ip;
 
@@ -94,8 +111,6 @@ pub struct Rcv {
     pub wnd: u32,
     /// Last.ACK.sent (RFC 7323 §4.3).
     pub last_ack_sent: Seq,
-    /// TS.Recent (RFC 7323 §4.3).
-    pub ts_recent: u32,
 }
 
 /// The send sequence space (RFC 9293 §3.3.1, figure 3).
@@ -114,29 +129,6 @@ pub struct Snd {
     pub wl2: Seq,
 }
 
-/// The ends of the lists of frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct Queues {
-    /// The first frame that is not wholly acknowledged.
-    pub send_head: u32,
-    /// The first frame that was not sent yet.
-    pub send_next: u32,
-    /// The last frame of the send queue.
-    pub send_tail: u32,
-    /// The first frame that was not wholly read.
-    pub receive_head: u32,
-    /// The last frame in order.
-    pub receive_tail: u32,
-    /// The first frame behind a gap.
-    pub out_of_order: u32,
-}
-
-/// Bytes of an algorithm's state, in words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(transparent)]
-pub struct State<const WORDS: usize>(pub [u64; WORDS]);
-
 /// Where the stack's time went (TCP_INFO's `busy_time`, `rwnd_limited`, `sndbuf_limited`), in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -149,20 +141,6 @@ pub struct Chronograph {
     pub receive_window: u32,
     /// The user's buffer was empty of room.
     pub send_buffer: u32,
-}
-
-/// What the receiver learns to size its buffer (dynamic right-sizing, as Linux does it).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct Space {
-    /// Octets that the user read in the last round trip (`rcv_space`).
-    pub octets: u32,
-    /// Where this round trip began.
-    pub seq: Seq,
-    /// When it began, in microseconds.
-    pub since: u32,
-    /// The receiver's round-trip time, in microseconds (`rcv_rtt`).
-    pub rtt: u32,
 }
 
 /// The transmission control block.
@@ -196,88 +174,72 @@ pub struct Tcb {
     // ---- the second line ----
     /// SND.
     pub snd: Snd,
-    /// Frames.
-    pub queues: Queues,
-    /// When the retransmission, loss probe, reordering or persist timer fires; which, says `pending`.
-    pub retransmit_at: u64,
-    /// When the delayed acknowledgment goes.
-    pub ack_at: u64,
-
-    // ---- what an acknowledgment moves: the algorithms' own state ----
-    /// Round-trip time and timeout.
-    pub rtt: State<3>,
-    /// Congestion control.
-    pub congestion: State<6>,
-    /// Loss detection and recovery.
-    pub recovery: State<7>,
-
-    // ---- the rest ----
-    /// When keep-alive, FIN-WAIT-2's limit or TIME-WAIT fires.
-    pub slow_at: u64,
-    /// When pacing lets the next segment go.
-    pub pace_at: u64,
-    /// Sequence numbers acknowledged: ISS is SND.UNA less these. TCP_INFO's `bytes_acked`.
-    pub acked: u64,
-    /// Sequence numbers received in order: IRS is RCV.NXT less these. TCP_INFO's `bytes_received`.
-    pub received: u64,
-    /// The earliest of its timers, in the wheel.
-    pub entry: Entry,
+    /// TS.Recent (RFC 7323 §4.3).
+    pub recent: Recent,
+    /// When what arrived is acknowledged.
+    pub delayed_ack: DelayedAck,
+    /// Its queues, plus one: 0 while they are empty.
+    pub traffic: u32,
+    /// Of the table of routes when `route` was looked up.
+    pub route_version: u32,
+    /// The largest window that the peer has offered: Max(SND.WND) (RFC 9293 §3.8.6.2.1).
+    pub snd_wnd_max: u32,
     /// Segments sent (RFC 4898, SegsOut).
     pub segs_out: u32,
     /// Segments received.
     pub segs_in: u32,
-    /// Of those sent, with text.
+    /// Segments that have arrived at the peer, as far as is known (RFC 9937, RFC 8985).
+    pub delivered: u32,
+
+    // ---- what an acknowledgment moves ----
+    /// Deadlines.
+    pub timers: Timers,
+    /// When the next burst may leave.
+    pub pacing: Pacing,
+    /// Sequence numbers acknowledged: ISS is SND.UNA less these. TCP_INFO's `bytes_acked`.
+    pub acked: u64,
+    /// Round-trip time and timeout.
+    pub rtt: Rtt,
+    /// How fast the user reads.
+    pub autotune: Autotune,
+    /// Congestion control.
+    pub congestion: Congestion,
+    /// Of the segments sent, those with text.
     pub data_segs_out: u32,
     /// Of those received, with text.
     pub data_segs_in: u32,
-    /// Segments sent again.
-    pub total_retrans: u32,
-    /// Segments that have arrived at the peer, as far as is known (RFC 9937, RFC 8985).
-    pub delivered: u32,
-    /// Of those, with congestion experienced.
-    pub delivered_ce: u32,
-    /// Where its time went.
-    pub chronograph: Chronograph,
-    /// The largest window that the peer has offered: Max(SND.WND) (RFC 9293 §3.8.6.2.1).
-    pub snd_wnd_max: u32,
-    /// Behind the last octet that the user wrote.
-    pub written: Seq,
-    /// Behind the last octet that the user read.
-    pub copied: Seq,
-    /// When TS.Recent was taken, in seconds (RFC 7323 §5.5).
-    pub ts_recent_at: u32,
-    /// How fast the user reads.
-    pub space: Space,
-    /// SO_SNDBUF, as it is now, in bytes.
-    pub send_buffer: u32,
-    /// SO_RCVBUF, as it is now, in bytes.
-    pub receive_buffer: u32,
-    /// Frames that the send queue holds.
-    pub send_frames: u16,
-    /// Frames that the receive and out-of-order queues hold.
-    pub receive_frames: u16,
     /// Milliseconds at which text was sent last.
     pub last_data_sent: u32,
-    /// Milliseconds at which text arrived last.
-    pub last_data_received: u32,
     /// Milliseconds at which an acknowledgment arrived last.
     pub last_ack_received: u32,
-    /// Milliseconds at which the first unanswered retransmission went: R2 and the user timeout count from it.
-    pub retransmitted_since: u32,
+    /// Which segments are lost.
+    pub rack: Rack,
+    /// How often it answers what it did not expect.
+    pub challenges: Limit,
+    /// Sequence numbers received in order: IRS is RCV.NXT less these. TCP_INFO's `bytes_received`.
+    pub received: u64,
+    /// The earliest of its timers, in the wheel.
+    pub entry: Entry,
     /// Added to the clock of timestamps (RFC 7323 §7.1).
     pub ts_offset: u32,
-    /// Of the table of routes when `route` was looked up.
-    pub route_version: u32,
-    /// The MSS that the peer's segments seem to have.
-    pub rcv_mss: u16,
+
+    // ---- the last line ----
+    /// Frames of the sending direction.
+    pub send_charge: Charge,
+    /// Frames of the receiving direction.
+    pub receive_charge: Charge,
+    /// Where its time went.
+    pub chronograph: Chronograph,
+    /// Segments sent again.
+    pub total_retrans: u32,
+    /// Segments that arrived at the peer with congestion experienced.
+    pub delivered_ce: u32,
     /// The MSS that we announced.
     pub advertised_mss: u16,
     /// The path's MTU, as far as is known.
     pub path_mtu: u16,
     /// The peer's MSS option, or the default (RFC 9293 §3.7.1).
     pub peer_mss: u16,
-    /// The delayed acknowledgment's present delay, in milliseconds (`ato`).
-    pub ack_delay: u16,
     /// Duplicates that the peer has told of (RFC 2883); stays at its largest value.
     pub dsack_dups: u16,
     /// Times that reordering was seen; stays at its largest value.
@@ -290,22 +252,43 @@ pub struct Tcb {
     pub error: u8,
     /// What ends the connection only if it ends anyway (RFC 1122 §4.2.3.9).
     pub soft_error: u8,
-    /// Doublings of the timeout in a row.
-    pub backoff: u8,
     /// Timeouts in a row.
     pub retransmits: u8,
     /// Unanswered probes of a closed window or of a silent peer.
     pub probes: u8,
-    /// Which timer `retransmit_at` is.
-    pub pending: u8,
-    /// Acknowledgments still to be sent at once.
-    pub quick_acks: u8,
-    /// Whether, and how much, the two sides answer each other.
-    pub ping_pong: u8,
     /// As what it is counted at its port ([`crate::ports::Class`]).
     pub bound_as: u8,
     /// Bits of [`Mark`].
     pub marks: u8,
+    /// Congestion that routers have told of, either way.
+    pub ecn: Ecn,
+    /// No meaning yet; zero.
+    pub reserved: [u8; 3],
+}
+
+/// What a socket has while there is text in one of its queues, or something to repair: a record apart, so that an idle
+/// connection costs none, and the lines of those that are at work stay in the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(64))]
+pub struct Traffic {
+    /// Whether, and for which time, the record is in use.
+    pub tag: Tag,
+    /// Its socket.
+    pub socket: u32,
+    /// RACK.fack: the highest sequence number that was acknowledged, cumulatively or selectively (RFC 8985 §6.2).
+    pub fack: Seq,
+    /// What was written and isn't acknowledged.
+    pub send: SendQueue,
+    /// What arrived in order and isn't read.
+    pub receive: ReceiveQueue,
+    /// What arrived behind a gap.
+    pub reassembly: Reassembly,
+    /// How much may be sent in recovery.
+    pub prr: Prr,
+    /// What was before the congestion window was reduced.
+    pub episode: Episode,
+    /// No meaning yet; zero.
+    pub reserved: [u32; 9],
 }
 
 /// Bits of [`Tcb::marks`]: of what kind the socket is, and what became of fast open (RFC 7413; TCP_INFO's options and
@@ -354,24 +337,14 @@ pub struct Seldom {
 const _: () = {
     use core::mem::offset_of;
     assert!(size_of::<Tcb>() == 448 && align_of::<Tcb>() == 64);
-    assert!(size_of::<Seldom>() == 32);
-    assert!(size_of::<State<3>>() <= 24 && size_of::<State<6>>() <= 48 && size_of::<State<7>>() <= 56);
-    // What the demultiplexer compares, and the window, share a line; the hot fields end with the second one.
-    assert!(offset_of!(Tcb, rcv) + offset_of!(Rcv, last_ack_sent) <= 64);
-    assert!(offset_of!(Tcb, ack_at) + size_of::<u64>() == 128);
+    assert!(size_of::<Seldom>() == 32 && size_of::<Traffic>() == 256);
+    // What the demultiplexer compares, and the receive window, share a line; the hot fields end with the second one.
+    assert!(offset_of!(Tcb, snd) == 64 && offset_of!(Tcb, timers) == 128);
+    // The algorithms' records lie in lines of their own.
+    assert!(
+        offset_of!(Tcb, rtt) == 192 && offset_of!(Tcb, congestion) == 256 && offset_of!(Tcb, rack) == 320
+    );
 };
-
-/// What [`Tcb::state`] is without a connection, and what a connection begins with (RFC 9293 §3.3.2).
-pub mod state {
-    /// CLOSED.
-    pub const CLOSED: u8 = 0;
-    /// LISTEN.
-    pub const LISTEN: u8 = 1;
-    /// SYN-SENT.
-    pub const SYN_SENT: u8 = 2;
-    /// SYN-RECEIVED.
-    pub const SYN_RECEIVED: u8 = 3;
-}
 
 impl Default for Tcb {
     fn default() -> Self {
@@ -412,13 +385,26 @@ impl Tcb {
     /// Whether segments may find it by both of its ends: in every state but CLOSED and LISTEN.
     #[must_use]
     pub const fn has_peer(&self) -> bool {
-        self.tag.is_used() && self.state > state::LISTEN
+        self.tag.is_used() && !matches!(self.state(), State::Closed | State::Listen)
+    }
+
+    /// RFC 9293 §3.3.2.
+    #[inline]
+    #[must_use]
+    pub const fn state(&self) -> State {
+        State::from_byte(self.state)
     }
 
     /// Whether it has this [`Mark`].
     #[must_use]
     pub const fn is(&self, mark: u8) -> bool {
         self.marks & mark != 0
+    }
+}
+
+impl Record for Traffic {
+    fn tag(&mut self) -> &mut Tag {
+        &mut self.tag
     }
 }
 

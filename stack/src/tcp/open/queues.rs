@@ -1,18 +1,18 @@
 //! A listener's record and its two queues: SYNs that wait for their acknowledgment, connections that wait for accept(2).
 
-use super::state;
 use crate::demux::Sharing;
 use crate::error::Error;
 use crate::ports::{Class, Protocol, Wish};
 use crate::region::Parts;
 use crate::region::slab::Handle;
 use crate::tcp::listener::{Listener, SynEntry};
+use crate::tcp::state::State;
 use crate::tcp::tcb::{Mark, Seldom, Tcb};
 
 impl Parts<'_> {
     /// The record of a socket that listens.
     fn listener_of(&mut self, socket: Handle) -> Result<u32, Error> {
-        if self.tcb(socket)?.state != state::LISTEN {
+        if self.tcb(socket)?.state() != State::Listen {
             return Err(Error::Invalid);
         }
         self.seldom(socket.index)?.queue.checked_sub(1).ok_or(Error::Corrupt)
@@ -63,7 +63,7 @@ impl Parts<'_> {
         self.seldom(socket.index)?.queue = 0;
         let tcb = self.tcb(socket)?;
         let (from, to) = (Class(tcb.bound_as), Class(tcb.bound_as & !Class::LISTEN));
-        (tcb.state, tcb.bound_as) = (state::CLOSED, to.0);
+        (tcb.state, tcb.bound_as) = (State::Closed as u8, to.0);
         match self.seldom(socket.index)?.bound.checked_sub(1) {
             Some(bound) => self.ports().change(bound, from, to, false),
             None => Err(Error::Corrupt),
@@ -149,7 +149,7 @@ impl Parts<'_> {
             local_port: syn.local_port,
             remote: syn.remote,
             remote_port: syn.remote_port,
-            state: state::SYN_RECEIVED,
+            state: State::SynReceived as u8,
             marks: tcb.marks | Mark::QUEUED,
             bound_as: class.0,
             ..*tcb

@@ -1,6 +1,7 @@
 //! Sockets' lives without segments: single rules, and many at once with a check of the whole region in between.
 
 use proptest::prelude::*;
+use zerocopy::IntoBytes;
 
 use super::*;
 use crate::ports::Lease;
@@ -119,12 +120,12 @@ fn a_socket_without_a_port_gets_one() {
     parts.tcp_connect(client, &OURS, (&PEER, 80)).expect("a port");
     let tcb = *parts.tcb(client).expect("there");
     assert!((40_000..40_006).contains(&tcb.local_port) && tcb.local_port != port);
-    assert_eq!((tcb.local, tcb.remote, tcb.state), (OURS, PEER, state::SYN_SENT));
+    assert_eq!((tcb.local, tcb.remote, tcb.state()), (OURS, PEER, State::SynSent));
     assert_eq!(parts.tcp_connect(client, &OURS, (&PEER, 80)), Err(Error::Already));
     assert_eq!(parts.check(), Ok(()));
     parts.tcp_disconnect(client).expect("a connection");
     let tcb = *parts.tcb(client).expect("there");
-    assert_eq!((tcb.local, tcb.local_port, tcb.state), (Ip::UNSPECIFIED, 0, state::CLOSED));
+    assert_eq!((tcb.local, tcb.local_port, tcb.state()), (Ip::UNSPECIFIED, 0, State::Closed));
     assert_eq!(parts.check(), Ok(()));
 }
 
@@ -170,6 +171,35 @@ fn versions_do_not_mix() {
     assert_eq!(parts.check(), Ok(()));
 }
 
+#[test]
+fn queues_are_there_while_something_is_in_them() {
+    let mut memory = host();
+    let mut parts = memory.parts();
+    let sockets = [(); 4].map(|()| {
+        let socket = parts.tcp_socket(false, 0).expect("room");
+        parts.tcp_connect(socket, &OURS, (&PEER, 80)).expect("a port");
+        socket
+    });
+    for socket in &sockets[..3] {
+        assert!(parts.tcp_traffic(*socket).is_ok_and(|traffic| traffic.socket == socket.index));
+    }
+    assert_eq!(parts.tcp_traffic(sockets[3]).map(|_| ()), Err(Error::NoBuffers), "the limit is three");
+    assert_eq!(parts.check(), Ok(()));
+    assert_eq!(parts.tcp_release(sockets[0]), Err(Error::Invalid), "it has queues");
+    // While a reduction may still be undone, the record stays.
+    let traffic = parts.tcp_traffic(sockets[0]).expect("there");
+    traffic.episode.as_mut_bytes()[0] = 1;
+    assert_eq!(parts.tcp_rest(sockets[0]), Ok(false));
+    parts.tcp_traffic(sockets[0]).expect("there").episode = Episode::default();
+    assert_eq!((parts.tcp_rest(sockets[0]), parts.tcp_rest(sockets[0])), (Ok(true), Ok(true)));
+    assert_eq!((parts.tcp_release(sockets[0]), parts.check()), (Ok(()), Ok(())));
+    assert!(parts.tcp_traffic(sockets[3]).is_ok());
+    // Another one's queues are not taken for one's own.
+    parts.tcb(sockets[1]).expect("there").traffic = parts.tcb(sockets[2]).expect("there").traffic;
+    assert_eq!(parts.tcp_traffic(sockets[1]).map(|_| ()), Err(Error::Corrupt));
+    assert_eq!(parts.check().map_err(|broken| broken.part), Err("traffics"));
+}
+
 /// One of many things that can happen; the numbers choose whom and with what.
 type Act = (u8, u8, u16, u8);
 
@@ -209,6 +239,8 @@ fn act(
             Ok(child.index)
         }
         9 => parts.tcp_disconnect(socket).map(|()| 0),
+        10 => parts.tcp_traffic(socket).map(|traffic| traffic.socket),
+        11 => parts.tcp_rest(socket).map(u32::from),
         _ => {
             parts.tcp_release(socket)?;
             sockets.retain(|held| *held != socket);
@@ -218,7 +250,7 @@ fn act(
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
-    proptest::collection::vec((0u8..11, any::<u8>(), any::<u16>(), any::<u8>()), 0..160)
+    proptest::collection::vec((0u8..14, any::<u8>(), any::<u16>(), any::<u8>()), 0..160)
 }
 
 proptest! {
@@ -238,6 +270,7 @@ proptest! {
         }
         prop_assert_eq!(parts.check(), Ok(()));
         for socket in sockets {
+            prop_assert_eq!(parts.tcp_rest(socket), Ok(true));
             while let Ok(child) = parts.tcp_accept(socket, 0) {
                 prop_assert_eq!(parts.tcp_release(child), Ok(()));
             }
@@ -245,8 +278,8 @@ proptest! {
         }
         prop_assert_eq!(parts.check(), Ok(()));
         let slabs = &parts.slabs;
-        let left = [slabs.tcbs, slabs.listeners, slabs.syns, slabs.bounds, slabs.settings].map(|slab| slab.used());
-        prop_assert_eq!(left, [0; 5]);
+        let left = [slabs.tcbs, slabs.listeners, slabs.syns, slabs.bounds, slabs.settings, slabs.traffics];
+        prop_assert_eq!(left.map(|slab| slab.used()), [0; 6]);
     }
 
     /// A region copied byte for byte to another address goes on as the one that stayed.
