@@ -9,6 +9,7 @@ use super::{Parts, Shared};
 use crate::demux::{Endpoints, Pairs};
 use crate::frames::Frames;
 use crate::settings;
+use crate::tcp::tcb::Traffic;
 use crate::udp::{Mark, UdpSocket};
 
 /// The first invariant that does not hold.
@@ -214,7 +215,21 @@ impl Parts<'_> {
             holds(is_its, "traffics", "a socket's queues are another one's")?;
             having += 1;
         }
-        holds(having == self.slabs.traffics.used(), "traffics", "queues belong to no socket")
+        holds(having == self.slabs.traffics.used(), "traffics", "queues belong to no socket")?;
+        let traffics = used(self.traffics, &self.slabs.traffics);
+        let resting =
+            traffics.iter().filter(|traffic| traffic.tag.is_used() && traffic.is_resting != 0).count();
+        let (mut at, mut last, mut count) = (self.resting.oldest, 0, 0);
+        while let Some(index) = at.checked_sub(1) {
+            let traffic = self.traffics.get(index as usize).filter(|traffic| traffic.tag.is_used());
+            let is_there = |traffic: &&Traffic| traffic.is_resting != 0 && traffic.older == last;
+            let Some(traffic) = traffic.filter(is_there).filter(|_| count < resting) else {
+                return Err(Broken { part: "traffics", what: "the list of queues that rest is none" });
+            };
+            (last, at, count) = (at, traffic.younger, count + 1);
+        }
+        let is_whole = count == resting && last == self.resting.youngest;
+        holds(is_whole, "traffics", "queues that rest are not in the list of those")
     }
 
     fn check_sockets(&mut self) -> Result<(), Broken> {

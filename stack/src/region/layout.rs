@@ -16,7 +16,7 @@ use crate::process::{Intent, Process};
 use crate::route::{Address, Destination, Route};
 use crate::settings::Settings;
 use crate::tcp::listener::{Listener, SynEntry};
-use crate::tcp::tcb::{Seldom, Tcb, Traffic};
+use crate::tcp::tcb::{Resting, Seldom, Tcb, Traffic};
 use crate::udp::{Membership, UdpSocket};
 
 /// The first bytes of a region.
@@ -237,6 +237,8 @@ parts! {
         wheels: Wheels;
         /// Ports in use, by number.
         port_heads: Heads;
+        /// Queues that rest.
+        resting: Resting;
         /// How many frames there are, and for whom.
         pool: Pool;
     }

@@ -192,6 +192,22 @@ fn a_copy_elsewhere_is_the_same_region() {
     assert_eq!(copy.bytes(), memory.bytes());
 }
 
+/// Ten million connections from as many ports of ours, with half a gigabyte of frames beside them.
+#[test]
+fn ten_million_connections_fit_into_eight_gigabytes() {
+    let limits = Limits {
+        tcp_sockets: 10_000_000,
+        traffics: 65_536,
+        bounds: 10_000_000,
+        frames: 1 << 18,
+        ..Limits::SMALL
+    };
+    let layout = Layout::new(&limits).expect("limits");
+    let frames = limits.frames as usize * limits.frame_size as usize;
+    let all = layout.size + 8 * words(&limits) + frames;
+    assert!(all <= 8 << 30, "{all}");
+}
+
 /// An idle connection, and its share of the table: the goal is 512 bytes.
 #[test]
 fn a_connection_costs_what_it_may() {

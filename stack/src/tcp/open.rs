@@ -3,21 +3,20 @@
 //!
 //! Each call changes everything or nothing. Results are Linux's.
 
-use super::recovery::undo::Episode;
 use super::state::State;
-use super::tcb::{Mark, Seldom, Tcb, Traffic};
+use super::tcb::{Mark, Seldom, Tcb};
 use crate::demux::End;
 use crate::error::Error;
 use crate::ports::{Class, Protocol, Wish};
 use crate::region::Parts;
 use crate::region::slab::{Handle, find};
-use crate::sendq::SendQueue;
 use crate::settings::{Switch, Values};
 use crate::wire::ip::Ip;
 
 mod queues;
 #[cfg(test)]
 pub(crate) mod tests;
+pub mod traffic;
 
 impl Parts<'_> {
     /// The block of a socket, in whatever state.
@@ -292,45 +291,6 @@ impl Parts<'_> {
         Ok(())
     }
 
-    /// The queues of a socket, which it has from now on.
-    ///
-    /// # Errors
-    /// `BadHandle`; `NoBuffers` when so many sockets have queues that none is left.
-    pub fn tcp_traffic(&mut self, socket: Handle) -> Result<&mut Traffic, Error> {
-        let tcb = *self.tcb(socket)?;
-        let index = match tcb.traffic.checked_sub(1) {
-            Some(index) => index,
-            None => {
-                let handle = self.slabs.traffics.take(self.traffics).ok_or(Error::NoBuffers)?;
-                let traffic = self.traffics.get_mut(handle.index as usize).ok_or(Error::Corrupt)?;
-                let send = SendQueue::new(tcb.snd.nxt);
-                *traffic = Traffic { tag: traffic.tag, socket: socket.index, send, ..Traffic::default() };
-                self.tcb(socket)?.traffic = handle.index.wrapping_add(1);
-                handle.index
-            }
-        };
-        let traffic = self.traffics.get_mut(index as usize);
-        traffic
-            .filter(|traffic| traffic.tag.is_used() && traffic.socket == socket.index)
-            .ok_or(Error::Corrupt)
-    }
-
-    /// Gives the queues back if they are empty and nothing is to be repaired; whether it did.
-    ///
-    /// # Errors
-    /// `BadHandle`.
-    pub fn tcp_rest(&mut self, socket: Handle) -> Result<bool, Error> {
-        let Some(index) = self.tcb(socket)?.traffic.checked_sub(1) else { return Ok(true) };
-        let traffic = *self.tcp_traffic(socket)?;
-        let is_empty = traffic.send.is_empty() && traffic.receive.is_empty() && traffic.reassembly.is_empty();
-        if !is_empty || traffic.episode != Episode::default() {
-            return Ok(false);
-        }
-        self.slabs.traffics.give(self.traffics, traffic.tag.handle(index));
-        self.tcb(socket)?.traffic = 0;
-        Ok(true)
-    }
-
     /// Gives the record back, whatever state it is in, but for a listener with sockets in its accept queue, one of
     /// those, and one whose queues aren't empty.
     ///
@@ -338,9 +298,10 @@ impl Parts<'_> {
     /// `BadHandle`; `Invalid` for those three.
     pub fn tcp_release(&mut self, socket: Handle) -> Result<(), Error> {
         let tcb = *self.tcb(socket)?;
-        if tcb.is(Mark::QUEUED) || tcb.traffic != 0 {
+        if tcb.is(Mark::QUEUED) || !self.tcp_rest(socket)? {
             return Err(Error::Invalid);
         }
+        self.tcp_end_traffic(socket)?;
         if tcb.state() == State::Listen {
             self.close_listener(socket)?;
         } else if tcb.has_peer() {

@@ -15,7 +15,6 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::challenge::Limit;
 use super::congestion::Congestion;
 use super::pacing::Pacing;
-use super::recovery::ecn::Ecn;
 use super::recovery::prr::Prr;
 use super::recovery::rack::Rack;
 use super::recovery::undo::Episode;
@@ -212,16 +211,18 @@ pub struct Tcb {
     pub last_data_sent: u32,
     /// Milliseconds at which an acknowledgment arrived last.
     pub last_ack_received: u32,
-    /// Which segments are lost.
-    pub rack: Rack,
+    /// What was before the congestion window was reduced; and congestion that routers have told of.
+    pub episode: Episode,
     /// How often it answers what it did not expect.
     pub challenges: Limit,
+    /// Added to the clock of timestamps (RFC 7323 §7.1).
+    pub ts_offset: u32,
     /// Sequence numbers received in order: IRS is RCV.NXT less these. TCP_INFO's `bytes_received`.
     pub received: u64,
     /// The earliest of its timers, in the wheel.
     pub entry: Entry,
-    /// Added to the clock of timestamps (RFC 7323 §7.1).
-    pub ts_offset: u32,
+    /// Segments sent again.
+    pub total_retrans: u32,
 
     // ---- the last line ----
     /// Frames of the sending direction.
@@ -230,8 +231,10 @@ pub struct Tcb {
     pub receive_charge: Charge,
     /// Where its time went.
     pub chronograph: Chronograph,
-    /// Segments sent again.
-    pub total_retrans: u32,
+    /// Segments that arrived in the last sample of the delivery rate (TCP_INFO's `delivery_rate`).
+    pub rate_delivered: u32,
+    /// Microseconds in which they did.
+    pub rate_interval: u32,
     /// Segments that arrived at the peer with congestion experienced.
     pub delivered_ce: u32,
     /// The MSS that we announced.
@@ -260,14 +263,10 @@ pub struct Tcb {
     pub bound_as: u8,
     /// Bits of [`Mark`].
     pub marks: u8,
-    /// Congestion that routers have told of, either way.
-    pub ecn: Ecn,
-    /// No meaning yet; zero.
-    pub reserved: [u8; 3],
 }
 
-/// What a socket has while there is text in one of its queues, or something to repair: a record apart, so that an idle
-/// connection costs none, and the lines of those that are at work stay in the cache.
+/// What a socket has while there is text in one of its queues: a record apart, so that an idle connection costs none, and
+/// the lines of those that are at work stay in the cache. See [`super::open::traffic`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
 pub struct Traffic {
@@ -285,10 +284,32 @@ pub struct Traffic {
     pub reassembly: Reassembly,
     /// How much may be sent in recovery.
     pub prr: Prr,
-    /// What was before the congestion window was reduced.
-    pub episode: Episode,
+    /// Which segments are lost.
+    pub rack: Rack,
+    /// 1 while it rests: its socket's queues are empty, and it may be taken away.
+    pub is_resting: u32,
+    /// Of those that rest, the one before it, plus one.
+    pub older: u32,
+    /// The one behind it, plus one.
+    pub younger: u32,
     /// No meaning yet; zero.
-    pub reserved: [u32; 9],
+    pub reserved: [u32; RESERVED],
+}
+
+/// Words of [`Traffic`] without a meaning: it fills four lines.
+const RESERVED: usize = {
+    let queues = size_of::<SendQueue>() + size_of::<ReceiveQueue>() + size_of::<Reassembly>();
+    (256 - size_of::<Tag>() - queues - size_of::<Prr>() - size_of::<Rack>()) / 4 - 5
+};
+
+/// The records that rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Resting {
+    /// The first one to be taken away, plus one.
+    pub oldest: u32,
+    /// The last one, plus one.
+    pub youngest: u32,
 }
 
 /// Bits of [`Tcb::marks`]: of what kind the socket is, and what became of fast open (RFC 7413; TCP_INFO's options and
@@ -342,7 +363,7 @@ const _: () = {
     assert!(offset_of!(Tcb, snd) == 64 && offset_of!(Tcb, timers) == 128);
     // The algorithms' records lie in lines of their own.
     assert!(
-        offset_of!(Tcb, rtt) == 192 && offset_of!(Tcb, congestion) == 256 && offset_of!(Tcb, rack) == 320
+        offset_of!(Tcb, rtt) == 192 && offset_of!(Tcb, congestion) == 256 && offset_of!(Tcb, episode) == 320
     );
 };
 

@@ -5,6 +5,7 @@ use zerocopy::IntoBytes;
 
 use super::*;
 use crate::ports::Lease;
+use crate::recvq::ReceiveQueue;
 use crate::region::memory::{Memory, TINY};
 use crate::route::Address;
 use crate::tcp::listener::SynEntry;
@@ -185,12 +186,11 @@ fn queues_are_there_while_something_is_in_them() {
     }
     assert_eq!(parts.tcp_traffic(sockets[3]).map(|_| ()), Err(Error::NoBuffers), "the limit is three");
     assert_eq!(parts.check(), Ok(()));
-    assert_eq!(parts.tcp_release(sockets[0]), Err(Error::Invalid), "it has queues");
-    // While a reduction may still be undone, the record stays.
-    let traffic = parts.tcp_traffic(sockets[0]).expect("there");
-    traffic.episode.as_mut_bytes()[0] = 1;
+    // As if text had arrived.
+    parts.tcp_traffic(sockets[0]).expect("there").receive.as_mut_bytes().fill(1);
     assert_eq!(parts.tcp_rest(sockets[0]), Ok(false));
-    parts.tcp_traffic(sockets[0]).expect("there").episode = Episode::default();
+    assert_eq!(parts.tcp_release(sockets[0]), Err(Error::Invalid), "it has text");
+    parts.tcp_traffic(sockets[0]).expect("there").receive = ReceiveQueue::default();
     assert_eq!((parts.tcp_rest(sockets[0]), parts.tcp_rest(sockets[0])), (Ok(true), Ok(true)));
     assert_eq!((parts.tcp_release(sockets[0]), parts.check()), (Ok(()), Ok(())));
     assert!(parts.tcp_traffic(sockets[3]).is_ok());
@@ -198,6 +198,34 @@ fn queues_are_there_while_something_is_in_them() {
     parts.tcb(sockets[1]).expect("there").traffic = parts.tcb(sockets[2]).expect("there").traffic;
     assert_eq!(parts.tcp_traffic(sockets[1]).map(|_| ()), Err(Error::Corrupt));
     assert_eq!(parts.check().map_err(|broken| broken.part), Err("traffics"));
+}
+
+/// What a connection has learned about a path that loses or reorders stays until others need the record.
+#[test]
+fn the_record_that_rested_longest_is_taken() {
+    let mut memory = host();
+    let mut parts = memory.parts();
+    let sockets = [(); 4].map(|()| {
+        let socket = parts.tcp_socket(false, 0).expect("room");
+        parts.tcb(socket).expect("there").total_retrans = 1;
+        socket
+    });
+    for socket in &sockets[..3] {
+        parts.tcp_traffic(*socket).expect("room").reserved[0] = socket.index + 7;
+        assert_eq!((parts.tcp_rest(*socket), parts.check()), (Ok(true), Ok(())));
+    }
+    let (first, second, last) = (sockets[0], sockets[1], sockets[3]);
+    assert_eq!(parts.tcp_traffic(first).map(|traffic| traffic.reserved[0]), Ok(first.index + 7), "as it was");
+    assert_eq!((parts.tcp_rest(first), parts.check()), (Ok(true), Ok(())));
+    // Now the second has rested longest.
+    assert_eq!(
+        parts.tcp_traffic(last).map(|traffic| (traffic.socket, traffic.reserved[0])),
+        Ok((last.index, 0))
+    );
+    assert_eq!((parts.tcb(second).map(|tcb| tcb.traffic), parts.check()), (Ok(0), Ok(())));
+    assert_eq!((parts.tcp_release(first), parts.check()), (Ok(()), Ok(())));
+    assert!(parts.tcp_traffic(second).is_ok_and(|traffic| traffic.reserved[0] == 0));
+    assert_eq!(parts.check(), Ok(()));
 }
 
 /// One of many things that can happen; the numbers choose whom and with what.
@@ -239,7 +267,10 @@ fn act(
             Ok(child.index)
         }
         9 => parts.tcp_disconnect(socket).map(|()| 0),
-        10 => parts.tcp_traffic(socket).map(|traffic| traffic.socket),
+        10 | 12 => {
+            parts.tcb(socket)?.total_retrans = u32::from(options & 1);
+            parts.tcp_traffic(socket).map(|traffic| traffic.socket)
+        }
         11 => parts.tcp_rest(socket).map(u32::from),
         _ => {
             parts.tcp_release(socket)?;
@@ -250,7 +281,7 @@ fn act(
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
-    proptest::collection::vec((0u8..14, any::<u8>(), any::<u16>(), any::<u8>()), 0..160)
+    proptest::collection::vec((0u8..15, any::<u8>(), any::<u16>(), any::<u8>()), 0..160)
 }
 
 proptest! {
