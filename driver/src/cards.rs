@@ -597,7 +597,8 @@ impl Reader {
             path: Path::from_number(card.path.load(Relaxed)),
             reason: card.reason.load(Relaxed) as u8,
             flags: card.flags.load(Relaxed),
-            holders: core::array::from_fn(|at| card.holders[at].load(Relaxed) as i32),
+            // One that is no process yet counts as none.
+            holders: core::array::from_fn(|at| (card.holders[at].load(Relaxed) as i32).max(0)),
             counts: card.counters.copy(),
         })
     }

@@ -232,12 +232,12 @@ fn first_use(socket: &Socket) {
 pub(crate) fn fork_prepare() {
     if STARTED.load(Acquire) == YES {
         let _guard = guard::Guard::enter();
-        expect_child();
         meet::drop_all_pending();
         epoll::lock_all();
         unread::lock_for_fork();
         meet::lock_for_fork();
         LOCKED_FOR_FORK.store(true, SeqCst);
+        expect_child();
     }
 }
 
