@@ -37,11 +37,13 @@ pub(crate) use early::{
 const CONNECTOR_LATER: u32 = 2;
 /// Doors and offers that may be pending in one process.
 const PENDING_MAX: usize = 64;
-/// A door or an offer waits for so many messages at least, and for a second.
+/// A door or an offer waits for so many messages at least, and for so long: a door for one who may not have accel at all,
+/// an offer for one who has.
 const PATIENCE_MESSAGES: u32 = 64;
-const PATIENCE_NS: u64 = 1_000_000_000;
-/// Messages after which a connector stops trying, if it has tried for [`PATIENCE_NS`]: a stream's sender may write
-/// thousands before its peer gets to run at all.
+const DOOR_NS: u64 = 50_000_000;
+const OFFER_NS: u64 = 1_000_000_000;
+/// Messages after which a connector stops trying, if it has tried for [`DOOR_NS`]: a stream's sender may write thousands
+/// before its peer gets to run at all.
 const TRIES_UNTIL: u32 = 4096;
 
 /// A meeting under way.
@@ -127,7 +129,8 @@ impl Drop for InKernel<'_> {
 /// Takes the meeting one step further, if it is time.
 pub(crate) fn step(socket: &Socket) {
     let messages = socket.slot.messages.load(Relaxed);
-    if messages < config().local_after || socket.slot.state() != State::Candidate || is_young(socket) {
+    let first = config().local_after.max(socket.slot.next_step.load(Relaxed));
+    if messages < first || socket.slot.state() != State::Candidate || is_young(socket) {
         return;
     }
     let both = socket.lock_both();
@@ -135,6 +138,8 @@ pub(crate) fn step(socket: &Socket) {
         return;
     }
     let verdict = advance(socket, &both, messages);
+    let next = socket.parts(&both).meeting.as_ref().map_or(0, |meeting| meeting.next);
+    socket.slot.next_step.store(next, Relaxed);
     drop(both);
     if FORBIDDEN.swap(false, SeqCst) {
         family::go_inert(Reason::Forbidden);
@@ -193,13 +198,17 @@ fn advance(socket: &Socket, both: &Both, messages: u32) -> Result<(), Reason> {
         }
         Stage::Offered(channel) if !channel.peer_committed() => {
             let channel = *channel;
-            if is_over(meeting, messages) { Err(withdraw(&channel)) } else { Ok(()) }
+            if is_over(meeting, messages, OFFER_NS) {
+                return Err(withdraw(&channel));
+            }
+            look_again_later(meeting, messages);
+            Ok(())
         }
         Stage::Offered(channel) => {
             let channel = *channel;
             if commit(socket, both, channel) {
                 finish(socket, both, true)
-            } else if is_over(meeting, messages.saturating_sub(TRIES_UNTIL)) {
+            } else if is_over(meeting, messages.saturating_sub(TRIES_UNTIL), OFFER_NS) {
                 // SAFETY: no other copy of the handle is in use: the stage goes with the meeting.
                 unsafe { channel.unmap() };
                 Err(Reason::Counts)
@@ -357,7 +366,10 @@ fn begin(socket: &Socket, meeting: &mut Meeting, messages: u32) -> Result<(), Re
             meeting.next = 0;
             socket.card.describe(socket.fd, Path::Meeting, Reason::None as u8);
         }
-        false if messages > config().local_after.saturating_add(TRIES_UNTIL) && has_waited(meeting) => {
+        false
+            if messages > config().local_after.saturating_add(TRIES_UNTIL)
+                && has_waited(meeting, DOOR_NS) =>
+        {
             return Err(Reason::PeerPlain);
         }
         false => back_off(meeting, messages),
@@ -415,17 +427,24 @@ fn back_off(meeting: &mut Meeting, messages: u32) {
     meeting.tries += 1;
 }
 
-fn is_over(meeting: &Meeting, messages: u32) -> bool {
-    messages.saturating_sub(meeting.since_messages) > PATIENCE_MESSAGES && has_waited(meeting)
+/// Whoever waits for the other looks after every message first, and then less and less often: the other may have no
+/// accel at all.
+fn look_again_later(meeting: &mut Meeting, messages: u32) {
+    meeting.next = messages + 1 + messages.saturating_sub(meeting.since_messages) / 8;
 }
 
-fn has_waited(meeting: &Meeting) -> bool {
-    monotonic_ns() - meeting.since_ns > PATIENCE_NS
+fn is_over(meeting: &Meeting, messages: u32, patience_ns: u64) -> bool {
+    messages.saturating_sub(meeting.since_messages) > PATIENCE_MESSAGES && has_waited(meeting, patience_ns)
+}
+
+fn has_waited(meeting: &Meeting, patience_ns: u64) -> bool {
+    monotonic_ns() - meeting.since_ns > patience_ns
 }
 
 /// Nobody came yet: close the door after a while.
 fn lose_patience(socket: &Socket, meeting: &mut Meeting, messages: u32) -> Result<(), Reason> {
-    if !is_over(meeting, messages) {
+    if !is_over(meeting, messages, DOOR_NS) {
+        look_again_later(meeting, messages);
         return Ok(());
     }
     drop_stage(socket, meeting);

@@ -91,6 +91,8 @@ pub(crate) struct Slot {
     owner: AtomicU32,
     /// Calls that moved bytes while it was on the kernel.
     pub(crate) messages: AtomicU32,
+    /// Messages before which the meeting has nothing to do: until then no lock is taken for it.
+    pub(crate) next_step: AtomicU32,
     /// When the first of them was, in ticks.
     pub(crate) first_at: AtomicU64,
     /// SO_RCVTIMEO in microseconds; 0 is none.
@@ -259,6 +261,7 @@ impl Slot {
         self.pins.store(0, Relaxed);
         self.owner.store(pid, Relaxed);
         self.messages.store(0, Relaxed);
+        self.next_step.store(0, Relaxed);
         self.receive_timeout_us.store(0, Relaxed);
         self.low_water.store(0, Relaxed);
         self.kernel_low_water.store(0, Relaxed);

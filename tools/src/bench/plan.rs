@@ -47,7 +47,7 @@ pub(crate) fn cases(setting: &Setting) -> Vec<Case> {
     all.extend(one_core(setting));
     all.push(many(setting));
     all.extend(passthrough(setting));
-    all.push(plain_peer(setting));
+    all.extend(plain_peer(setting));
     all.push(idle(setting));
     all.extend(latency_by_size(setting));
     all.extend(throughput_by_size(setting));
@@ -291,15 +291,22 @@ fn passthrough(setting: &Setting) -> Vec<Case> {
         .collect()
 }
 
-/// TCP to a program that does not run under accel.
-fn plain_peer(setting: &Setting) -> Case {
+/// TCP to a program that does not run under accel, from either end.
+fn plain_peer(setting: &Setting) -> Vec<Case> {
+    let rows = [
+        ("pass-tcp", "64 B round trip, one core, only the client under accel"),
+        ("pass-tcp-server", "64 B round trip, one core, only the server under accel"),
+    ];
     let job = Job::PingPong { server: "block", client: "block", size: 64 };
-    let what = "64 B round trip, one core, only the client under accel";
-    let mut case =
-        two_arms("pass-tcp", "passthrough", what, Metric::LatencyNs, &job, setting.one(), Profile::Default);
-    case.arms[1].server = Side::Kernel;
-    case.checks = vec![check(0, 1, UNMEASURABLE)];
-    case
+    let one = setting.one();
+    rows.map(|(name, what)| {
+        let mut case = two_arms(name, "passthrough", what, Metric::LatencyNs, &job, one, Profile::Default);
+        let arm = &mut case.arms[1];
+        *(if name == "pass-tcp" { &mut arm.server } else { &mut arm.client }) = Side::Kernel;
+        case.checks = vec![check(0, 1, UNMEASURABLE)];
+        case
+    })
+    .into()
 }
 
 fn idle(setting: &Setting) -> Case {
