@@ -11,6 +11,7 @@ pub mod device;
 pub mod error;
 pub mod frames;
 pub mod hash;
+pub mod ip;
 pub mod neighbour;
 pub mod ports;
 pub mod process;

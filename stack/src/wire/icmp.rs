@@ -82,7 +82,7 @@ impl Unreachable {
         }
     }
 
-    fn code(self) -> u8 {
+    pub(crate) fn code(self) -> u8 {
         match self {
             Self::Other(code) => code,
             Self::FragmentationNeeded { .. } => 4,

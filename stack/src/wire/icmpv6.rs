@@ -92,7 +92,7 @@ impl Unreachable {
         CODES.get(usize::from(code)).copied().unwrap_or(Self::Other(code))
     }
 
-    fn code(self) -> u8 {
+    pub(crate) fn code(self) -> u8 {
         match self {
             Self::Other(code) => code,
             known => CODES.iter().position(|code| *code == known).unwrap_or(0) as u8,

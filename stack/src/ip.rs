@@ -1,0 +1,12 @@
+//! Between the formats on the wire and the transports: plain structures over borrowed records, and pure functions.
+//! Time, hashes and randomness are arguments; who owns the bytes passes indices of frames.
+//!
+//! | file | what | from |
+//! |---|---|---|
+//! | [`icmp`] | what an error means to a socket, what is answered and how often | RFC 792, 1122 §3.2.2, 4443, 5927 |
+//! | [`path_mtu`] | what a path takes: what routers tell, and the search without them | RFC 1191, 8201, 4821, 8899 |
+//!
+//! Where Linux departs from an RFC, and we with it, the function says so.
+
+pub mod icmp;
+pub mod path_mtu;

@@ -1,0 +1,208 @@
+//! What an error of ICMP means to the socket that it is about (RFC 1122 §3.2.2, RFC 4443 §2.4, RFC 5927). What we send
+//! ourselves is in [`answer`], how often in [`limit`].
+//!
+//! An error comes from whoever wrote it. Before it means anything the caller has found the socket by the quoted
+//! addresses and ports, and for TCP asked [`is_about_what_is_in_flight`].
+//!
+//! The rows are Linux's: icmp_err_convert and tcp_v4_err in net/ipv4, icmpv6_err_convert and tcp_v6_err in net/ipv6,
+//! and __udp4_lib_err, __udp6_lib_err.
+
+use super::path_mtu::TooBig;
+use crate::seq::Seq;
+use crate::wire::{icmp, icmpv6};
+
+pub mod answer;
+pub mod limit;
+
+#[cfg(test)]
+mod tests;
+
+/// Linux's errno for what a socket is told. Only those that an ICMP error stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Errno {
+    /// EACCES: a firewall or a policy said no (ICMPv6 only).
+    Access = 13,
+    /// ENONET: our host is isolated.
+    NoNet = 64,
+    /// EPROTO: the header that we wrote makes no sense to them.
+    Proto = 71,
+    /// EMSGSIZE: too large for the path.
+    MessageSize = 90,
+    /// ENOPROTOOPT: they don't speak the protocol.
+    NoProtocol = 92,
+    /// EOPNOTSUPP: a source route failed.
+    NotSupported = 95,
+    /// ENETUNREACH.
+    NetUnreachable = 101,
+    /// ECONNREFUSED: nobody listens.
+    ConnectionRefused = 111,
+    /// EHOSTDOWN: the host isn't known.
+    HostDown = 112,
+    /// EHOSTUNREACH.
+    HostUnreachable = 113,
+}
+
+/// What an error says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meaning {
+    /// The errno for the socket.
+    pub errno: Errno,
+    /// Nothing will change that: a connected UDP socket's next call fails even without IP_RECVERR (RFC 1122 §4.1.3.3).
+    /// For TCP [`to_tcp`] says what happens.
+    pub is_hard: bool,
+    /// No route at the moment: a backoff of the retransmission timer may be taken back (RFC 6069 §3; Linux's
+    /// tcp_ld_RTO_revert).
+    pub is_connectivity: bool,
+    /// What the path takes, if that is what the error says.
+    pub too_big: Option<TooBig>,
+}
+
+/// A row: type, code (or any), errno, hard, connectivity.
+type Row = (u8, Option<u8>, Errno, bool, bool);
+
+/// RFC 1122 §3.2.2.1: "A Destination Unreachable message that is received with code 0 (Net), 1 (Host), or 5 (Bad Source
+/// Route) may result from a routing transient and MUST therefore be interpreted as only a hint, not proof, that the
+/// specified destination is unreachable". RFC 1122 §4.2.3.9: "these are hard error conditions" of codes 2 to 4; of those 4
+/// has become path MTU discovery.
+#[rustfmt::skip]
+const V4: &[Row] = &[
+    (3,  Some(0),  Errno::NetUnreachable,    false, true),  // net unreachable
+    (3,  Some(1),  Errno::HostUnreachable,   false, true),  // host unreachable
+    (3,  Some(2),  Errno::NoProtocol,        true,  false), // protocol unreachable
+    (3,  Some(3),  Errno::ConnectionRefused, true,  false), // port unreachable
+    (3,  Some(4),  Errno::MessageSize,       false, false), // fragmentation needed and DF set
+    (3,  Some(5),  Errno::NotSupported,      false, false), // source route failed
+    (3,  Some(6),  Errno::NetUnreachable,    true,  false), // net unknown
+    (3,  Some(7),  Errno::HostDown,          true,  false), // host unknown
+    (3,  Some(8),  Errno::NoNet,             true,  false), // source host isolated
+    (3,  Some(9),  Errno::NetUnreachable,    true,  false), // net prohibited
+    (3,  Some(10), Errno::HostUnreachable,   true,  false), // host prohibited
+    (3,  Some(11), Errno::NetUnreachable,    false, false), // net unreachable for type of service
+    (3,  Some(12), Errno::HostUnreachable,   false, false), // host unreachable for type of service
+    (3,  Some(13), Errno::HostUnreachable,   true,  false), // filtered
+    (3,  Some(14), Errno::HostUnreachable,   true,  false), // precedence violation
+    (3,  Some(15), Errno::HostUnreachable,   true,  false), // precedence cutoff
+    (11, None,     Errno::HostUnreachable,   false, false), // time exceeded
+    (12, None,     Errno::Proto,             true,  false), // parameter problem
+];
+
+/// Unassigned codes of "unreachable" are hard (icmpv6_err_convert).
+#[rustfmt::skip]
+const V6: &[Row] = &[
+    (1,  Some(0),  Errno::NetUnreachable,    false, true),  // no route
+    (1,  Some(1),  Errno::Access,            true,  false), // prohibited
+    (1,  Some(2),  Errno::HostUnreachable,   false, false), // beyond the scope of the source
+    (1,  Some(3),  Errno::HostUnreachable,   false, false), // address unreachable
+    (1,  Some(4),  Errno::ConnectionRefused, true,  false), // port unreachable
+    (1,  Some(5),  Errno::Access,            true,  false), // source address failed policy
+    (1,  Some(6),  Errno::Access,            true,  false), // reject route
+    (1,  None,     Errno::Proto,             true,  false), // unassigned
+    (2,  None,     Errno::MessageSize,       false, false), // packet too big
+    (3,  None,     Errno::HostUnreachable,   false, false), // time exceeded
+    (4,  None,     Errno::Proto,             true,  false), // parameter problem
+];
+
+fn row(rows: &[Row], kind: u8, code: u8, too_big: Option<TooBig>) -> Option<Meaning> {
+    let is_it = |row: &&Row| row.0 == kind && row.1.is_none_or(|of| of == code);
+    let &(_, _, errno, is_hard, is_connectivity) = rows.iter().find(is_it)?;
+    Some(Meaning { errno, is_hard, is_connectivity, too_big })
+}
+
+/// What a message of IPv4 says to a socket; `None` if it isn't an error or means nothing to one: source quench, which
+/// "MUST be silently discarded" (RFC 6633 §3, §5), redirects, and types and codes that aren't assigned.
+#[must_use]
+pub fn meaning(message: &icmp::Message) -> Option<Meaning> {
+    use icmp::{Message, Unreachable};
+    let (kind, code, too_big) = match *message {
+        Message::Unreachable(why @ Unreachable::FragmentationNeeded { mtu }) => {
+            (3, why.code(), Some(TooBig::V4 { mtu: mtu.into() }))
+        }
+        Message::Unreachable(why) => (3, why.code(), None),
+        Message::TimeExceeded { code } => (11, code, None),
+        Message::ParameterProblem { code, .. } => (12, code, None),
+        _ => return None,
+    };
+    row(V4, kind, code, too_big)
+}
+
+/// What a message of IPv6 says to a socket; RFC 4443 §2.4 (a) would pass unknown errors on too: "it MUST be passed to the
+/// upper-layer process that originated the packet that caused the error, if this can be identified". Linux drops them
+/// (icmpv6_rcv knows no handler), and no socket could tell what they mean: a departure.
+#[must_use]
+pub fn meaning_v6(message: &icmpv6::Message) -> Option<Meaning> {
+    use icmpv6::Message;
+    let (kind, code, too_big) = match *message {
+        Message::Unreachable(why) => (1, why.code(), None),
+        Message::PacketTooBig { mtu } => (2, 0, Some(TooBig::V6 { mtu })),
+        Message::TimeExceeded { code } => (3, code, None),
+        Message::ParameterProblem { code, .. } => (4, code, None),
+        _ => return None,
+    };
+    row(V6, kind, code, too_big)
+}
+
+/// Whether an error is about something that we have sent and that isn't acknowledged: SND.UNA ≤ SEG.SEQ ≤ SND.NXT.
+///
+/// RFC 5927 §4.1: "TCP SHOULD check that the TCP sequence number contained in the payload of the ICMP error message is
+/// within the range SND.UNA =< SEG.SEQ < SND.NXT." Linux takes SND.NXT too (between in tcp_v4_err): a keep-alive or a
+/// bare acknowledgment has it. A guess still hits only one in 2³² divided by what is in flight.
+#[must_use]
+pub fn is_about_what_is_in_flight(quoted: Seq, snd_una: Seq, snd_nxt: Seq) -> bool {
+    quoted - snd_una <= snd_nxt - snd_una
+}
+
+/// What an error does to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The connection ends; the next call gets the errno.
+    Abort(Errno),
+    /// The next call gets the errno (IP_RECVERR is set); the connection goes on.
+    Report(Errno),
+    /// Kept: it becomes the errno if the connection is given up for another reason (sk_err_soft).
+    Remember(Errno),
+    /// The path's MTU is asked: [`super::path_mtu`].
+    TooBig(TooBig),
+}
+
+/// What an error does to a connection that is in SYN-SENT or SYN-RECEIVED (`is_opening`) or beyond.
+///
+/// RFC 1122 §4.2.3.9 would abort for hard errors in any state. RFC 5927 §5.2: "TCP SHOULD treat all of the […] messages
+/// as indications of 'soft errors' when […] in any of the synchronized states", which Linux does, as do we. For
+/// those that are opening Linux ends on the soft ones as well: connect fails at once with ENETUNREACH or EHOSTUNREACH
+/// (RFC 5461 §4.1 describes that; RFC 1122 §4.2.3.9 has "MUST NOT abort the connection": a departure).
+#[must_use]
+pub fn to_tcp(meaning: &Meaning, is_opening: bool, receives_errors: bool) -> Effect {
+    match (meaning.too_big, is_opening, receives_errors) {
+        (Some(too_big), _, _) => Effect::TooBig(too_big),
+        (None, true, _) => Effect::Abort(meaning.errno),
+        (None, false, true) => Effect::Report(meaning.errno),
+        (None, false, false) => Effect::Remember(meaning.errno),
+    }
+}
+
+/// What of UDP's socket an error is held against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagrams {
+    /// It has a peer.
+    pub is_connected: bool,
+    /// IP_RECVERR or IPV6_RECVERR: errors are queued, soft ones too, and without a peer.
+    pub receives_errors: bool,
+    /// Its IP_MTU_DISCOVER isn't IP_PMTUDISC_DONT: it wants to know what is too large.
+    pub discovers_mtu: bool,
+}
+
+/// The errno that the next call on a socket of UDP gets, if any.
+///
+/// RFC 1122 §4.1.3.3: "UDP MUST pass to the application layer all ICMP error messages that it receives from the IP
+/// layer." As Linux, that is on request; without, hard ones to sockets with a peer.
+#[must_use]
+pub fn to_udp(meaning: &Meaning, socket: &Datagrams) -> Option<Errno> {
+    let is_hard = match meaning.too_big {
+        // IPv4's is no error at all to who lets routers fragment.
+        Some(TooBig::V4 { .. }) if !socket.discovers_mtu => return None,
+        Some(_) => socket.discovers_mtu,
+        None => meaning.is_hard,
+    };
+    (socket.receives_errors || is_hard && socket.is_connected).then_some(meaning.errno)
+}
