@@ -233,7 +233,7 @@ impl Search {
         }
         if self.is_on() {
             let half = headers.mss(self.low, mss_clamp) / 2;
-            self.low = headers.mtu(half.min(BASE_MSS).max(FLOOR_MSS));
+            self.low = headers.mtu(half.clamp(FLOOR_MSS, BASE_MSS));
         } else {
             self.enabled = 1;
             self.began = now.0;
