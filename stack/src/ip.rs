@@ -4,6 +4,7 @@
 //! | file | what | from |
 //! |---|---|---|
 //! | [`icmp`] | what an error means to a socket, what is answered and how often | RFC 792, 1122 §3.2.2, 4443, 5927 |
+//! | [`neighbour`] | who is on the link: ARP, neighbor discovery, unreachability | RFC 826, 5227, 4861 §7 |
 //! | [`route`] | where packets go, and from which of our addresses | RFC 1122 §3.3.1, 6724 |
 //! | [`reassembly`] | datagrams from fragments | RFC 791, 815, 8200 §4.5, 5722, 6946, 3168 §5.3 |
 //! | [`path_mtu`] | what a path takes: what routers tell, and the search without them | RFC 1191, 8201, 4821, 8899 |
@@ -11,6 +12,7 @@
 //! Where Linux departs from an RFC, and we with it, the function says so.
 
 pub mod icmp;
+pub mod neighbour;
 pub mod path_mtu;
 pub mod reassembly;
 pub mod route;
