@@ -182,7 +182,7 @@ impl Neighbour {
     /// What gives way first; `None` never does.
     fn rank(&self) -> Option<u8> {
         match (self.state(), self.is_ours != 0) {
-            _ if !self.tag.is_used() || self.pending != 0 => None,
+            _ if !self.tag.is_used() => None,
             (State::Failed, _) => Some(0),
             (State::Stale, false) => Some(1),
             (State::Stale, true) => Some(2),

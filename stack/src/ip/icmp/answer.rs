@@ -67,8 +67,8 @@ pub fn quoted_len(is_v4: bool, len: usize, mtu: usize) -> usize {
     len.min(most.min(mtu).saturating_sub(header + icmp::HEADER_LEN))
 }
 
-/// Whether nobody is told that a port is closed: TCP answers with a reset (RFC 9293 §3.10.7.1), and of what remains
-/// only UDP has ports here.
+/// Whether the sender is told that nobody listens on a port, by "port unreachable" (RFC 1122 §4.1.3.1). A segment of TCP is
+/// answered with a reset instead (RFC 9293 §3.10.7.1).
 #[must_use]
 pub fn tells_closed_port(about: &Invoking) -> bool {
     about.protocol == protocol::UDP && may_send_error(about)
@@ -188,6 +188,7 @@ mod tests {
             assert_eq!(echo(&request, &Invoking { destination, ..PLAIN }), None, "an amplifier");
         }
         assert_eq!(echo(&request, &Invoking { is_subnet_broadcast: true, ..PLAIN }), None);
+        assert_eq!(echo(&request, &Invoking { is_for_us_on_the_link: false, ..PLAIN }), None);
         assert_eq!(echo(&request, &Invoking { source: Ip::BROADCAST, ..PLAIN }), None);
     }
 

@@ -230,6 +230,20 @@ fn who_asks_us_is_known_and_a_flood_of_questions_displaces_nobody_we_talk_to() {
 }
 
 #[test]
+fn whom_we_talk_to_stays_though_nobody_knows_whether_he_is_there() {
+    let mut world = World::new(2);
+    assert_eq!(world.cache().resolve(&THEM, 1, 7, at(0)), ASK);
+    assert_eq!(world.cache().hear(&claim(UNASKED, LINK), 1, at(1)), Heard::Ready(7, LINK));
+    for last in 0..5 {
+        let claim = Claim { ip: Ip::v4([10, 0, 0, last]), link: Some(OTHER), kind: Kind::Question };
+        assert_eq!(world.cache().hear(&claim, 100 + u32::from(last), at(10)), Heard::Nothing);
+    }
+    assert_eq!(world.is(), (State::Stale, Some(LINK)));
+    assert_eq!(world.cache().resolve(&Ip::v4([192, 0, 2, 3]), 5, 1, at(20)), ASK);
+    assert_eq!(world.is(), (State::Stale, Some(LINK)), "strangers go first for ours too");
+}
+
+#[test]
 fn a_stranger_who_changes_costs_us_no_question() {
     let mut world = World::new(4);
     assert_eq!(world.cache().hear(&claim(Kind::Question, LINK), 1, at(0)), Heard::Nothing);

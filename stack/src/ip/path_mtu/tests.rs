@@ -80,6 +80,16 @@ fn a_flood_displaces_what_is_forgotten_soonest() {
 }
 
 #[test]
+fn nothing_is_believed_for_longer_than_ten_minutes_and_ipv6_is_never_fragmented() {
+    let place = Path { until: u64::MAX, ip: THEM6, mtu: 1400, may_fragment: 1, padding: 0 };
+    let mut places = [place; 4];
+    assert_eq!(Cache::new(&mut places).known(&THEM6, 0, 1500, NOW), ETHERNET);
+    places[0].until = minutes(1).0;
+    let known = Cache::new(&mut places).known(&THEM6, 0, 1500, NOW);
+    assert_eq!(known, Known { mtu: 1400, may_fragment: false });
+}
+
+#[test]
 fn a_cache_without_places_knows_nothing() {
     let mut cache = Cache::new(&mut []);
     assert_eq!(cache.hear(&THEM, 7, 1500, TooBig::V4 { mtu: 1400 }, NOW), None);

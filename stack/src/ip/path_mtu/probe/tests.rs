@@ -30,6 +30,13 @@ fn the_search_begins_at_1024_and_halves_what_is_possible() {
 }
 
 #[test]
+fn nothing_is_probed_that_the_path_is_known_not_to_take() {
+    let mut search = on();
+    assert_eq!(search.mss(1500, &HEADERS, CLAMP), 1024);
+    assert_eq!(search.next(&SENDER, &HEADERS, NOW), Next::Send((1076 + 1500) / 2 - 52));
+}
+
+#[test]
 fn a_probe_that_arrives_raises_the_size_and_keeps_the_bytes_in_flight() {
     let mut search = on();
     search.sent(4986, Seq(100), &HEADERS);

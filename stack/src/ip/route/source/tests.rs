@@ -74,6 +74,12 @@ fn a_label_counts_more_than_a_prefix() {
 }
 
 #[test]
+fn a_prefix_counts_no_further_than_the_subnets() {
+    let ours = [("2001:db8:1:1::2/32", 0), ("2001:db8:1:8000::2/64", 0)];
+    assert_eq!(chosen(&ours, "2001:db8:1:1::9"), ip("2001:db8:1:8000::2"));
+}
+
+#[test]
 fn a_tentative_address_is_not_ours_yet() {
     let only = [address("2001:db8::2/64", flag::TENTATIVE), Address::default()];
     assert_eq!(choose(&only, &ip("2001:db8::1"), &ip("2001:db8::1"), false), None);
