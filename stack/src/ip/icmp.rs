@@ -110,7 +110,7 @@ fn row(rows: &[Row], kind: u8, code: u8, too_big: Option<TooBig>) -> Option<Mean
 }
 
 /// What a message of IPv4 says to a socket; `None` if it isn't an error or means nothing to one: source quench, which
-/// "MUST be silently discarded" (RFC 6633 §3, §5), redirects, and types and codes that aren't assigned.
+/// RFC 6633 has ended, redirects, and types and codes that aren't assigned.
 #[must_use]
 pub fn meaning(message: &icmp::Message) -> Option<Meaning> {
     use icmp::{Message, Unreachable};
@@ -126,9 +126,9 @@ pub fn meaning(message: &icmp::Message) -> Option<Meaning> {
     row(V4, kind, code, too_big)
 }
 
-/// What a message of IPv6 says to a socket; RFC 4443 §2.4 (a) would pass unknown errors on too: "it MUST be passed to the
-/// upper-layer process that originated the packet that caused the error, if this can be identified". Linux drops them
-/// (icmpv6_rcv knows no handler), and no socket could tell what they mean: a departure.
+/// What a message of IPv6 says to a socket; RFC 4443 §2.4 (a) would pass unknown errors on too: "it MUST be passed to
+/// the upper-layer process that originated the packet that caused the error, where this can be identified". Linux
+/// drops them (icmpv6_rcv knows no handler), and no socket could tell what they mean: a departure.
 #[must_use]
 pub fn meaning_v6(message: &icmpv6::Message) -> Option<Meaning> {
     use icmpv6::Message;
@@ -144,9 +144,9 @@ pub fn meaning_v6(message: &icmpv6::Message) -> Option<Meaning> {
 
 /// Whether an error is about something that we have sent and that isn't acknowledged: SND.UNA ≤ SEG.SEQ ≤ SND.NXT.
 ///
-/// RFC 5927 §4.1: "TCP SHOULD check that the TCP sequence number contained in the payload of the ICMP error message is
-/// within the range SND.UNA =< SEG.SEQ < SND.NXT." Linux takes SND.NXT too (between in tcp_v4_err): a keep-alive or a
-/// bare acknowledgment has it. A guess still hits only one in 2³² divided by what is in flight.
+/// RFC 5927 §4.1: "These implementations check that the TCP sequence number contained in the payload of the ICMP
+/// error message is within the range SND.UNA =< SEG.SEQ < SND.NXT." Linux takes SND.NXT too (between in tcp_v4_err):
+/// a keep-alive or a bare acknowledgment has it. A guess still hits only one in 2³² divided by what is in flight.
 #[must_use]
 pub fn is_about_what_is_in_flight(quoted: Seq, snd_una: Seq, snd_nxt: Seq) -> bool {
     quoted - snd_una <= snd_nxt - snd_una
@@ -167,10 +167,11 @@ pub enum Effect {
 
 /// What an error does to a connection that is in SYN-SENT or SYN-RECEIVED (`is_opening`) or beyond.
 ///
-/// RFC 1122 §4.2.3.9 would abort for hard errors in any state. RFC 5927 §5.2: "TCP SHOULD treat all of the […] messages
-/// as indications of 'soft errors' when […] in any of the synchronized states", which Linux does, as do we. For
-/// those that are opening Linux ends on the soft ones as well: connect fails at once with ENETUNREACH or EHOSTUNREACH
-/// (RFC 5461 §4.1 describes that; RFC 1122 §4.2.3.9 has "MUST NOT abort the connection": a departure).
+/// RFC 1122 §4.2.3.9 would abort for hard errors in any state. RFC 5927 §5.2 describes that in the synchronized
+/// states they are better taken as soft ones, for a path that has worked is not known to be gone by what anybody can
+/// write: Linux does that, and we do. For those that are opening Linux ends on the soft ones as well: connect fails
+/// at once with ENETUNREACH or EHOSTUNREACH (RFC 5461 §4.1 describes that; RFC 1122 §4.2.3.9 has "MUST NOT abort the
+/// connection": a departure).
 #[must_use]
 pub fn to_tcp(meaning: &Meaning, is_opening: bool, receives_errors: bool) -> Effect {
     match (meaning.too_big, is_opening, receives_errors) {

@@ -337,8 +337,8 @@ impl<'a> Cache<'a> {
 
     /// The transport above has got through: TCP's new acknowledgment of what was sent this way.
     ///
-    /// RFC 4861 §7.3.1: "a reachability confirmation is received […] hints from upper-layer protocols that indicate a
-    /// connection is making 'forward progress'".
+    /// RFC 4861 §7.3.1: "Positive confirmation can be gathered in two ways: hints from upper-layer protocols that
+    /// indicate a connection is making 'forward progress'".
     #[inline]
     pub fn confirm(&mut self, handle: Handle, ip: &Ip, now: Instant) {
         if let Some(record) = slab::find(self.records, handle)
@@ -573,10 +573,11 @@ impl<'a> Cache<'a> {
     }
 }
 
-/// A deadline has come. RFC 4861 §7.2.2: "Neighbor Solicitations […] retransmitted […] every RetransTimer milliseconds"; "If no
-/// Neighbor Advertisement is received after MAX_MULTICAST_SOLICIT solicitations, address resolution has failed." §7.3.3: "If no
-/// response is received after waiting RetransTimer milliseconds after sending the MAX_UNICAST_SOLICIT solicitations,
-/// retransmissions cease and the entry SHOULD be deleted."
+/// A deadline has come. RFC 4861 §7.2.2: "the sender SHOULD retransmit Neighbor Solicitation messages approximately
+/// every RetransTimer milliseconds"; "If no Neighbor Advertisement is received after MAX_MULTICAST_SOLICIT
+/// solicitations, address resolution has failed." §7.3.3: "If no response is received after waiting RetransTimer
+/// milliseconds after sending the MAX_UNICAST_SOLICIT solicitations, retransmissions cease and the entry SHOULD be
+/// deleted."
 fn expire(record: &mut Neighbour, now: Instant, settings: &Settings) -> Due {
     if record.state() == State::Delay {
         (record.state, record.probes) = (State::Probe as u8, 0);

@@ -57,10 +57,10 @@ pub struct Known {
 impl Known {
     /// What is known after a message, if it changes anything.
     ///
-    /// RFC 1191 §3 and RFC 8201 §4: "A node MUST NOT increase its estimate of the Path MTU in response to the contents of a
-    /// Packet Too Big message." RFC 8201 §4: "If a node receives a Packet Too Big message reporting a next-hop MTU that is less
-    /// than the IPv6 minimum link MTU, it must discard it. A node must not reduce its estimate of the Path MTU below the IPv6
-    /// minimum link MTU on receipt of a Packet Too Big message."
+    /// RFC 1191 §3: "A host MUST not increase its estimate of the Path MTU in response to the contents of a Datagram
+    /// Too Big message." RFC 8201 §4: "If a node receives a Packet Too Big message reporting a next-hop MTU that is
+    /// less than the IPv6 minimum link MTU, it must discard it. A node must not reduce its estimate of the Path MTU
+    /// below the IPv6 minimum link MTU on receipt of a Packet Too Big message."
     #[must_use]
     pub fn after(self, message: TooBig) -> Option<Self> {
         let told = match message {

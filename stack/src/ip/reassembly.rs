@@ -5,11 +5,11 @@
 //! datagram by [`PIECES_MAX`], datagrams of one source by [`Limits::per_source`]. Where a bound is met the oldest gives
 //! way: of that source first, so that a flood from one address costs nobody else.
 //!
-//! Overlap ends a datagram in either version (Linux has done so for IPv4 since CVE-2018-5391). RFC 5722 §4: "IPv6 nodes […]
-//! when reassembling an IPv6 datagram, if one or more its constituent fragments is determined to be an overlapping
+//! Overlap ends a datagram in either version (Linux has done so for IPv4 since CVE-2018-5391). RFC 5722 §4: "When
+//! reassembling an IPv6 datagram, if one or more its constituent fragments is determined to be an overlapping
 //! fragment, the entire datagram (and any constituent fragments, including those not yet received) MUST be silently
-//! discarded." An exact duplicate is dropped by itself, as RFC 8200 §4.5 allows. Linux takes whatever lies within a run
-//! of fragments for a duplicate; here that is an overlap.
+//! discarded." An exact duplicate is dropped by itself, as RFC 8200 §4.5 allows. Linux takes whatever lies within a
+//! run of fragments for a duplicate; here that is an overlap.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -21,9 +21,9 @@ use crate::wire::ip::{Fragment, Ip};
 #[cfg(test)]
 mod tests;
 
-/// How long IPv4 waits from the first fragment to arrive (net.ipv4.ipfrag_time). RFC 1122 §3.3.2: "The reassembly timeout
-/// value SHOULD be a fixed value […] recommended that this value lie between 60 seconds and 120 seconds." Linux's half a
-/// minute is a departure: it bounds what never completes.
+/// How long IPv4 waits from the first fragment to arrive (net.ipv4.ipfrag_time). RFC 1122 §3.3.2: "The reassembly
+/// timeout value SHOULD be a fixed value, not set from the remaining TTL. It is recommended that the value lie
+/// between 60 seconds and 120 seconds." Linux's half a minute is a departure: it bounds what never completes.
 pub const V4_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long IPv6 waits (net.ipv6.ip6frag_time). RFC 8200 §4.5: "If insufficient fragments are received to complete
 /// reassembly of a packet within 60 seconds of the reception of the first-arriving fragment of that packet, reassembly of

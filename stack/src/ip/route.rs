@@ -96,7 +96,7 @@ impl Route {
 
     /// Whom a packet for `destination` is given to on the link.
     ///
-    /// RFC 1122 §3.3.1.1: "If the destination is on the connected network, the datagram is to be sent directly to the
+    /// RFC 1122 §3.3.1: "If the destination is on a connected network, the datagram is sent directly to the
     /// destination host; otherwise, it has to be routed to a gateway on a connected network."
     #[must_use]
     pub fn next_hop(&self, destination: &Ip) -> Ip {

@@ -90,10 +90,11 @@ pub fn echo(message: &icmp::Message, about: &Invoking) -> Option<(icmp::Message,
 
 /// The same for IPv6; `ours` is the address that is chosen towards the source (RFC 6724).
 ///
-/// RFC 4443 §4.2: "Every node MUST implement an ICMPv6 Echo responder function"; "the source address of the reply MUST be
-/// the same as the destination address of that Echo Request message"; "An Echo Reply SHOULD be sent in response to an Echo
-/// Request message sent to an IPv6 multicast or anycast address. In this case, the source address of the reply MUST be a
-/// unicast address belonging to the interface".
+/// RFC 4443 §4.2: "Every node MUST implement an ICMPv6 Echo responder function"; "The source address of an Echo Reply
+/// sent in response to a unicast Echo Request message MUST be the same as the destination address of that Echo
+/// Request message"; "An Echo Reply SHOULD be sent in response to an Echo Request message sent to an IPv6 multicast
+/// or anycast address. In this case, the source address of the reply MUST be a unicast address belonging to the
+/// interface".
 #[must_use]
 pub fn echo_v6(
     message: &icmpv6::Message,

@@ -57,7 +57,7 @@ pub fn receive(packet: &Packet, link: Address, is_ours: impl Fn(&Ip) -> bool) ->
         target_protocol: sender,
     };
     Heard {
-        // A probe's sender has no address yet (RFC 5227 §1.1): "to avoid polluting ARP caches in other hosts".
+        // A probe's sender has no address yet (RFC 5227 §2.1.1): "to avoid polluting ARP caches in other hosts".
         claim: (!sender.is_unspecified()).then_some(claim),
         reply: (is_request && is_for_us).then_some(reply),
         conflict: None,
@@ -77,8 +77,8 @@ pub fn request(target: &Ip, to: Option<Address>, ours: (&Ip, Address)) -> (Packe
     (packet, to.unwrap_or(Address::BROADCAST))
 }
 
-/// RFC 5227 §1.1: an announcement "is identical to an ARP Probe, except that now the sender and target IP addresses are both
-/// set to the host's newly selected IPv4 address". It is broadcast.
+/// RFC 5227 §2.3: an announcement "is identical to the ARP Probe described above, except that now the sender and
+/// target IP addresses are both set to the host's newly selected IPv4 address". It is broadcast.
 #[must_use]
 pub fn announcement(ours: (&Ip, Address)) -> (Packet, Address) {
     request(ours.0, None, ours)

@@ -40,8 +40,8 @@ impl Address {
         self.flags & flag != 0
     }
 
-    /// RFC 6724 §4: "the candidate set of source addresses […] MUST NOT include multicast addresses or the unspecified
-    /// address"; RFC 4862 §5.4: a tentative one isn't ours yet.
+    /// RFC 6724 §4: "multicast addresses and the unspecified address MUST NOT be included in a candidate set"; RFC
+    /// 4862 §5.4: a tentative one isn't ours yet.
     fn is_candidate(&self) -> bool {
         !(self.ip.is_unspecified() || self.ip.is_multicast() || self.has(flag::TENTATIVE))
     }
@@ -68,7 +68,7 @@ fn scope(ip: &Ip) -> u8 {
     match ip.0 {
         [0xff, flags_scope, ..] => flags_scope & 15,
         [0xfe, second, ..] if second & 0xc0 == 0xc0 => 5,
-        // "treated as having link-local scope": the loopback address too.
+        // The loopback address has link-local scope too (RFC 6724 §3.4).
         _ if ip.is_link_local() || ip.is_loopback() => 2,
         _ => 14,
     }
