@@ -52,6 +52,12 @@ def accepts(port):
         return False
 
 
+def abstract_names():
+    """accel's names among the AF_UNIX sockets; the rest of each is the bytes of two addresses."""
+    lines = pathlib.Path("/proc/net/unix").read_bytes().splitlines()
+    return {line.split(b"@accel", 1)[1] for line in lines if b"@accel" in line}
+
+
 class Program:
     """A program under accel that is started again whenever it ends."""
 
@@ -162,6 +168,7 @@ def soak(arguments):
         sys.exit(f"soak: {', '.join(missing)}: not installed")
     if not os.path.exists(LIBRARY):
         sys.exit(f"soak: {LIBRARY}: not there; cargo build --release makes it")
+    names_before = abstract_names()
     directory = pathlib.Path(tempfile.mkdtemp(prefix="accel-soak-"))
     directory.chmod(0o755)
     (directory / "www").mkdir()
@@ -202,10 +209,10 @@ def soak(arguments):
         for program in programs:
             program.stop()
         shutil.rmtree(directory, ignore_errors=True)
-    names = [line.split()[-1] for line in open("/proc/net/unix") if "@accel" in line]
+    left = abstract_names() - names_before
     runs = " ".join(f"{program.name}={program.runs}" for program in programs)
     print(f"soak: {arguments.minutes} minutes, {kills} kills; runs {runs}; checked {counted or 'nothing'}; "
-          f"hangs {', '.join(hangs) or 'none'}; abstract names left {len(names)}")
+          f"hangs {', '.join(hangs) or 'none'}; abstract names left {len(left)}")
     sys.exit(bool(checker.returncode or hangs))
 
 
