@@ -5,7 +5,7 @@
 //! enters a [`guard`] (signal handlers wait until it leaves), finds the socket's [`slot`], and asks [`rx`]:
 //! ring bytes first, then the kernel's, then spin, then sleep in libc's own `recv`.
 //!
-//! **Life of a connection.** `connect` and `accept` are the kernel's. After a few messages the two ends
+//! **Life of a connection.** `connect` and `accept` are the kernel's. After a few messages, and some time, the two ends
 //! [`meet`] and share memory; from then on each direction is now in its ring, now on the kernel
 //! (`driver::switch`). The descriptor is always the live kernel connection, so everything that accel does not
 //! do itself stays true. [`close`] holds the ways in which rings end.

@@ -430,7 +430,8 @@ fn back_off(meeting: &mut Meeting, messages: u32) {
 /// Whoever waits for the other looks after every message first, and then less and less often: the other may have no
 /// accel at all.
 fn look_again_later(meeting: &mut Meeting, messages: u32) {
-    meeting.next = messages + 1 + messages.saturating_sub(meeting.since_messages) / 8;
+    let pause = 1 + messages.saturating_sub(meeting.since_messages) / 8;
+    meeting.next = messages.saturating_add(pause);
 }
 
 fn is_over(meeting: &Meeting, messages: u32, patience_ns: u64) -> bool {

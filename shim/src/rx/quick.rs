@@ -121,10 +121,10 @@ unsafe fn spin_and_take(
     // SAFETY: the caller's contract.
     match unsafe { take(socket, channel, buffer, length) } {
         Taken::Bytes(count) => {
-            let left = channel.incoming().word().position().wrapping_sub(head + count as u64);
-            drop(held);
             // What is left in the ring came while this thread waited, as well.
-            spin::record_bytes(started, left + count as u64);
+            let came = channel.incoming().word().position().wrapping_sub(head);
+            drop(held);
+            spin::record_bytes(started, came);
             Quick::Done(count)
         }
         Taken::Nothing(_) | Taken::No => Quick::No,
