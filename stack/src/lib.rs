@@ -1,14 +1,16 @@
 //! TCP, UDP and IP as a sans-I/O library.
 //!
-//! Bytes, time and randomness are arguments; frames, deadlines and events are results. The engine itself is
-//! not here yet: until it is, `accel` has the local and the kernel path. What is here is what it stands on: the
-//! [`region`] that holds all of its state, the formats on the [`wire`], and sockets as far as they need no packet.
+//! Bytes, time and randomness are arguments; frames, deadlines and events are results. [`stack`] is where everything
+//! meets: the [`region`] that holds all of its state, the device's [`frames`], the formats on the [`wire`], [`tcp`].
+//! TCP runs; UDP, ICMP and the neighbours aren't joined to it yet, nor is any device or program: until they are, `accel`
+//! has the local and the kernel path.
 
 #![forbid(unsafe_code)]
 
 pub mod demux;
 pub mod device;
 pub mod error;
+pub mod events;
 pub mod frames;
 pub mod hash;
 pub mod ip;
@@ -22,6 +24,7 @@ pub mod route;
 pub mod sendq;
 pub mod seq;
 pub mod settings;
+pub mod stack;
 pub mod stats;
 pub mod tcp;
 pub mod time;

@@ -15,20 +15,32 @@
 //! | [`timers`] | the timers, delayed ACK, keep-alive, user timeout, persist | RFC 9293 §3.8, RFC 5482 |
 //! | [`tcb`], [`listener`] | the records: sockets, their queues, what waits for a connection | RFC 9293 §3.3.1 |
 //! | [`open`] | a socket's life without segments | RFC 9293 §3.9.1 |
+//! | `input` | SEGMENT ARRIVES | RFC 9293 §3.10.7 |
+//! | [`output`] | what is sent next, and why | RFC 9293 §3.7, §3.8 |
+//! | `loss` | what an acknowledgment means for what is in flight | RFC 8985, 9937, 5682 |
+//! | `timer` | what an expired timer does | RFC 9293 §3.10.8 |
+//! | `calls` | what the user asks for | RFC 9293 §3.10.1–6 |
 //!
 //! Windows are counted in segments of the sender's MSS, as Linux counts them: a frame of the send queue is one. Where
 //! Linux departs from an RFC, and we with it, the function says so.
 
+pub mod calls;
 pub mod challenge;
 pub mod congestion;
+pub(crate) mod connection;
+pub(crate) mod input;
 pub mod isn;
 pub mod listener;
+mod loss;
 pub mod open;
+pub mod output;
 pub mod pacing;
 pub mod recovery;
 pub mod rtt;
+pub(crate) mod segment;
 pub mod state;
 pub mod tcb;
+mod timer;
 pub mod timers;
 pub mod timestamps;
 pub mod window;

@@ -185,6 +185,35 @@ impl SendQueue {
         news
     }
 
+    /// The reduction was a mistake: nothing is lost (tcp_undo_cwnd_reduction). What waited to be sent again is on its way still, in
+    /// the order of its last transmission.
+    pub fn unmark_lost(&mut self, frames: &mut Frames<'_>) {
+        let sent_at =
+            |frames: &Frames<'_>, at: FrameIndex| frames.record(at).map_or(0, |record| record.sent_at);
+        let (mut again, mut before) = (core::mem::take(&mut self.again).first(), None);
+        for _ in 0..frames.len() {
+            let Some(frame) = again else { break };
+            again = frames.side_next(frame);
+            let time = sent_at(frames, frame);
+            // In sequence order they are mostly in this order, too: so each goes on from where the one before it went.
+            before = before.filter(|at| sent_at(frames, *at) <= time);
+            for _ in 0..frames.len() {
+                let next = before.map_or(self.flight.first(), |at| frames.side_next(at));
+                let Some(next) = next.filter(|at| sent_at(frames, *at) <= time) else { break };
+                before = Some(next);
+            }
+            frames.side_insert(&mut self.flight, before, frame);
+            before = Some(frame);
+        }
+        let mut at = self.flight.first();
+        for _ in 0..frames.len() {
+            let Some(record) = at.and_then(|frame| frames.record_mut(frame)) else { break };
+            record.flags &= !FrameRecord::LOST;
+            at = linked(record.side_next);
+        }
+        self.lost = Count::default();
+    }
+
     /// Puts a lost frame into the order of what is to be sent again: near the end if it was just sent for the first
     /// time, near the front if it was lost once more.
     fn insert_again(&mut self, frames: &mut Frames<'_>, frame: FrameIndex) {

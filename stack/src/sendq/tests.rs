@@ -92,7 +92,7 @@ proptest! {
     #[test]
     fn the_scoreboard_is_a_list_of_segments(
         first in any::<u32>(),
-        acts in proptest::collection::vec((0u8..14, any::<u16>(), any::<u16>()), 1..160),
+        acts in proptest::collection::vec((0u8..15, any::<u16>(), any::<u16>()), 1..160),
     ) {
         let mut world = World::ample(64);
         let mut queue = SendQueue::new(Seq(first));
@@ -243,6 +243,10 @@ proptest! {
                         model[place].fin = next.fin;
                     }
                 },
+                14 if a % 3 == 0 => {
+                    queue.unmark_lost(&mut world.frames());
+                    model.iter_mut().for_each(|segment| segment.lost = false);
+                }
                 _ => {}
             }
             prop_assert_eq!(segments(&queue, &mut world), model.clone());

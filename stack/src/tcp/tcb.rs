@@ -286,6 +286,14 @@ pub struct Traffic {
     pub prr: Prr,
     /// Which segments are lost.
     pub rack: Rack,
+    /// Behind the last segment that was sent with less than a full one's text (Linux's snd_sml).
+    pub small: Seq,
+    /// Milliseconds at which what now waits for its acknowledgment was sent first, plus one; 0 while no timeout has passed.
+    pub stalled_since: u32,
+    /// Without SACK: segments that duplicate acknowledgments have reported (RFC 6582).
+    pub duplicates: u32,
+    /// 1 while F-RTO waits for what comes back for new data (RFC 5682 §3.1, step 2 b).
+    pub only_new: u32,
     /// 1 while it rests: its socket's queues are empty, and it may be taken away.
     pub is_resting: u32,
     /// Of those that rest, the one before it, plus one.
@@ -299,7 +307,7 @@ pub struct Traffic {
 /// Words of [`Traffic`] without a meaning: it fills four lines.
 const RESERVED: usize = {
     let queues = size_of::<SendQueue>() + size_of::<ReceiveQueue>() + size_of::<Reassembly>();
-    (256 - size_of::<Tag>() - queues - size_of::<Prr>() - size_of::<Rack>()) / 4 - 5
+    (256 - size_of::<Tag>() - queues - size_of::<Prr>() - size_of::<Rack>()) / 4 - 9
 };
 
 /// The records that rest.

@@ -1,0 +1,89 @@
+//! Readiness of a socket: one word in the shared part, which the lock's holder writes and anybody reads.
+//!
+//! | bits | what |
+//! |---|---|
+//! | 0–5 | what is ready now: [`READABLE`], [`WRITABLE`], [`FAILED`], [`HUNG_UP`], [`READ_HUNG_UP`], [`URGENT`] |
+//! | 8–35 | how often something arrived: EPOLLIN's edges |
+//! | 36–63 | how often it became possible to send: EPOLLOUT's edges |
+//!
+//! A waiter keeps the counts that it has seen. They come round after 2²⁸ edges, which nobody sleeps through.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// Text, the peer's FIN, a connection to accept, or an error can be taken.
+pub const READABLE: u64 = 1;
+/// There is room to send.
+pub const WRITABLE: u64 = 1 << 1;
+/// An error waits.
+pub const FAILED: u64 = 1 << 2;
+/// Both directions have ended.
+pub const HUNG_UP: u64 = 1 << 3;
+/// The peer sends no more.
+pub const READ_HUNG_UP: u64 = 1 << 4;
+/// Urgent data waits.
+pub const URGENT: u64 = 1 << 5;
+
+const STATE: u64 = 0xff;
+const IN_SHIFT: u32 = 8;
+const OUT_SHIFT: u32 = 36;
+const COUNT: u64 = (1 << 28) - 1;
+
+/// What a word says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Events {
+    /// What is ready.
+    pub ready: u64,
+    /// Edges of reading.
+    pub arrivals: u32,
+    /// Edges of writing.
+    pub openings: u32,
+}
+
+/// Reads a word.
+#[must_use]
+pub fn load(word: &AtomicU64) -> Events {
+    let word = word.load(Ordering::Acquire);
+    let count = |shift: u32| ((word >> shift) & COUNT) as u32;
+    Events { ready: word & STATE, arrivals: count(IN_SHIFT), openings: count(OUT_SHIFT) }
+}
+
+/// Sets what is ready. `arrived` says that something came that a reader hasn't seen, even if it was readable before
+/// (EPOLLET tells each arrival); becoming writable is an edge by itself.
+pub(crate) fn set(word: &AtomicU64, ready: u64, arrived: bool) {
+    let old = word.load(Ordering::Relaxed);
+    let count = |shift: u32, by: bool| ((old >> shift).wrapping_add(by.into()) & COUNT) << shift;
+    let opens = ready & !old & WRITABLE != 0;
+    let arrivals = count(IN_SHIFT, arrived || ready & !old & (READABLE | FAILED | HUNG_UP) != 0);
+    word.store(ready & STATE | arrivals | count(OUT_SHIFT, opens), Ordering::Release);
+}
+
+/// Another socket has the word from now on: nothing is ready, and its counts go on.
+pub(crate) fn clear(word: &AtomicU64) {
+    word.store(word.load(Ordering::Relaxed) & !STATE, Ordering::Release);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_arrival_is_an_edge_and_each_opening_one() {
+        let word = AtomicU64::new(0);
+        set(&word, WRITABLE, false);
+        set(&word, WRITABLE | READABLE, true);
+        set(&word, WRITABLE | READABLE, true);
+        assert_eq!(load(&word), Events { ready: WRITABLE | READABLE, arrivals: 2, openings: 1 });
+        set(&word, 0, false);
+        set(&word, WRITABLE, false);
+        assert_eq!(load(&word), Events { ready: WRITABLE, arrivals: 2, openings: 2 });
+        clear(&word);
+        assert_eq!(load(&word), Events { ready: 0, arrivals: 2, openings: 2 });
+    }
+
+    #[test]
+    fn counts_come_round_without_touching_each_other() {
+        let word = AtomicU64::new(!STATE);
+        set(&word, WRITABLE, true);
+        assert_eq!(load(&word), Events { ready: WRITABLE, arrivals: 0, openings: 0 });
+    }
+}

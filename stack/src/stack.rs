@@ -1,0 +1,287 @@
+//! The stack: everything that one operation sees, for as long as it holds the lock.
+//!
+//! [`Stack::poll`] takes completions and what arrived, runs timers, sends what may be sent and fills the ring. Calls of the
+//! user are in [`crate::tcp`]. Nothing waits and nothing reads a clock; after either the caller flushes the device's kick.
+//!
+//! A packet is one fragment here: the device is one without GRO, and its frames are at least as large as its packets.
+
+use crate::device::{Device, FrameIndex, Received};
+use crate::error::Error;
+use crate::events;
+use crate::frames::Frames;
+use crate::frames::blocks::Blocks;
+use crate::frames::pool::Purpose;
+use crate::region::slab::Handle;
+use crate::region::{Parts, Shared};
+use crate::sendq::SendQueue;
+use crate::settings::Values;
+use crate::stats::Counter;
+use crate::tcp::connection::Connection;
+use crate::tcp::output::Hop;
+use crate::tcp::state::State;
+use crate::tcp::tcb::{Flags, Traffic};
+use crate::time::Instant;
+
+mod ingress;
+mod listen;
+
+/// Packets that are taken at once: no longer than the lock may be held.
+const BURST: usize = 32;
+/// Timers that are run at once.
+const TIMERS: usize = 64;
+
+/// One stack at work.
+#[derive(Debug)]
+pub struct Stack<'s, 'a, D> {
+    /// The locked part.
+    pub parts: &'s mut Parts<'a>,
+    /// The shared part.
+    pub shared: Shared<'a>,
+    /// What carries frames.
+    pub device: &'s mut D,
+    /// Whom packets are given to on the link.
+    pub hop: Hop,
+    /// The time.
+    pub now: Instant,
+}
+
+/// What is left after a poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Polled {
+    /// When it wants to be polled, if nothing arrives before.
+    pub deadline: Option<Instant>,
+    /// There may be more to do at once.
+    pub more: bool,
+    /// A kick is owed to the device ([`Device::flush`]).
+    pub kick: bool,
+}
+
+/// Sockets that a burst has touched: each is asked once what it sends.
+#[derive(Default)]
+struct Touched {
+    sockets: [Option<Handle>; BURST],
+    len: usize,
+}
+
+impl Touched {
+    fn add(&mut self, socket: Handle) {
+        let known = self.sockets.get(..self.len).is_some_and(|known| known.contains(&Some(socket)));
+        if let Some(place) = self.sockets.get_mut(self.len).filter(|_| !known) {
+            *place = Some(socket);
+            self.len += 1;
+        }
+    }
+}
+
+impl<D: Device> Stack<'_, '_, D> {
+    /// One round: completions, a burst of packets, timers, output, the fill ring.
+    pub fn poll(&mut self) -> Polled {
+        self.take_completions();
+        let mut touched = Touched::default();
+        let received = self.receive_burst(&mut touched);
+        for socket in touched.sockets.into_iter().flatten() {
+            self.output(socket);
+        }
+        let more_timers = self.run_timers() | self.run_syn_timers();
+        self.fill();
+        let kick = self.device.flush();
+        let wheels = &self.parts.wheels;
+        let deadline = [wheels.tcbs.next(), wheels.syns.next()].into_iter().flatten().min();
+        let word = deadline.map_or(u64::MAX, |at| at.0);
+        if let Some(shared) = self.shared.deadline.first() {
+            shared.store(word, core::sync::atomic::Ordering::Relaxed);
+        }
+        Polled { deadline, more: received == BURST || more_timers, kick }
+    }
+
+    fn frames(&mut self) -> Frames<'_> {
+        Frames { pool: self.parts.pool, records: self.parts.frames, states: self.shared.frames }
+    }
+
+    pub(crate) fn count(&self, counter: Counter) {
+        self.shared.counters().add(counter, 1);
+    }
+
+    fn take_completions(&mut self) {
+        let mut done = [FrameIndex::default(); BURST];
+        // Each frame can be complete once.
+        for _ in 0..=self.parts.frames.len() / BURST {
+            let count = self.device.completions(&mut done).min(BURST);
+            for frame in &done[..count] {
+                let _ = self.frames().completed(*frame);
+            }
+            if count < BURST {
+                break;
+            }
+        }
+    }
+
+    fn receive_burst(&mut self, touched: &mut Touched) -> usize {
+        let mut packets = [Received::default(); BURST];
+        let count = self.device.receive(&mut packets).min(BURST);
+        let mut is_part = false;
+        for packet in &packets[..count] {
+            let is_single = !is_part && !packet.continues;
+            is_part = packet.continues;
+            let size = self.device.capabilities().frame_size;
+            if !self.frames().received(packet.fragment, size) {
+                continue;
+            }
+            self.count(Counter::PacketsIn);
+            let socket = if is_single { self.packet(packet) } else { self.discard(packet.fragment.frame) };
+            if let Some(socket) = socket {
+                touched.add(socket);
+            }
+        }
+        count
+    }
+
+    fn discard(&mut self, frame: FrameIndex) -> Option<Handle> {
+        self.frames().discard(frame);
+        None
+    }
+
+    /// Gives the device frames to receive into, up to the share that is kept for it.
+    fn fill(&mut self) {
+        let target = self.parts.pool.limits.fill_min;
+        let mut room = self.device.fill_room();
+        while room > 0 && self.parts.pool.filled() < target {
+            let mut frames = self.frames();
+            let Some(frame) = frames.take(Purpose::Fill) else { return self.count(Counter::FramesShort) };
+            if !frames.fill(frame) || self.device.fill(&[frame]) == 0 {
+                return self.count(Counter::Corrupt);
+            }
+            room -= 1;
+        }
+    }
+
+    fn run_timers(&mut self) -> bool {
+        let (mut fired, mut count) = ([0; TIMERS], 0);
+        let (wheel, tcbs) = (&mut self.parts.wheels.tcbs, &mut *self.parts.tcbs);
+        let more = wheel.advance(tcbs, self.now, TIMERS, |_, _, index| {
+            if let Some(place) = fired.get_mut(count) {
+                *place = index;
+                count += 1;
+            }
+        });
+        for index in &fired[..count] {
+            let Some(tcb) = self.parts.tcbs.get(*index as usize) else { continue };
+            let (socket, next) = (tcb.tag.handle(*index), tcb.timers.next());
+            match next {
+                Some(at) if at <= self.now => {
+                    let _ = self.work(socket, false, |connection| connection.on_timers());
+                }
+                // It was put off since: the entry is lazy.
+                Some(at) => self.parts.wheels.tcbs.arm(self.parts.tcbs, *index, at),
+                None => {}
+            }
+        }
+        more
+    }
+
+    /// Sends what a socket may send now.
+    pub(crate) fn output(&mut self, socket: Handle) {
+        let _ = self.work(socket, false, |connection| connection.output());
+    }
+
+    /// Works on one connection, and does what follows from it for the region: its timer in the wheel, its readiness, its
+    /// queues given back, its record if it has ended and nobody holds it. With `has_queues` it gets queues if it has none.
+    ///
+    /// # Errors
+    /// `BadHandle`; `NoBuffers` when no queues are left.
+    pub(crate) fn work<R>(
+        &mut self,
+        socket: Handle,
+        has_queues: bool,
+        work: impl FnOnce(&mut Connection<'_, D>) -> R,
+    ) -> Result<R, Error> {
+        let values = self.parts.tcp_options(socket)?;
+        if has_queues {
+            self.parts.tcp_traffic(socket)?;
+        } else if matches!(self.state(socket)?, State::FinWait1 | State::Closing | State::LastAck) {
+            // Its FIN may wait for a frame still. Without queues it is tried again later.
+            let _ = self.parts.tcp_traffic(socket);
+        }
+        let mut spare = Traffic::default();
+        let mut connection = self.connection(socket, values, &mut spare)?;
+        let result = work(&mut connection);
+        let (is_over, arrived) = (connection.is_over, connection.arrived);
+        let ready = connection.ready();
+        if let Some(word) = self.shared.tcp_events.get(socket.index as usize) {
+            events::set(word, ready, arrived);
+        }
+        if is_over {
+            self.finish(socket)?;
+        } else {
+            if let Some(at) = self.parts.tcb(socket)?.timers.next() {
+                self.parts.wheels.tcbs.arm(self.parts.tcbs, socket.index, at);
+            }
+            self.parts.tcp_rest(socket)?;
+        }
+        Ok(result)
+    }
+
+    fn connection<'w>(
+        &'w mut self,
+        socket: Handle,
+        values: Values,
+        spare: &'w mut Traffic,
+    ) -> Result<Connection<'w, D>, Error> {
+        let stats = self.shared.counters();
+        let parts = &mut *self.parts;
+        let tcb = parts.tcbs.get_mut(socket.index as usize).ok_or(Error::BadHandle)?;
+        let traffic = match tcb.traffic.checked_sub(1) {
+            Some(index) => parts.traffics.get_mut(index as usize).ok_or(Error::Corrupt)?,
+            None => {
+                spare.send = SendQueue::new(tcb.snd.nxt);
+                spare
+            }
+        };
+        if traffic.send.sent().frames == 0 {
+            traffic.fack = tcb.snd.una;
+        }
+        Ok(Connection {
+            index: socket.index,
+            tcb,
+            seldom: parts.seldoms.get_mut(socket.index as usize).ok_or(Error::Corrupt)?,
+            traffic,
+            frames: Frames { pool: parts.pool, records: parts.frames, states: self.shared.frames },
+            blocks: Blocks { slab: &mut parts.slabs.blocks, blocks: parts.blocks },
+            device: self.device,
+            values,
+            stats,
+            secret: parts.header.secret,
+            hop: self.hop,
+            now: self.now,
+            overridden: false,
+            arrived: false,
+            is_over: false,
+        })
+    }
+
+    /// A connection has ended: no segment finds it, and its record goes with the last who holds it. One that waits to be
+    /// accepted waits on, for accept(2) to tell.
+    fn finish(&mut self, socket: Handle) -> Result<(), Error> {
+        self.parts.wheels.tcbs.disarm(self.parts.tcbs, socket.index);
+        if self.parts.tcb(socket)?.has_peer() {
+            self.parts.tcp_disconnect(socket)?;
+        }
+        let tcb = *self.parts.tcb(socket)?;
+        if tcb.flags.has(Flags::ORPHAN) {
+            let mut spare = Traffic::default();
+            self.connection(socket, Values::default(), &mut spare)?.drop_received();
+            self.parts.tcp_release(socket)?;
+        } else {
+            self.parts.tcp_rest(socket)?;
+        }
+        Ok(())
+    }
+
+    /// The state of a socket, for whoever shows it.
+    ///
+    /// # Errors
+    /// `BadHandle`.
+    pub fn state(&mut self, socket: Handle) -> Result<State, Error> {
+        Ok(self.parts.tcb(socket)?.state())
+    }
+}

@@ -1,0 +1,221 @@
+//! From a packet to its connection: link, IP, TCP, and whose it is.
+
+use super::Stack;
+use crate::device::{Checksum, ChecksumIn, Device, Link, Received};
+use crate::frames::Frames;
+use crate::region::slab::Handle;
+use crate::stats::Counter;
+use crate::tcp::connection::HEADROOM;
+use crate::tcp::output::emit::{hops, transmit_control};
+use crate::tcp::output::header::Head;
+use crate::tcp::segment::Segment;
+use crate::tcp::state::State;
+use crate::tcp::tcb::Flags as Tcbits;
+use crate::wire::checksum::pseudo;
+use crate::wire::ip::Ip;
+use crate::wire::tcp::options::Options;
+use crate::wire::tcp::{self, Flags, Header};
+use crate::wire::{Malformed, ethernet, ipv4, ipv6, protocol};
+
+/// Congestion experienced (RFC 3168 §5).
+const CE: u8 = 3;
+
+/// What is before a segment.
+struct Carried<'p> {
+    source: Ip,
+    destination: Ip,
+    marked: bool,
+    payload: &'p [u8],
+}
+
+/// The segment's bytes, if the packet carries one.
+fn carried(bytes: &[u8], link: Link) -> Result<Option<Carried<'_>>, Malformed> {
+    let (is_v6, packet) = match link {
+        Link::Ethernet => {
+            let (frame, payload) = ethernet::parse(bytes)?;
+            match frame.ethertype {
+                ethernet::IPV4 => (false, payload),
+                ethernet::IPV6 => (true, payload),
+                _ => return Ok(None),
+            }
+        }
+        Link::Ip => (bytes.first().is_some_and(|byte| byte >> 4 == 6), bytes),
+    };
+    if is_v6 {
+        let (datagram, payload) = ipv6::parse(packet)?;
+        let (header, chain) = (datagram.header, datagram.chain);
+        let is_tcp = chain.protocol == protocol::TCP && chain.fragment.is_none();
+        let (source, destination) = (header.source, header.destination);
+        return Ok(is_tcp.then_some(Carried { source, destination, marked: header.ecn() == CE, payload }));
+    }
+    let (datagram, payload) = ipv4::parse(packet)?;
+    let header = datagram.header;
+    let is_tcp = header.protocol == protocol::TCP && datagram.fragment().is_none();
+    let (source, destination) = (header.source(), header.destination());
+    Ok(is_tcp.then_some(Carried { source, destination, marked: header.ecn() == CE, payload }))
+}
+
+/// Verifies a segment's checksum, unless the device did, or the sender left it to a device that there isn't.
+fn verify(carried: &Carried<'_>, said: Checksum, device: ChecksumIn) -> Result<(), Malformed> {
+    if said != Checksum::Unchecked {
+        return Ok(());
+    }
+    let Carried { source, destination, payload, .. } = carried;
+    let whole = tcp::verify(payload, source, destination);
+    if whole.is_ok() || device == ChecksumIn::Verify {
+        return whole;
+    }
+    let partial = pseudo(source, destination, protocol::TCP, payload.len() as u32).fold();
+    let (segment, _) = tcp::parse(payload)?;
+    if segment.header.checksum.get() == partial { Ok(()) } else { whole }
+}
+
+impl<D: Device> Stack<'_, '_, D> {
+    /// A packet that is one frame, which is the stack's now. Which socket it was for, if that has something to send now.
+    pub(super) fn packet(&mut self, packet: &Received) -> Option<Handle> {
+        let frame = packet.fragment.frame;
+        match self.segment_in(packet) {
+            Ok(Some(segment)) => self.segment(segment),
+            Ok(None) => {
+                self.count(Counter::UnknownProtocol);
+                self.discard(frame)
+            }
+            Err(rule) => {
+                self.shared.counters().malformed(rule);
+                self.discard(frame)
+            }
+        }
+    }
+
+    fn segment_in(&self, packet: &Received) -> Result<Option<Segment>, Malformed> {
+        let (device, piece) = (self.device.capabilities(), packet.fragment);
+        let begin = usize::from(piece.offset);
+        let bytes =
+            self.device.bytes(piece.frame).and_then(|bytes| bytes.get(begin..begin + usize::from(piece.len)));
+        let bytes = bytes.ok_or(Malformed::Truncated)?;
+        let Some(carried) = carried(bytes, device.link)? else { return Ok(None) };
+        verify(&carried, packet.checksum, device.checksum_in)?;
+        let (parsed, text) = tcp::parse(carried.payload)?;
+        let options = Options::parse(parsed.options);
+        // What is behind the headers ends where the payload does, and what is behind that is the link's padding.
+        let in_packet = carried.payload.as_ptr_range().end as usize - bytes.as_ptr() as usize - text.len();
+        Ok(Some(Segment {
+            text: text.len() as u16,
+            offset: piece.offset + in_packet as u16,
+            frame: Some(piece.frame),
+            marked: carried.marked,
+            ..Segment::of(parsed.header, options, carried.destination, carried.source)
+        }))
+    }
+
+    /// Whose segment it is: a connection's, a SYN's that waits, a listener's, nobody's.
+    fn segment(&mut self, mut seg: Segment) -> Option<Handle> {
+        self.count(Counter::SegmentsIn);
+        let (local, remote) = ((&seg.local.0, seg.local.1), (&seg.remote.0, seg.remote.1));
+        // RFC 9293 §3.9.2.3 (MUST-57): a segment from or to an address of many is dropped.
+        let is_many = |ip: &Ip| ip.is_multicast() || ip.is_broadcast() || ip.is_unspecified();
+        if is_many(local.0) || is_many(remote.0) || !self.parts.is_ours(local.0) {
+            self.count(if is_many(remote.0) { Counter::Martians } else { Counter::NotOurs });
+            return self.drop_segment(&seg);
+        }
+        if let Some(index) = self.parts.connections().find(local, remote) {
+            let socket = self.parts.tcbs.get(index as usize)?.tag.handle(index);
+            if !self.gives_way(socket, &seg) {
+                return self.connection_segment(socket, &mut seg);
+            }
+        } else if let Some(index) = self.parts.waiting().find(local, remote) {
+            return self.waiting_segment(index, &mut seg);
+        }
+        let hash = self.parts.header.secret.tuple(local, remote);
+        if let Some(listener) = self.parts.listening().find(local, hash) {
+            self.listener_segment(listener, &seg);
+        } else {
+            self.count(Counter::NoConnection);
+            self.reset(&seg);
+        }
+        self.drop_segment(&seg)
+    }
+
+    pub(super) fn drop_segment(&mut self, seg: &Segment) -> Option<Handle> {
+        if let Some(frame) = seg.frame {
+            self.frames().discard(frame);
+        }
+        None
+    }
+
+    /// The steps for a connection. It is asked for its output when the burst is over, or now if it answers what came out of order,
+    /// since each of those has an acknowledgment of its own.
+    pub(super) fn connection_segment(&mut self, socket: Handle, seg: &mut Segment) -> Option<Handle> {
+        let closes = self.parts.tcb(socket).is_ok_and(|tcb| tcb.flags.has(Tcbits::FIN_QUEUED));
+        let done = self.work(socket, seg.text > 0 || closes, |connection| {
+            let stop = connection.segment_arrives(seg);
+            if connection.tcb.flags.has(Tcbits::ACK_NOW) && stop.is_none() {
+                connection.output();
+            }
+            stop
+        });
+        match done {
+            Ok(None) => {}
+            Ok(Some(_)) => self.reset(seg),
+            // No queues for its text: the peer sends it again.
+            Err(_) => {
+                self.count(Counter::FramesShort);
+                return self.drop_segment(seg);
+            }
+        }
+        Some(socket)
+    }
+
+    /// Whether a connection in TIME-WAIT makes room for the new one that this SYN asks for: RFC 9293 §3.6.1 (MAY-2), RFC 6191.
+    fn gives_way(&mut self, socket: Handle, seg: &Segment) -> bool {
+        let Ok(tcb) = self.parts.tcb(socket).copied() else { return false };
+        let is_new = seg.is(Flags::SYN) && !seg.is(Flags::ACK) && !seg.is(Flags::RST);
+        let tsval = seg.options.timestamps.map(|stamps| stamps.tsval);
+        let allowed = tcb.state() == State::TimeWait
+            && is_new
+            && tcb.recent.allows_new_connection(seg.seq, tcb.rcv.nxt, tsval);
+        if allowed {
+            self.count(Counter::TimeWaitsReused);
+            let _ = self.work(socket, false, |connection| connection.end());
+        }
+        allowed
+    }
+
+    /// CLOSED (RFC 9293 §3.10.7.1): "If the ACK bit is off, sequence number zero is used, <SEQ=0><ACK=SEG.SEQ+SEG.LEN>
+    /// <CTL=RST,ACK>. If the ACK bit is on, <SEQ=SEG.ACK><CTL=RST>".
+    pub(super) fn reset(&mut self, seg: &Segment) {
+        if seg.is(Flags::RST) {
+            return;
+        }
+        let header =
+            Header { source: seg.local.1.into(), destination: seg.remote.1.into(), ..Header::default() };
+        let (header, flags) = if seg.is(Flags::ACK) {
+            (Header { sequence: seg.ack.0.into(), ..header }, Flags::RST)
+        } else {
+            (Header { acknowledgment: seg.end().0.into(), ..header }, Flags::RST | Flags::ACK)
+        };
+        if self.control(seg, header, flags, Options::default()) {
+            self.count(Counter::ResetsOut);
+        }
+    }
+
+    /// Sends a segment without text in reply to one, for whoever has no block.
+    pub(super) fn control(&mut self, seg: &Segment, header: Header, flags: Flags, options: Options) -> bool {
+        let (ttl, tos) = hops(&crate::settings::Values::default(), &seg.remote.0);
+        let head = Head { local: seg.local.0, remote: seg.remote.0, header, flags, options, ttl, tos };
+        self.send_control(&head)
+    }
+
+    pub(super) fn send_control(&mut self, head: &Head) -> bool {
+        let headroom = HEADROOM + self.device.capabilities().headroom_out;
+        let hop = self.hop;
+        let parts = &mut *self.parts;
+        let mut frames = Frames { pool: parts.pool, records: parts.frames, states: self.shared.frames };
+        let is_sent = transmit_control(&mut frames, self.device, head, &hop, headroom);
+        if is_sent {
+            self.count(Counter::SegmentsOut);
+            self.count(Counter::PacketsOut);
+        }
+        is_sent
+    }
+}

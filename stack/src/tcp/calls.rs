@@ -1,0 +1,381 @@
+//! What the user asks for (RFC 9293 §3.10.1–§3.10.6), with Linux's results: connect(2), listen(2), accept(2), send(2), recv(2),
+//! shutdown(2), close(2).
+
+use super::connection::{Connection, RECEIVE_FRAMES_MAX, means, offered_shift};
+use super::isn;
+use super::state::{Event, State};
+use super::tcb::{Flags, Rcv, Snd};
+use super::timers::Timer;
+use super::window;
+use crate::demux::End;
+use crate::device::Device;
+use crate::error::Error;
+use crate::events;
+use crate::region::slab::Handle;
+use crate::sendq::{Copied, SendQueue};
+use crate::settings::Switch;
+use crate::stack::Stack;
+use crate::stats::Counter;
+use crate::wire::checksum::Sum;
+use crate::wire::ip::Ip;
+use crate::wire::tcp::Flags as Bits;
+
+/// Which direction shutdown(2) ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// SHUT_RD.
+    Read,
+    /// SHUT_WR.
+    Write,
+    /// SHUT_RDWR.
+    Both,
+}
+
+impl<D: Device> Connection<'_, D> {
+    /// What is ready, for the event word (tcp_poll).
+    pub(crate) fn ready(&self) -> u64 {
+        let (tcb, state) = (&*self.tcb, self.tcb.state());
+        let mut ready = 0;
+        let mut set = |on: bool, bit| ready |= if on { bit } else { 0 };
+        let is_over = self.is_over || state == State::Closed;
+        let reads_end = is_over || state.has_received_fin() || tcb.flags.has(Flags::RECEIVE_SHUT);
+        let is_open = is_over || state.is_synchronized();
+        let wrote_all = is_over || tcb.flags.has(Flags::FIN_QUEUED);
+        set(!self.traffic.receive.is_empty() || reads_end, events::READABLE);
+        set(reads_end, events::READ_HUNG_UP);
+        // Linux tells room when a third of the buffer is free (sk_stream_is_writeable).
+        let max = self.send_bytes_max();
+        let has_room = self.traffic.send.bytes() < max - max / 3;
+        set(is_open && (has_room || wrote_all), events::WRITABLE);
+        set(tcb.error != 0, events::FAILED);
+        set(is_over || reads_end && wrote_all, events::HUNG_UP);
+        ready
+    }
+
+    /// The SYN of an active open: RFC 9293 §3.10.1, "select an initial send sequence number".
+    fn open(&mut self) -> bool {
+        self.begin();
+        let iss = isn::initial_sequence(&self.secret.0, &self.tuple(), self.now);
+        let full = self.space().full;
+        let wnd = window::initial(full, self.tcb.advertised_mss);
+        let shift = offered_shift(self.capabilities().frame_size, self.frames.pool.limits.high);
+        let kept = self.tcb.flags.0 & (Flags::NO_DELAY.0 | Flags::CORK.0);
+        self.tcb.flags = Flags(kept) | Flags::TIMESTAMPS | Flags::SACK | Flags::SCALING;
+        self.tcb.set_shifts(0, shift);
+        self.tcb.snd = Snd { una: iss, nxt: iss + 1, ..Snd::default() };
+        self.tcb.rcv = Rcv { wnd, ..Rcv::default() };
+        (self.tcb.acked, self.tcb.received, self.tcb.retransmits, self.tcb.probes) = (0, 0, 0, 0);
+        (self.tcb.rtt, self.tcb.episode, self.tcb.recent) = Default::default();
+        (self.tcb.error, self.tcb.soft_error, self.tcb.snd_wnd_max) = (0, 0, 0);
+        (self.tcb.delayed_ack, self.tcb.challenges, self.tcb.pacing) = Default::default();
+        self.tcb.timers.disarm_all();
+        // What a connection before it has learned was about another path.
+        let (rack, prr, send) = (Default::default(), Default::default(), SendQueue::new(self.tcb.snd.nxt));
+        (self.traffic.rack, self.traffic.prr, self.traffic.send) = (rack, prr, send);
+        let is_sent = self.emit_syn(Bits::SYN);
+        self.arm_syn();
+        is_sent
+    }
+
+    /// Takes the pending error (SO_ERROR).
+    fn take_error(&mut self) -> Option<Error> {
+        Error::from_code(core::mem::take(&mut self.tcb.error))
+    }
+
+    fn send(&mut self, text: &[&[u8]], more: bool) -> Result<usize, Error> {
+        if let Some(error) = self.take_error() {
+            return Err(error);
+        }
+        let state = self.tcb.state();
+        if self.tcb.flags.has(Flags::FIN_QUEUED) {
+            return Err(Error::BrokenPipe);
+        }
+        match state {
+            State::SynSent | State::SynReceived => return Err(Error::WouldBlock),
+            State::Established | State::CloseWait => {}
+            State::Closed | State::Listen => return Err(Error::NotConnected),
+            _ => return Err(Error::BrokenPipe),
+        }
+        let room = self.send_bytes_max().saturating_sub(self.traffic.send.bytes()) as usize;
+        let all: usize = text.iter().map(|piece| piece.len()).sum();
+        let (shape, frames_max) = (self.shape(), self.send_frames_max());
+        let (mut done, len) = (0, all.min(room));
+        for piece in text {
+            let mut left = &piece[..piece.len().min(len - done)];
+            let asked = left.len();
+            let appended =
+                self.traffic.send.append(&mut means!(self, send_charge), shape, asked, frames_max, |to| {
+                    let (now, later) = left.split_at(to.len().min(left.len()));
+                    let sum = Sum::ZERO.copy(now, to);
+                    left = later;
+                    Copied { len: now.len(), sum: Some(sum) }
+                });
+            done += appended.bytes;
+            if appended.bytes < asked {
+                break;
+            }
+        }
+        if done == 0 && all > 0 {
+            return Err(Error::WouldBlock);
+        }
+        if more {
+            // MSG_MORE: as corked until the next call.
+            let corked = self.tcb.flags.has(Flags::CORK);
+            self.tcb.flags |= Flags::CORK;
+            self.output();
+            if !corked {
+                self.tcb.flags = self.tcb.flags.without(Flags::CORK);
+            }
+        } else {
+            self.traffic.send.mark_push(&mut self.frames);
+            self.output();
+        }
+        Ok(done)
+    }
+
+    fn receive(&mut self, to: &mut [&mut [u8]]) -> Result<usize, Error> {
+        let mut done = 0;
+        for piece in to.iter_mut() {
+            let (mut at, len) = (0, piece.len());
+            let got = self.traffic.receive.read(&mut means!(self, receive_charge), len, |text| {
+                piece[at..at + text.len()].copy_from_slice(text);
+                at += text.len();
+                text.len()
+            });
+            done += got;
+            if got < len {
+                break;
+            }
+        }
+        if done > 0 {
+            self.after_reading();
+            return Ok(done);
+        }
+        let wants_none = to.iter().all(|piece| piece.is_empty());
+        if let Some(error) = self.take_error() {
+            return Err(error);
+        }
+        let state = self.tcb.state();
+        match state {
+            _ if state.has_received_fin() || self.tcb.flags.has(Flags::RECEIVE_SHUT) => Ok(0),
+            State::Closed | State::Listen => Err(Error::NotConnected),
+            _ if wants_none => Ok(0),
+            _ => Err(Error::WouldBlock),
+        }
+    }
+
+    /// The user has read: the buffer may grow, and the peer be told that there is room.
+    fn after_reading(&mut self) {
+        let unread = self.traffic.receive.bytes();
+        let copied = crate::seq::Seq(self.tcb.rcv.nxt.0.wrapping_sub(unread));
+        let mss = self.tcb.advertised_mss;
+        let grown = self.tcb.autotune.on_read(self.now, copied, mss);
+        if let Some(bytes) = grown.filter(|_| self.values.options & Switch::RECEIVE_BUFFER_LOCKED == 0) {
+            let most = RECEIVE_FRAMES_MAX.min(self.frames.pool.limits.low);
+            let frames = bytes.div_ceil(self.frame_share().max(1)).min(most);
+            self.tcb.receive_charge.limit = self.tcb.receive_charge.limit.max(frames);
+        }
+        if self.needs_window_update() {
+            self.owe_ack(true);
+        }
+        self.output();
+    }
+
+    /// SHUT_WR: "Queue this request until all preceding SENDs have been segmentized" (RFC 9293 §3.10.4).
+    fn finish_sending(&mut self) {
+        if self.tcb.flags.has(Flags::FIN_QUEUED) {
+            return;
+        }
+        self.tcb.flags |= Flags::FIN_QUEUED;
+        match self.tcb.state() {
+            State::SynSent => self.enter(Event::Close),
+            // The FIN waits for the handshake.
+            State::SynReceived => {}
+            _ => self.enter(Event::Close),
+        }
+        self.output();
+    }
+
+    fn shutdown(&mut self, how: How) -> Result<(), Error> {
+        if matches!(self.tcb.state(), State::Closed) {
+            return Err(Error::NotConnected);
+        }
+        if how != How::Write {
+            self.tcb.flags |= Flags::RECEIVE_SHUT;
+            self.arrived = true;
+        }
+        if how != How::Read {
+            self.finish_sending();
+        }
+        Ok(())
+    }
+
+    /// The last holder closes (tcp_close): what is unread, or SO_LINGER of no time, makes it a reset (RFC 9293 §3.6.1,
+    /// RFC 2525 §2.17); else a FIN follows what waits, and the connection ends by itself.
+    fn close(&mut self) {
+        self.tcb.flags |= Flags::ORPHAN;
+        let lingers = self.values.options & Switch::LINGER != 0 && self.values.linger_s == 0;
+        let is_unread = !self.traffic.receive.is_empty();
+        self.drop_received();
+        match self.tcb.state() {
+            State::Closed | State::Listen | State::SynSent => return self.end(),
+            State::TimeWait => return,
+            _ if is_unread || lingers => {
+                self.emit_reset();
+                return self.end();
+            }
+            State::FinWait2 if self.values.linger2_s < 0 => {
+                self.emit_reset();
+                return self.end();
+            }
+            State::FinWait2 => {
+                let at = self.now + self.fin_wait_2();
+                self.tcb.timers.arm(Timer::FinWait2, at);
+            }
+            _ => {}
+        }
+        self.finish_sending();
+    }
+}
+
+impl<D: Device> Stack<'_, '_, D> {
+    /// connect(2) of a socket that does not wait: the SYN is on its way.
+    ///
+    /// # Errors
+    /// `InProgress` in this case, too: readiness tells the end. `Already` and `IsConnected` later; those of
+    /// [`crate::region::Parts::tcp_connect`].
+    pub fn connect(&mut self, socket: Handle, source: &Ip, remote: End<'_>) -> Result<(), Error> {
+        if let Some(error) = Error::from_code(core::mem::take(&mut self.parts.tcb(socket)?.error)) {
+            return Err(error);
+        }
+        self.parts.tcp_connect(socket, source, remote)?;
+        self.count(Counter::ActiveOpens);
+        // A SYN for which there is no room now is sent by its timer.
+        self.work(socket, false, |connection| connection.open())?;
+        Err(Error::InProgress)
+    }
+
+    /// listen(2).
+    ///
+    /// # Errors
+    /// Those of [`crate::region::Parts::tcp_listen`].
+    pub fn listen(&mut self, socket: Handle, backlog: u32) -> Result<(), Error> {
+        self.parts.tcp_listen(socket, backlog)?;
+        self.tell_listener(socket.index, false);
+        Ok(())
+    }
+
+    /// accept(2), for the process in slot `holder`.
+    ///
+    /// # Errors
+    /// `WouldBlock` if none waits; `Invalid` if the socket doesn't listen.
+    pub fn accept(&mut self, socket: Handle, holder: u32) -> Result<Handle, Error> {
+        let accepted = self.parts.tcp_accept(socket, holder)?;
+        self.tell_listener(socket.index, false);
+        Ok(accepted)
+    }
+
+    /// send(2): as many bytes of the slices as there is room for. `more` is MSG_MORE.
+    ///
+    /// # Errors
+    /// `WouldBlock` without room; a pending error; `BrokenPipe` after shutdown; `NotConnected`.
+    pub fn send(&mut self, socket: Handle, text: &[&[u8]], more: bool) -> Result<usize, Error> {
+        let can = self.parts.tcb(socket)?.state().may_send();
+        match self.work(socket, can, |connection| connection.send(text, more)) {
+            // All queues are in use: room comes with those that empty theirs.
+            Err(Error::NoBuffers) => Err(Error::WouldBlock),
+            done => done?,
+        }
+    }
+
+    /// recv(2) into the slices; 0 is the end.
+    ///
+    /// # Errors
+    /// `WouldBlock` if nothing is there; a pending error; `NotConnected`.
+    pub fn receive(&mut self, socket: Handle, to: &mut [&mut [u8]]) -> Result<usize, Error> {
+        self.work(socket, false, |connection| connection.receive(to))?
+    }
+
+    /// shutdown(2).
+    ///
+    /// # Errors
+    /// `NotConnected`.
+    pub fn shutdown(&mut self, socket: Handle, how: How) -> Result<(), Error> {
+        let state = self.parts.tcb(socket)?.state();
+        if state == State::Listen {
+            return Err(Error::NotConnected);
+        }
+        self.work(socket, how != How::Read, |connection| connection.shutdown(how))?
+    }
+
+    /// close(2) by the last holder. What was sent still arrives; the handle names nothing any more, but for that.
+    ///
+    /// # Errors
+    /// `BadHandle`.
+    pub fn close(&mut self, socket: Handle) -> Result<(), Error> {
+        match self.parts.tcb(socket)?.state() {
+            State::Listen => self.close_listener(socket),
+            state => {
+                let has_queues = matches!(state, State::Established | State::CloseWait);
+                match self.work(socket, has_queues, |connection| connection.close()) {
+                    Err(Error::NoBuffers) => {
+                        // No queue for the FIN: it is reset, rather than kept without one.
+                        self.work(socket, false, |connection| {
+                            connection.tcb.flags |= Flags::ORPHAN;
+                            connection.emit_reset();
+                            connection.end();
+                        })
+                    }
+                    done => done,
+                }
+            }
+        }
+    }
+
+    /// A listener closes: connections that nobody will accept are reset (inet_csk_listen_stop).
+    fn close_listener(&mut self, socket: Handle) -> Result<(), Error> {
+        for _ in 0..self.parts.tcbs.len() {
+            let Ok(child) = self.parts.tcp_accept(socket, u64::BITS) else { break };
+            self.work(child, false, |connection| {
+                connection.tcb.flags |= Flags::ORPHAN;
+                if connection.tcb.has_peer() {
+                    connection.emit_reset();
+                }
+                connection.end();
+            })?;
+        }
+        self.parts.tcp_release(socket)?;
+        if let Some(word) = self.shared.tcp_events.get(socket.index as usize) {
+            events::clear(word);
+        }
+        Ok(())
+    }
+
+    /// TCP_NODELAY and TCP_CORK: what they held back leaves when they allow it.
+    ///
+    /// # Errors
+    /// `BadHandle`.
+    pub fn set_delay(&mut self, socket: Handle, no_delay: bool, cork: bool) -> Result<(), Error> {
+        self.work(socket, false, |connection| {
+            let flags = connection.tcb.flags.without(Flags::NO_DELAY).without(Flags::CORK);
+            let put = |flags: Flags, on, flag| if on { flags | flag } else { flags };
+            connection.tcb.flags = put(put(flags, no_delay, Flags::NO_DELAY), cork, Flags::CORK);
+            connection.output();
+        })
+    }
+
+    /// SO_ERROR: takes the pending error.
+    ///
+    /// # Errors
+    /// `BadHandle`.
+    pub fn take_error(&mut self, socket: Handle) -> Result<Option<Error>, Error> {
+        self.work(socket, false, |connection| connection.take_error())
+    }
+
+    /// What is ready on a socket.
+    #[must_use]
+    pub fn events(&self, socket: Handle) -> events::Events {
+        let word = self.shared.tcp_events.get(socket.index as usize);
+        word.map_or(events::Events { ready: 0, arrivals: 0, openings: 0 }, events::load)
+    }
+}

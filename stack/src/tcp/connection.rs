@@ -1,0 +1,295 @@
+//! One connection with everything that work on it needs, borrowed from the region, the shared words and the device at once.
+
+use crate::device::{Capabilities, Device};
+use crate::error::Error;
+use crate::frames::Frames;
+use crate::frames::blocks::Blocks;
+use crate::frames::pool::Charge;
+use crate::hash::Secret;
+use crate::sendq::Shape;
+use crate::settings::Values;
+use crate::stats::{Counter, Stats};
+use crate::time::{Duration, Instant};
+use crate::wire::ip::Ip;
+use crate::wire::tcp::options::{Options, Timestamps};
+
+use super::isn::Tuple;
+use super::recovery::scoreboard::Scoreboard;
+use super::rtt::Bounds;
+use super::state::{Event, State};
+use super::tcb::{Flags, Seldom, Tcb, Traffic};
+use super::timers::Timer;
+use super::timers::limits;
+use super::timestamps;
+use super::window::{self, Space};
+
+/// Bytes before the text of a frame: link header with two tags, IPv6, TCP with all of its options, to a round number.
+pub(crate) const HEADROOM: u16 = 128;
+/// Bytes of IPv4's and IPv6's headers, and of TCP's.
+const HEADERS_V4: u16 = 40;
+const HEADERS_V6: u16 = 60;
+/// Bytes of the timestamps option, padded.
+const TIMESTAMPS_LEN: u16 = 12;
+/// RFC 9293 §3.7.1: "TCP implementations MUST assume a default send MSS of 536 (576 - 40) for IPv4 or 1220 (1280 - 60)
+/// for IPv6 (MUST-15)" if no option is received.
+const DEFAULT_V4: u16 = 536;
+const DEFAULT_V6: u16 = 1220;
+/// Least text of a segment, whatever a peer says (TCP_MIN_SND_MSS less its options).
+const MSS_MIN: u16 = 8;
+/// Frames of the first receive buffer: 64 KiB of text.
+pub(crate) const RECEIVE_FRAMES: u32 = 64;
+/// Frames of the largest one that tuning makes (net.ipv4.tcp_rmem[2], 6 MiB).
+pub(crate) const RECEIVE_FRAMES_MAX: u32 = 6144;
+/// Bytes of the smallest and the largest send buffer that tuning makes (net.ipv4.tcp_wmem).
+const SEND_BYTES_MIN: u32 = 65_536;
+const SEND_BYTES_MAX: u32 = 4 << 20;
+
+/// A connection at work.
+pub(crate) struct Connection<'w, D> {
+    pub(crate) index: u32,
+    pub(crate) tcb: &'w mut Tcb,
+    pub(crate) seldom: &'w mut Seldom,
+    /// Its queues; ones that nobody keeps if it has none.
+    pub(crate) traffic: &'w mut Traffic,
+    pub(crate) frames: Frames<'w>,
+    pub(crate) blocks: Blocks<'w>,
+    pub(crate) device: &'w mut D,
+    pub(crate) values: Values,
+    pub(crate) stats: Stats<'w>,
+    pub(crate) secret: Secret,
+    pub(crate) hop: super::output::Hop,
+    pub(crate) now: Instant,
+    /// The override timeout of silly-window avoidance has expired.
+    pub(crate) overridden: bool,
+    /// Something came that a reader hasn't seen.
+    pub(crate) arrived: bool,
+    /// It has moved to CLOSED: no segment is to find it any more.
+    pub(crate) is_over: bool,
+}
+
+/// What a queue of a connection works with: the fields, not the whole, so that the queue itself is free.
+macro_rules! means {
+    ($connection:expr, $charge:ident) => {
+        crate::frames::Means {
+            frames: &mut $connection.frames,
+            blocks: &mut $connection.blocks,
+            memory: &mut *$connection.device,
+            charge: &mut $connection.tcb.$charge,
+            owner: $connection.index,
+        }
+    };
+}
+pub(crate) use means;
+
+/// Our MSS option towards an address over a link with this MTU (RFC 9293 §3.7.1, RFC 6691 §2: without options).
+pub(crate) fn advertised_mss(mtu: u32, remote: &Ip) -> u16 {
+    let headers = if remote.is_v4() { HEADERS_V4 } else { HEADERS_V6 };
+    u16::try_from(mtu).unwrap_or(u16::MAX).saturating_sub(headers)
+}
+
+/// The peer's MSS option, or the default.
+pub(crate) fn peer_mss(option: Option<u16>, remote: &Ip) -> u16 {
+    option.unwrap_or(if remote.is_v4() { DEFAULT_V4 } else { DEFAULT_V6 })
+}
+
+/// Rcv.Wind.Shift that a new connection offers: for the largest buffer that it may have.
+pub(crate) fn offered_shift(frame_size: u16, pool_frames: u32) -> u8 {
+    let frames = RECEIVE_FRAMES_MAX.min(pool_frames);
+    window::shift(frames.saturating_mul(u32::from(frame_size / 2)))
+}
+
+/// The lower bounds of timeouts.
+pub(crate) fn bounds() -> Bounds {
+    Bounds::default()
+}
+
+/// Milliseconds of the stack's clock, in 32 bits.
+pub(crate) const fn clock_ms(now: Instant) -> u32 {
+    (now.0 / 1_000_000) as u32
+}
+
+impl<D: Device> Connection<'_, D> {
+    pub(crate) fn capabilities(&self) -> Capabilities {
+        self.device.capabilities()
+    }
+
+    /// The shape of its segments: what is behind the headroom of a frame, and not more than MSS.
+    pub(crate) fn shape(&self) -> Shape {
+        let capabilities = self.capabilities();
+        let headroom = HEADROOM + capabilities.headroom_out;
+        Shape { headroom, mss: self.tcb.mss.min(capabilities.frame_size.saturating_sub(headroom)).max(1) }
+    }
+
+    /// Eff.snd.MSS anew, after one of its parts has changed: RFC 9293 §3.7.1 (MUST-16), min(SendMSS + 20, MMS_S) −
+    /// TCPhdrsize − IPoptionsize.
+    pub(crate) fn set_mss(&mut self) {
+        let by_path = advertised_mss(self.tcb.path_mtu.into(), &self.tcb.remote);
+        let mut mss = self.tcb.peer_mss.min(by_path);
+        if self.values.mss != 0 {
+            mss = mss.min(self.values.mss);
+        }
+        let options = if self.tcb.flags.has(Flags::TIMESTAMPS) { TIMESTAMPS_LEN } else { 0 };
+        self.tcb.mss = mss.saturating_sub(options).max(MSS_MIN);
+    }
+
+    pub(crate) const fn tuple(&self) -> Tuple {
+        Tuple {
+            local: self.tcb.local,
+            remote: self.tcb.remote,
+            local_port: self.tcb.local_port,
+            remote_port: self.tcb.remote_port,
+        }
+    }
+
+    pub(crate) fn count(&self, counter: Counter) {
+        self.stats.add(counter, 1);
+    }
+
+    /// TSval and TSecr of what is sent now, if both sides agreed (RFC 7323 §3.2).
+    pub(crate) fn timestamps(&self) -> Option<Timestamps> {
+        self.tcb
+            .flags
+            .has(Flags::TIMESTAMPS)
+            .then(|| Timestamps { tsval: self.tsval(), tsecr: self.tcb.recent.echo() })
+    }
+
+    pub(crate) fn tsval(&self) -> u32 {
+        timestamps::clock(self.now, self.tcb.ts_offset)
+    }
+
+    /// Options of a segment without SYN, but for SACK's blocks.
+    pub(crate) fn options(&self) -> Options {
+        Options { timestamps: self.timestamps(), ..Options::default() }
+    }
+
+    /// RTO.
+    pub(crate) fn rto(&self) -> Duration {
+        self.tcb.rtt.rto(&bounds())
+    }
+
+    /// TCP_USER_TIMEOUT, if it is set.
+    pub(crate) fn user_timeout(&self) -> Option<Duration> {
+        let ms = self.values.user_timeout_ms;
+        (ms != 0).then(|| Duration::from_millis(ms.into()))
+    }
+
+    /// The counts of what is in flight.
+    pub(crate) fn board(&self) -> Scoreboard {
+        let send = &self.traffic.send;
+        let sacked =
+            if self.tcb.flags.has(Flags::SACK) { send.sacked().frames } else { self.traffic.duplicates };
+        Scoreboard {
+            packets_out: send.sent().frames,
+            sacked_out: sacked.min(send.sent().frames),
+            lost_out: send.lost().frames,
+            retrans_out: send.retransmitted().frames,
+            fack: self.traffic.fack,
+        }
+    }
+
+    /// Bytes of a frame that count for a receive buffer: half of it, for what is lost at both of its ends and to short
+    /// segments (net.ipv4.tcp_adv_win_scale of 1).
+    pub(crate) fn frame_share(&self) -> u32 {
+        u32::from(self.capabilities().frame_size / 2)
+    }
+
+    /// What the receive window depends on.
+    pub(crate) fn space(&self) -> Space {
+        let full = self.tcb.receive_charge.limit.saturating_mul(self.frame_share());
+        let free = full.saturating_sub(self.traffic.receive.bytes());
+        let clamp = self.values.window_clamp;
+        Space {
+            full,
+            free,
+            rcv_mss: self.tcb.delayed_ack.rcv_mss(),
+            offer_max: if clamp == 0 { full } else { clamp },
+            shift: self.tcb.rcv_shift(),
+        }
+    }
+
+    /// Bytes that may wait to be sent or acknowledged: SO_SNDBUF, or twice the congestion window (tcp_sndbuf_expand).
+    pub(crate) fn send_bytes_max(&self) -> u32 {
+        if self.values.send_buffer != 0 {
+            return self.values.send_buffer;
+        }
+        let window = self.tcb.congestion.cwnd().saturating_mul(u32::from(self.tcb.mss));
+        window.saturating_mul(2).clamp(SEND_BYTES_MIN, SEND_BYTES_MAX)
+    }
+
+    /// The arrow of RFC 9293 figure 5 for this event, with the timers of the state that it leads to.
+    pub(crate) fn enter(&mut self, event: Event) {
+        let Some(state) = self.tcb.state().on(event) else { return };
+        match state {
+            // The record is taken out of its tables once the work is done: until then it keeps its old state.
+            State::Closed => return self.end(),
+            State::TimeWait => {
+                self.count(Counter::TimeWaits);
+                self.tcb.timers.disarm_all();
+                self.tcb.timers.arm(Timer::TimeWait, self.now + limits::TIME_WAIT);
+            }
+            State::FinWait2 if self.tcb.flags.has(Flags::ORPHAN) => {
+                self.tcb.timers.arm(Timer::FinWait2, self.now + self.fin_wait_2());
+            }
+            State::Established => self.begin_keepalive(),
+            _ => {}
+        }
+        self.tcb.state = state as u8;
+    }
+
+    /// How long an abandoned FIN-WAIT-2 is waited for: TCP_LINGER2, or the default.
+    pub(crate) fn fin_wait_2(&self) -> Duration {
+        match self.values.linger2_s {
+            1.. => Duration::from_secs(self.values.linger2_s.unsigned_abs().into()).min(limits::FIN_WAIT_2),
+            _ => limits::FIN_WAIT_2,
+        }
+    }
+
+    /// It moves to CLOSED: what waits to be sent, or for a gap, is gone; what was received can still be read (tcp_done).
+    pub(crate) fn end(&mut self) {
+        self.traffic.send.clear(&mut means!(self, send_charge));
+        self.traffic.reassembly.clear(&mut means!(self, receive_charge));
+        self.tcb.timers.disarm_all();
+        self.tcb.flags = self.tcb.flags.without(Flags::ACK_NOW).without(Flags::ACK_OWED)
+            | Flags::RECEIVE_SHUT
+            | Flags::FIN_QUEUED;
+        self.arrived = true;
+        self.is_over = true;
+    }
+
+    /// The same with an error for the user, who takes it with the next call.
+    pub(crate) fn fail(&mut self, error: Error) {
+        self.tcb.error = error.code();
+        self.end();
+    }
+
+    /// What was received is dropped too: nobody reads it any more.
+    pub(crate) fn drop_received(&mut self) {
+        self.traffic.receive.clear(&mut means!(self, receive_charge));
+    }
+
+    /// An acknowledgment goes with the next output.
+    pub(crate) fn owe_ack(&mut self, at_once: bool) {
+        self.tcb.flags |= Flags::ACK_OWED;
+        if at_once {
+            self.tcb.flags |= Flags::ACK_NOW;
+        }
+    }
+
+    /// What a new connection starts with, once both ends and the MTU are known.
+    pub(crate) fn begin(&mut self) {
+        let capabilities = self.capabilities();
+        self.tcb.path_mtu = u16::try_from(capabilities.mtu).unwrap_or(u16::MAX);
+        self.tcb.advertised_mss = advertised_mss(capabilities.mtu, &self.tcb.remote);
+        self.tcb.ts_offset = super::isn::timestamp_offset(&self.secret.0, &self.tuple());
+        let share = self.frame_share().max(1);
+        let most = self.frames.pool.limits.high.max(2);
+        let receive = match self.values.receive_buffer {
+            0 => RECEIVE_FRAMES,
+            bytes => bytes.div_ceil(share),
+        };
+        self.tcb.receive_charge = Charge { frames: 0, limit: receive.clamp(4, most.max(4)) };
+        self.tcb.send_charge = Charge { frames: 0, limit: most };
+        let ms = clock_ms(self.now);
+        (self.tcb.last_ack_received, self.tcb.last_data_sent) = (ms, ms);
+    }
+}

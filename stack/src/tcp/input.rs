@@ -1,0 +1,259 @@
+//! SEGMENT ARRIVES (RFC 9293 §3.10.7) for a connection that has a block: SYN-SENT in [`syn_sent`], the other states by the
+//! eight steps of §3.10.7.4, in the standard's order and words. What arrives for nobody and for listeners is the stack's
+//! own business ([`crate::stack`]).
+//!
+//! A step never sends: it says [`Stop`], or leaves marks for the output that follows.
+
+use core::ops::ControlFlow::{self, Break, Continue};
+
+use super::challenge::{self, Receiver, Verdict};
+use super::connection::{Connection, clock_ms, means};
+use super::segment::Segment;
+use super::state::{Event, State};
+use super::tcb::Flags as Tcbits;
+use super::timers::Timer;
+use super::timers::limits;
+use crate::device::Device;
+use crate::error::Error;
+use crate::stats::Counter;
+use crate::wire::tcp::Flags;
+use crate::wire::tcp::options::Block;
+
+mod ack;
+mod syn_sent;
+mod text;
+
+/// Why no further step is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// "drop the segment".
+    Drop,
+    /// "send an acknowledgment in reply".
+    Ack,
+    /// The same, as rarely as challenges are sent (RFC 5961 §7).
+    Challenge,
+    /// A reset that answers just this segment.
+    Reset,
+}
+
+impl<D: Device> Connection<'_, D> {
+    /// The segment arrives; what it asks for beyond the connection itself, [`Stop::Reset`], is returned.
+    pub(crate) fn segment_arrives(&mut self, seg: &mut Segment) -> Option<Stop> {
+        self.tcb.segs_in = self.tcb.segs_in.wrapping_add(1);
+        let stop = match self.tcb.state() {
+            State::SynSent => self.syn_sent(seg),
+            State::Closed | State::Listen => Break(Stop::Drop),
+            _ => self.steps(seg),
+        };
+        if let Some(frame) = seg.frame.take() {
+            self.frames.discard(frame);
+        }
+        match stop {
+            Break(Stop::Ack) => self.owe_ack(true),
+            Break(Stop::Challenge) => self.challenge(seg),
+            Break(Stop::Reset) => return Some(Stop::Reset),
+            Break(Stop::Drop) | Continue(()) => {}
+        }
+        None
+    }
+
+    fn challenge(&mut self, seg: &Segment) {
+        if self.tcb.challenges.allows(self.now, seg.text > 0 && !seg.is(Flags::SYN)) {
+            self.count(Counter::ChallengeAcks);
+            self.owe_ack(true);
+        } else {
+            self.count(Counter::ChallengesLimited);
+        }
+    }
+
+    /// RFC 9293 §3.10.7.4: "Otherwise".
+    fn steps(&mut self, seg: &mut Segment) -> ControlFlow<Stop> {
+        self.first_check_timestamp(seg)?;
+        self.first_check_sequence_number(seg)?;
+        self.second_check_rst(seg)?;
+        // Third, security and compartment: not implemented (RFC 9293 appendix A.1 is not in scope).
+        self.fourth_check_syn(seg)?;
+        self.note_timestamp(seg);
+        self.fifth_check_ack(seg)?;
+        // Sixth, URG: urgent octets are delivered in line, as SO_OOBINLINE has them.
+        self.seventh_process_text(seg)?;
+        self.eighth_check_fin(seg)
+    }
+
+    /// RFC 7323 §5.3, R1, which comes before the other steps: "send an acknowledgment in reply […] and drop the segment".
+    fn first_check_timestamp(&mut self, seg: &Segment) -> ControlFlow<Stop> {
+        if !self.tcb.flags.has(Tcbits::TIMESTAMPS) {
+            return Continue(());
+        }
+        let Some(stamps) = seg.options.timestamps else {
+            // RFC 7323 §3.2: "If a non-<RST> segment is received without a TSopt, a TCP SHOULD silently drop the segment."
+            return if seg.is(Flags::RST) { Continue(()) } else { Break(Stop::Drop) };
+        };
+        if self.tcb.recent.is_acceptable(self.now, stamps.tsval, seg.is(Flags::RST)) {
+            return Continue(());
+        }
+        self.count(Counter::PawsDropped);
+        let snd = &self.tcb.snd;
+        let repeats = seg.len() == 0
+            && seg.seq == self.tcb.rcv.nxt
+            && seg.ack == snd.una
+            && self.window_of(seg) == snd.wnd;
+        if self.tcb.recent.is_disordered_ack(stamps.tsval, repeats, self.rto()) {
+            return Break(Stop::Drop);
+        }
+        self.note_duplicate(seg);
+        Break(Stop::Challenge)
+    }
+
+    /// "First, check sequence number": the RFC's table, row for row.
+    fn first_check_sequence_number(&mut self, seg: &mut Segment) -> ControlFlow<Stop> {
+        let rcv = self.tcb.rcv;
+        let edge = rcv.nxt + rcv.wnd;
+        let in_window = |seq: crate::seq::Seq| rcv.nxt.le(seq) && seq.lt(edge);
+        let acceptable = match (seg.len(), rcv.wnd) {
+            (0, 0) => seg.seq == rcv.nxt,
+            // The right edge itself too: RFC 9293's allowance for a peer whose window was probed (tcp_sequence).
+            (0, _) => in_window(seg.seq) || seg.seq == edge,
+            (_, 0) => false,
+            (n, _) => in_window(seg.seq) || in_window(seg.seq + (n - 1)),
+        };
+        if acceptable {
+            self.trim(seg);
+            return Continue(());
+        }
+        // "If an incoming segment is not acceptable, an acknowledgment should be sent in reply (unless the RST bit is set)".
+        self.count(Counter::Unacceptable);
+        if seg.is(Flags::RST) {
+            return match self.reset_verdict(seg) {
+                Verdict::Accept => Continue(()),
+                _ => Break(Stop::Drop),
+            };
+        }
+        // "If the RCV.WND is zero, no segments will be acceptable, but special allowance should be made to accept valid ACKs,
+        // URGs, and RSTs" (§3.10.7.4).
+        if rcv.wnd == 0 && seg.seq == rcv.nxt && !seg.is(Flags::SYN) {
+            seg.trim_back(seg.len());
+            self.owe_ack(true);
+            return Continue(());
+        }
+        self.note_duplicate(seg);
+        // A retransmission in TIME-WAIT restarts it (§3.10.7.4, eighth).
+        if self.tcb.state() == State::TimeWait && seg.is(Flags::FIN) {
+            self.tcb.timers.arm(Timer::TimeWait, self.now + limits::TIME_WAIT);
+        }
+        // What only repeats old text still acknowledges (tcp_validate_incoming drops it; its ACK is in a later one, too).
+        Break(if seg.text > 0 { Stop::Ack } else { Stop::Challenge })
+    }
+
+    /// "segments with higher beginning sequence numbers SHOULD be held for later processing (SHLD-31)"; what lies outside of
+    /// the window is cut off: "any portion of the segment that lies outside the window (including SYN and FIN)".
+    fn trim(&mut self, seg: &mut Segment) {
+        let rcv = self.tcb.rcv;
+        if seg.seq.lt(rcv.nxt) {
+            let before = (rcv.nxt - seg.seq).min(seg.len());
+            let text = before.saturating_sub(seg.is(Flags::SYN).into()).min(seg.text.into());
+            if text > 0 && self.tcb.flags.has(Tcbits::SACK) {
+                self.traffic.reassembly.note_duplicate(Block { left: seg.seq, right: seg.seq + text });
+                self.owe_ack(true);
+            }
+            seg.trim_front(before);
+        }
+        let edge = rcv.nxt + rcv.wnd;
+        if edge.lt(seg.end()) {
+            seg.trim_back((seg.end() - edge).min(seg.len()));
+        }
+    }
+
+    /// Text that arrived before is reported by D-SACK (RFC 2883 §4).
+    fn note_duplicate(&mut self, seg: &Segment) {
+        let (end, nxt) = (seg.seq + u32::from(seg.text), self.tcb.rcv.nxt);
+        if seg.text > 0 && seg.seq.lt(nxt) && self.tcb.flags.has(Tcbits::SACK) {
+            self.count(Counter::Duplicates);
+            let right = if nxt.lt(end) { nxt } else { end };
+            self.traffic.reassembly.note_duplicate(Block { left: seg.seq, right });
+        }
+    }
+
+    fn reset_verdict(&self, seg: &Segment) -> Verdict {
+        let last = self.traffic.reassembly.list().last().and_then(|last| self.frames.record(last));
+        let receiver = Receiver {
+            nxt: self.tcb.rcv.nxt,
+            wnd: self.tcb.rcv.wnd,
+            sacked: last.filter(|_| self.tcb.flags.has(Tcbits::SACK)).map(|record| record.end()),
+            fin: self.tcb.state().has_received_fin(),
+        };
+        challenge::rst(seg.seq, &receiver)
+    }
+
+    /// "Second, check the RST bit".
+    fn second_check_rst(&mut self, seg: &Segment) -> ControlFlow<Stop> {
+        if !seg.is(Flags::RST) {
+            return Continue(());
+        }
+        match self.reset_verdict(seg) {
+            // RFC 1337 §3: an RST doesn't end TIME-WAIT.
+            Verdict::Accept if self.tcb.state() == State::TimeWait => Break(Stop::Drop),
+            Verdict::Accept => {
+                let error = match self.tcb.state() {
+                    State::SynReceived => Error::ConnectionRefused,
+                    State::CloseWait => Error::BrokenPipe,
+                    State::Closing | State::LastAck => {
+                        self.enter(Event::RcvRst);
+                        return Break(Stop::Drop);
+                    }
+                    _ => Error::ConnectionReset,
+                };
+                self.count(Counter::EstablishedResets);
+                self.fail(error);
+                Break(Stop::Drop)
+            }
+            Verdict::Challenge => Break(Stop::Challenge),
+            Verdict::Drop => Break(Stop::Drop),
+        }
+    }
+
+    /// "Fourth, check the SYN bit".
+    fn fourth_check_syn(&mut self, seg: &Segment) -> ControlFlow<Stop> {
+        if !seg.is(Flags::SYN) {
+            return Continue(());
+        }
+        if self.tcb.state() == State::SynReceived && seg.seq + 1 == self.tcb.rcv.nxt {
+            // Our answer was lost, or theirs crossed ours: the timer sends it again.
+            return Break(Stop::Drop);
+        }
+        Break(match challenge::syn() {
+            Verdict::Challenge => Stop::Challenge,
+            _ => Stop::Drop,
+        })
+    }
+
+    /// R3 of RFC 7323 §5.3.
+    fn note_timestamp(&mut self, seg: &Segment) {
+        if let Some(stamps) = seg.options.timestamps.filter(|_| self.tcb.flags.has(Tcbits::TIMESTAMPS)) {
+            let last_ack_sent = self.tcb.rcv.last_ack_sent;
+            self.tcb.recent.update(self.now, stamps.tsval, seg.seq, last_ack_sent);
+        }
+        self.tcb.last_ack_received = clock_ms(self.now);
+    }
+
+    /// "Eighth, check the FIN bit".
+    fn eighth_check_fin(&mut self, seg: &Segment) -> ControlFlow<Stop> {
+        // Behind a gap it is held back: the peer sends it again with what fills the gap, or by itself.
+        if !seg.is(Flags::FIN) || seg.end() != self.tcb.rcv.nxt + 1 || self.tcb.state().has_received_fin() {
+            return Continue(());
+        }
+        self.receive_fin();
+        Continue(())
+    }
+
+    /// The peer's FIN is in order: "advance RCV.NXT over the FIN, and send an acknowledgment for the FIN".
+    pub(super) fn receive_fin(&mut self) {
+        self.tcb.rcv.nxt = self.tcb.rcv.nxt + 1;
+        self.tcb.rcv.wnd = self.tcb.rcv.wnd.saturating_sub(1);
+        self.tcb.received += 1;
+        self.owe_ack(true);
+        self.traffic.reassembly.clear(&mut means!(self, receive_charge));
+        self.arrived = true;
+        self.enter(Event::RcvFin);
+    }
+}

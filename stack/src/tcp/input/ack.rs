@@ -1,0 +1,148 @@
+//! "Fifth, check the ACK field", and what it moves: the send queue, SND.WND, the states that wait for our FIN's.
+
+use core::ops::ControlFlow::{self, Break, Continue};
+
+use super::{Flags, Segment, Stop, Tcbits};
+use crate::device::Device;
+use crate::seq::Seq;
+use crate::stats::Counter;
+use crate::tcp::challenge::{self, Ack};
+use crate::tcp::congestion::{Algorithm, Congestion, initial_window};
+use crate::tcp::connection::{Connection, bounds};
+use crate::tcp::state::{Event, State};
+use crate::tcp::timers::{Timer, limits};
+use crate::tcp::window;
+use crate::tcp::window::autotune::Autotune;
+use crate::time::Duration;
+
+impl<D: Device> Connection<'_, D> {
+    /// SEG.WND, scaled.
+    pub(super) fn window_of(&self, seg: &Segment) -> u32 {
+        window::unscaled(seg.window, self.tcb.snd_shift(), seg.is(Flags::SYN))
+    }
+
+    /// "Fifth, check the ACK field".
+    pub(super) fn fifth_check_ack(&mut self, seg: &Segment) -> ControlFlow<Stop> {
+        // "if the ACK bit is off, drop the segment and return".
+        if !seg.is(Flags::ACK) {
+            return Break(Stop::Drop);
+        }
+        if self.tcb.state() == State::SynReceived {
+            self.syn_received_ack(seg)?;
+        }
+        let snd = &self.tcb.snd;
+        match challenge::ack(seg.ack, snd.una, snd.nxt, self.tcb.snd_wnd_max) {
+            Ack::Unacceptable => {
+                self.count(Counter::AcksOfNothing);
+                return Break(Stop::Challenge);
+            }
+            // "If the ACK is a duplicate (SEG.ACK =< SND.UNA), it can be ignored." Its text is not.
+            Ack::Old => return Continue(()),
+            Ack::New | Ack::Same => {}
+        }
+        self.tcb.probes = 0;
+        self.hear_routers(seg);
+        let before = self.tcb.snd.wnd;
+        self.update_window(seg);
+        let fin = self.on_ack(seg, self.tcb.snd.wnd == before);
+        match self.tcb.state() {
+            State::FinWait1 | State::Closing | State::LastAck if fin => {
+                self.enter(Event::RcvAckOfFin);
+                if self.is_over { Break(Stop::Drop) } else { Continue(()) }
+            }
+            // "The only thing that can arrive in this state is a retransmission of the remote FIN. Acknowledge it, and restart
+            // the 2 MSL timeout."
+            State::TimeWait if seg.is(Flags::FIN) => {
+                self.tcb.timers.arm(Timer::TimeWait, self.now + limits::TIME_WAIT);
+                Break(Stop::Ack)
+            }
+            _ => Continue(()),
+        }
+    }
+
+    /// SYN-RECEIVED: "If SND.UNA < SEG.ACK =< SND.NXT, then enter ESTABLISHED state and continue processing"; "If the segment
+    /// acknowledgment is not acceptable, form a reset segment".
+    fn syn_received_ack(&mut self, seg: &Segment) -> ControlFlow<Stop> {
+        let snd = &self.tcb.snd;
+        if !(snd.una.lt(seg.ack) && seg.ack.le(snd.nxt)) {
+            return Break(Stop::Reset);
+        }
+        self.established(seg);
+        Continue(())
+    }
+
+    /// Our SYN is acknowledged: the connection is there.
+    pub(super) fn established(&mut self, seg: &Segment) {
+        let tcb = &mut *self.tcb;
+        tcb.snd.una = tcb.snd.una + 1;
+        tcb.acked += 1;
+        let wnd = window::unscaled(seg.window, tcb.snd_shift(), seg.is(Flags::SYN));
+        (tcb.snd.wnd, tcb.snd.wl1, tcb.snd.wl2) = (wnd, seg.seq, seg.ack);
+        tcb.snd_wnd_max = wnd.max(tcb.snd_wnd_max);
+        let was_lost = tcb.retransmits > 0;
+        let sent_at = tcb.timers.at(Timer::Rto).filter(|_| !was_lost);
+        tcb.timers.disarm(Timer::Rto);
+        tcb.retransmits = 0;
+        self.set_mss();
+        let algorithm = Algorithm::from_byte(self.values.congestion);
+        let window = initial_window(self.tcb.mss, was_lost);
+        self.tcb.congestion = Congestion::new(algorithm, window);
+        self.tcb.autotune = Autotune::new(self.now, self.tcb.rcv.nxt, self.tcb.rcv.wnd);
+        self.first_round_trip(seg, sent_at, was_lost);
+        self.traffic.fack = self.tcb.snd.una;
+        self.arrived = true;
+        let is_active = self.tcb.state() == State::SynSent;
+        self.enter(if is_active { Event::RcvSynAck } else { Event::RcvAckOfSyn });
+        if self.tcb.flags.has(Tcbits::FIN_QUEUED) {
+            self.enter(Event::Close);
+        }
+    }
+
+    /// The handshake's round trip, by our timer, which ran since the SYN, or by timestamps.
+    fn first_round_trip(&mut self, seg: &Segment, expires: Option<crate::time::Instant>, was_lost: bool) {
+        let (una, nxt) = (self.tcb.snd.una, self.tcb.snd.nxt);
+        let by_timer = expires.map(|at| Duration(self.rto().0.saturating_sub((at - self.now).0)));
+        let echo = seg
+            .options
+            .timestamps
+            .filter(|stamps| self.tcb.flags.has(Tcbits::TIMESTAMPS) && stamps.tsecr != 0);
+        let since =
+            echo.map(|stamps| self.tsval().wrapping_sub(stamps.tsecr)).filter(|ms| *ms <= u32::MAX / 2);
+        let rtt =
+            by_timer.filter(|rtt| rtt.0 > 0).or(since.map(|ms| Duration::from_millis(u64::from(ms.max(1)))));
+        match rtt {
+            Some(rtt) => {
+                self.tcb.rtt.sample_min(self.now, rtt, false);
+                self.tcb.rtt.sample(rtt, una, nxt, &bounds());
+            }
+            None if was_lost => self.tcb.rtt.syn_was_lost(),
+            None => {}
+        }
+    }
+
+    /// "If SND.UNA =< SEG.ACK =< SND.NXT, the send window should be updated. If (SND.WL1 < SEG.SEQ or (SND.WL1 = SEG.SEQ and
+    /// SND.WL2 =< SEG.ACK)), set SND.WND <- SEG.WND, set SND.WL1 <- SEG.SEQ, and set SND.WL2 <- SEG.ACK."
+    fn update_window(&mut self, seg: &Segment) {
+        let wnd = self.window_of(seg);
+        let snd = &mut self.tcb.snd;
+        let is_newer = |a: Seq, b: Seq| a.lt(b);
+        if is_newer(snd.wl1, seg.seq) || snd.wl1 == seg.seq && snd.wl2.le(seg.ack) {
+            (snd.wnd, snd.wl1, snd.wl2) = (wnd, seg.seq, seg.ack);
+            self.tcb.snd_wnd_max = self.tcb.snd_wnd_max.max(wnd);
+        }
+    }
+
+    /// What routers told (RFC 3168 §6.1).
+    fn hear_routers(&mut self, seg: &Segment) {
+        let received = self.tcb.episode.ecn.incoming(seg.flags, seg.marked, seg.text > 0);
+        if received.acknowledge {
+            self.owe_ack(true);
+        }
+        if received.reduce {
+            self.on_congestion_echo();
+        }
+        if seg.marked {
+            self.count(Counter::CongestionMarks);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! "Seventh, process the segment text".
+
+use core::ops::ControlFlow::{self, Break, Continue};
+
+use super::{Flags, Segment, Stop, Tcbits};
+use crate::device::{Device, FrameIndex};
+use crate::error::Error;
+use crate::reassembly::Dropped;
+use crate::stats::Counter;
+use crate::tcp::connection::{Connection, means};
+use crate::time::Duration;
+
+/// Frames that text behind a gap gives back when text in order has none (tcp_prune_ofo_queue).
+const PRUNED: u32 = 8;
+
+impl<D: Device> Connection<'_, D> {
+    /// "Seventh, process the segment text".
+    pub(super) fn seventh_process_text(&mut self, seg: &mut Segment) -> ControlFlow<Stop> {
+        let Some(frame) = seg.frame.filter(|_| seg.text > 0 && self.tcb.state().may_receive()) else {
+            return Continue(());
+        };
+        if self.tcb.flags.has(Tcbits::ORPHAN) {
+            // RFC 9293 §3.6.1 (SHLD-3): data that nobody will read: "it SHOULD send a RST to show that data was lost".
+            self.count(Counter::OrphansAborted);
+            self.fail(Error::ConnectionReset);
+            return Break(Stop::Reset);
+        }
+        // A socket without queues gets none while all of them are in use.
+        let has_queues = self.traffic.tag.is_used();
+        if !has_queues || !self.frames.set_text(frame, seg.seq, seg.offset, seg.text) {
+            return Break(Stop::Drop);
+        }
+        self.tcb.data_segs_in = self.tcb.data_segs_in.wrapping_add(1);
+        seg.frame = None;
+        if seg.seq == self.tcb.rcv.nxt { self.in_order(seg, frame) } else { self.behind_a_gap(seg, frame) }
+    }
+
+    fn in_order(&mut self, seg: &Segment, frame: FrameIndex) -> ControlFlow<Stop> {
+        let charge = self.tcb.receive_charge;
+        if charge.frames >= charge.limit && !self.traffic.reassembly.is_empty() {
+            self.traffic.reassembly.prune(&mut means!(self, receive_charge), PRUNED);
+        }
+        if self.traffic.receive.push(&mut means!(self, receive_charge), frame).is_err() {
+            self.count(Counter::FramesShort);
+            // Told at once, the peer learns that the window is smaller than it was.
+            self.owe_ack(true);
+            return Break(Stop::Drop);
+        }
+        self.advance(seg.text.into());
+        let (rto, wnd, push) = (self.rto(), self.tcb.rcv.wnd, seg.is(Flags::PSH));
+        self.tcb.delayed_ack.on_text(self.now, seg.text, push, wnd, rto);
+        self.measure_reader(seg);
+        self.owe_ack(false);
+        self.arrived = true;
+        if !self.traffic.reassembly.is_empty() {
+            let nxt = self.tcb.rcv.nxt;
+            let (list, next) = self.traffic.reassembly.take_in_order(&mut means!(self, receive_charge), nxt);
+            self.traffic.receive.append(&mut self.frames, list);
+            self.advance(next - nxt);
+            // RFC 5681 §4.2: "a TCP receiver SHOULD send an immediate ACK when the incoming segment fills in all or part of a
+            // gap in the sequence space."
+            self.owe_ack(true);
+        }
+        Continue(())
+    }
+
+    /// RCV.NXT moves, and the right edge of the window does not.
+    fn advance(&mut self, octets: u32) {
+        let rcv = &mut self.tcb.rcv;
+        rcv.nxt = rcv.nxt + octets;
+        rcv.wnd = rcv.wnd.saturating_sub(octets);
+        self.tcb.received = self.tcb.received.wrapping_add(octets.into());
+    }
+
+    fn behind_a_gap(&mut self, seg: &Segment, frame: FrameIndex) -> ControlFlow<Stop> {
+        self.tcb.rcv_ooopack = self.tcb.rcv_ooopack.saturating_add(1);
+        let kept = self.traffic.reassembly.insert(&mut means!(self, receive_charge), frame);
+        self.count(match kept {
+            Ok(()) => Counter::OutOfOrder,
+            Err(Dropped::Duplicate) => Counter::Duplicates,
+            Err(Dropped::Runs | Dropped::Memory(_)) => Counter::OutOfOrderDropped,
+        });
+        // RFC 5681 §4.2: "Out-of-order data segments SHOULD be acknowledged immediately".
+        let wnd = self.tcb.rcv.wnd;
+        self.tcb.delayed_ack.be_quick(wnd);
+        self.owe_ack(true);
+        // A FIN behind a gap isn't kept: its segment isn't reported whole, and comes again.
+        if seg.is(Flags::FIN) { Break(Stop::Ack) } else { Continue(()) }
+    }
+
+    /// How long a round trip is for a receiver (tcp_rcv_rtt_measure).
+    fn measure_reader(&mut self, seg: &Segment) {
+        match seg.options.timestamps.filter(|_| self.tcb.flags.has(Tcbits::TIMESTAMPS)) {
+            Some(stamps) if stamps.tsecr != 0 && seg.text >= self.tcb.delayed_ack.rcv_mss() => {
+                let ms = self.tsval().wrapping_sub(stamps.tsecr);
+                if ms <= u32::MAX / 2 {
+                    self.tcb.autotune.sample(Duration::from_millis(u64::from(ms.max(1))));
+                }
+            }
+            Some(_) => {}
+            None => {
+                let rcv = self.tcb.rcv;
+                self.tcb.autotune.on_text(self.now, rcv.nxt, rcv.wnd);
+            }
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! What is sent next, as one question: [`Connection::next_segment`] looks and changes nothing, [`emit`] does what it says.
+//!
+//! In this order: what is lost and not sent again since; new text, which Nagle's algorithm, the windows of both sides and
+//! the pace allow; a FIN; and when nothing has carried it, an acknowledgment.
+
+use core::fmt;
+
+use super::connection::{Connection, means};
+use super::state::State;
+use super::tcb::Flags as Tcbits;
+use super::timers::Timer;
+use super::timers::delayed_ack::Unacknowledged;
+use super::window::needs_update;
+use super::window::send::{self, Sender};
+use crate::device::{Device, FrameIndex};
+use crate::frames::FrameRecord;
+use crate::seq::Seq;
+
+pub(crate) mod emit;
+pub(crate) mod header;
+
+pub use header::Hop;
+
+/// Why a segment is sent: what a trace prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// Text was lost.
+    Lost,
+    /// Nothing came back for two round trips (RFC 8985 §7.3).
+    TailProbe,
+    /// The user gave text, and there is room for it.
+    Text,
+    /// The user has finished.
+    Finish,
+    /// What arrived is to be acknowledged at once.
+    AckNow,
+    /// Enough arrived for an acknowledgment.
+    AckDue,
+    /// A closed window, or a silent peer, is probed.
+    Probe,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Lost => "lost",
+            Self::TailProbe => "tail probe",
+            Self::Text => "text",
+            Self::Finish => "finish",
+            Self::AckNow => "ack at once",
+            Self::AckDue => "ack",
+            Self::Probe => "probe",
+        })
+    }
+}
+
+/// The text of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Text {
+    /// None.
+    None,
+    /// So many bytes of a frame that was never sent.
+    New(FrameIndex, u16),
+    /// A frame that was sent before.
+    Again(FrameIndex),
+}
+
+/// A segment that is to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// Why.
+    pub(crate) why: Why,
+    /// SEG.SEQ.
+    pub(crate) seq: Seq,
+    /// What it carries.
+    pub(crate) text: Text,
+}
+
+impl<D: Device> Connection<'_, D> {
+    /// The next segment of a connection, if it is the time for one.
+    pub(crate) fn next_segment(&self) -> Option<Plan> {
+        let state = self.tcb.state();
+        if self.is_over
+            || matches!(state, State::Closed | State::Listen | State::SynSent | State::SynReceived)
+        {
+            return None;
+        }
+        self.next_again().or_else(|| self.next_text()).or_else(|| self.next_ack())
+    }
+
+    /// What is lost and not sent again since, while the congestion window has room.
+    fn next_again(&self) -> Option<Plan> {
+        let frame = self.traffic.send.next_lost().filter(|_| self.traffic.only_new == 0)?;
+        let record = self.frames.record(frame)?;
+        // A window that was shrunk is not overrun, but for its first segment (tcp_retransmit_skb).
+        let is_inside =
+            record.seq() == self.tcb.snd.una || record.end().le(self.tcb.snd.una + self.tcb.snd.wnd);
+        let may = self.board().pipe() < self.tcb.congestion.cwnd() && is_inside;
+        may.then(|| Plan { why: Why::Lost, seq: record.seq(), text: Text::Again(frame) })
+    }
+
+    /// Text that was never sent, or a FIN.
+    fn next_text(&self) -> Option<Plan> {
+        let frame = self.traffic.send.next_unsent()?;
+        if self.board().pipe() >= self.tcb.congestion.cwnd() || self.tcb.pacing.next_send(self.now).is_some()
+        {
+            return None;
+        }
+        self.text_of(frame, Why::Text)
+    }
+
+    /// As much of the first unsent frame as may leave, whatever the congestion window says.
+    pub(crate) fn text_of(&self, frame: FrameIndex, why: Why) -> Option<Plan> {
+        let record = self.frames.record(frame)?;
+        let seq = self.tcb.snd.nxt;
+        if record.len == 0 {
+            // A FIN alone is its own probe of a closed window: a peer that doesn't take it answers all the same.
+            return record.has(FrameRecord::FIN).then_some(Plan {
+                why: Why::Finish,
+                seq,
+                text: Text::New(frame, 0),
+            });
+        }
+        let len = send::next_len(&self.sender())?.min(record.len.into()) as u16;
+        Some(Plan { why, seq, text: Text::New(frame, len) })
+    }
+
+    /// What the rules of window and Nagle depend on.
+    pub(crate) fn sender(&self) -> Sender {
+        let (tcb, queue) = (&*self.tcb, &self.traffic.send);
+        let last = queue.list().last().filter(|_| queue.next_unsent().is_some());
+        let fin =
+            last.and_then(|last| self.frames.record(last)).is_some_and(|record| record.has(FrameRecord::FIN));
+        let in_frames = (queue.end() - tcb.snd.nxt).saturating_sub(fin.into());
+        Sender {
+            una: tcb.snd.una,
+            nxt: tcb.snd.nxt,
+            wnd: tcb.snd.wnd,
+            max_wnd: tcb.snd_wnd_max,
+            mss: self.shape().mss,
+            queued: in_frames.saturating_add(queue.bytes_in_blocks()),
+            small: self.traffic.small,
+            nodelay: tcb.flags.has(Tcbits::NO_DELAY),
+            cork: tcb.flags.has(Tcbits::CORK),
+            fin: tcb.flags.has(Tcbits::FIN_QUEUED),
+            overridden: self.overridden,
+        }
+    }
+
+    /// An acknowledgment that nothing has carried.
+    fn next_ack(&self) -> Option<Plan> {
+        let (tcb, flags) = (&*self.tcb, self.tcb.flags);
+        let why = if flags.has(Tcbits::ACK_NOW) {
+            Why::AckNow
+        } else if flags.has(Tcbits::ACK_OWED) && tcb.delayed_ack.is_due(&self.unacknowledged()) {
+            Why::AckDue
+        } else {
+            return None;
+        };
+        Some(Plan { why, seq: tcb.snd.nxt, text: Text::None })
+    }
+
+    fn unacknowledged(&self) -> Unacknowledged {
+        let (rcv, space) = (&self.tcb.rcv, self.space());
+        Unacknowledged {
+            rcv_nxt: rcv.nxt,
+            last_ack_sent: rcv.last_ack_sent,
+            window_opens: space.free >= rcv.wnd,
+            at_once: !self.traffic.reassembly.is_empty(),
+        }
+    }
+
+    /// Sends what may be sent now, and arms the timers for what may not yet.
+    pub(crate) fn output(&mut self) {
+        if self.is_over {
+            return;
+        }
+        let mut is_stopped = false;
+        // Each turn sends a frame or an acknowledgment: there are no more of either.
+        for _ in 0..=self.frames.len() {
+            self.prepare();
+            let Some(plan) = self.next_segment() else { break };
+            if !self.emit(&plan) {
+                is_stopped = true;
+                break;
+            }
+        }
+        self.overridden = false;
+        self.after_output(is_stopped);
+    }
+
+    /// Moves text from blocks to frames, and adds the FIN behind the last of it.
+    fn prepare(&mut self) {
+        let frames_max = self.send_frames_max();
+        let shape = self.shape();
+        let queue = &mut self.traffic.send;
+        if queue.bytes_in_blocks() != 0 {
+            queue.refill(&mut means!(self, send_charge), shape, frames_max);
+        }
+        if self.lacks_fin() {
+            self.traffic.send.push_fin(&mut means!(self, send_charge), shape);
+        }
+    }
+
+    /// Frames that one connection fills ahead of its window; the rest of what is written waits in blocks.
+    pub(crate) fn send_frames_max(&self) -> u32 {
+        self.tcb.congestion.cwnd().saturating_mul(2).max(16)
+    }
+
+    /// Whether the last frame of the queue has the FIN.
+    pub(crate) fn is_fin_queued(&self) -> bool {
+        let last = self.traffic.send.list().last().and_then(|last| self.frames.record(last));
+        last.is_some_and(|record| record.has(FrameRecord::FIN))
+    }
+
+    /// Whether the user has finished, and the FIN is in no queue yet, nor was it acknowledged.
+    fn lacks_fin(&self) -> bool {
+        // In these states it is not acknowledged: what was sent of it is in the queue.
+        let waits = matches!(self.tcb.state(), State::FinWait1 | State::Closing | State::LastAck);
+        let has_queues = self.traffic.tag.is_used() && self.traffic.is_resting == 0;
+        waits && self.tcb.flags.has(Tcbits::FIN_QUEUED) && has_queues && !self.is_fin_queued()
+    }
+
+    /// Whether something waits for memory, and nothing is in flight whose acknowledgment would give it.
+    fn is_starved(&self) -> bool {
+        let queue = &self.traffic.send;
+        let is_quiet = queue.sent().frames == 0 && queue.next_unsent().is_none();
+        is_quiet && (queue.bytes_in_blocks() != 0 || self.lacks_fin())
+    }
+
+    /// The timers for what could not be sent, and for what was.
+    fn after_output(&mut self, is_stopped: bool) {
+        self.note_sent();
+        if is_stopped || self.is_starved() {
+            // The ring is full or no frame is left: in a tick completions have made room.
+            self.tcb.timers.arm(Timer::Pacing, self.now + crate::time::Duration::from_millis(1));
+        } else if let Some(at) =
+            self.tcb.pacing.next_send(self.now).filter(|_| self.traffic.send.next_unsent().is_some())
+        {
+            self.tcb.timers.arm(Timer::Pacing, at);
+        }
+        if send::needs_probe(&self.sender()) && self.tcb.state().may_retransmit() {
+            if self.tcb.timers.at(Timer::Persist).is_none() {
+                self.arm_persist();
+            }
+        } else {
+            self.tcb.timers.disarm(Timer::Persist);
+            self.arm_if_idle();
+        }
+        self.arm_delayed_ack();
+    }
+
+    /// An acknowledgment is owed, and may wait for something that carries it.
+    fn arm_delayed_ack(&mut self) {
+        if !self.tcb.flags.has(Tcbits::ACK_OWED) || self.tcb.timers.at(Timer::DelayedAck).is_some() {
+            return;
+        }
+        if let Some(at) = self.tcb.delayed_ack.deadline(self.now, self.tcb.rtt.srtt(), None, false) {
+            self.tcb.timers.arm(Timer::DelayedAck, at);
+        }
+    }
+
+    /// Reading has made room: whether the peer is to be told at once.
+    pub(crate) fn needs_window_update(&self) -> bool {
+        let rcv = &self.tcb.rcv;
+        let may = matches!(self.tcb.state(), State::Established | State::FinWait1 | State::FinWait2);
+        may && needs_update(&self.space(), rcv.nxt, rcv.nxt + rcv.wnd, rcv.wnd)
+    }
+}

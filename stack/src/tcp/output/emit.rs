@@ -1,0 +1,348 @@
+//! A plan becomes a packet: the headers are written, the device takes the frame, and the connection knows that it was sent.
+
+use super::header::Head;
+use super::{Plan, Text, Why};
+use crate::device::{Device, Fragment, FrameIndex, Outgoing};
+use crate::frames::pool::Purpose;
+use crate::frames::{FrameRecord, Frames};
+use crate::sendq::{SendQueue, text_sum};
+use crate::settings::Values;
+use crate::stats::Counter;
+use crate::tcp::congestion::{Sent, initial_window};
+use crate::tcp::connection::{Connection, clock_ms, means};
+use crate::tcp::recovery::ecn::{self, Ecn};
+use crate::tcp::recovery::undo::CaState;
+use crate::tcp::state::State;
+use crate::tcp::tcb::Flags as Tcbits;
+use crate::tcp::timers::Timer;
+use crate::tcp::{pacing, window};
+use crate::time::Duration;
+use crate::wire::ip::Ip;
+use crate::wire::tcp::options::{Blocks, Options};
+use crate::wire::tcp::{Flags, Header};
+
+/// Time to live, if the user sets none (net.ipv4.ip_default_ttl).
+const TTL: u8 = 64;
+/// ECT(0) (RFC 3168 §5).
+const ECT_0: u8 = 2;
+
+/// Time to live and type of service of what a socket sends towards this address.
+pub(crate) fn hops(values: &Values, remote: &Ip) -> (u8, u8) {
+    if remote.is_v4() {
+        (if values.ttl == 0 { TTL } else { values.ttl }, values.tos & !3)
+    } else {
+        (values.hop_limit.checked_sub(1).unwrap_or(TTL), values.traffic_class & !3)
+    }
+}
+
+/// Gives a packet whose text is in `frame` to the device. The frame is a control packet's, free once it is complete, or a
+/// queue's. False if the device has no room, or the frame is not one that may be sent.
+pub(crate) fn transmit<D: Device>(
+    frames: &mut Frames<'_>,
+    device: &mut D,
+    frame: FrameIndex,
+    head: &Head,
+    hop: &super::Hop,
+) -> bool {
+    let capabilities = device.capabilities();
+    let Some(record) = frames.record(frame).copied() else { return false };
+    let place = (record.offset, record.len);
+    let written = device
+        .bytes_mut(frame)
+        .and_then(|bytes| head.write(bytes, place, text_sum(&record), hop, &capabilities));
+    let Some(written) = written else { return false };
+    if !frames.send(frame) {
+        return false;
+    }
+    let fragment = Fragment { frame, offset: written.offset, len: written.len + record.len };
+    let packet = Outgoing { fragments: &[fragment], checksum: written.checksum, gso_size: 0 };
+    let is_taken = device.send(&packet).is_ok();
+    if !is_taken {
+        frames.unsend(frame);
+    }
+    is_taken
+}
+
+/// A control packet: headers alone. False if there is no frame for it, or no room in the ring.
+pub(crate) fn transmit_control<D: Device>(
+    frames: &mut Frames<'_>,
+    device: &mut D,
+    head: &Head,
+    hop: &super::Hop,
+    headroom: u16,
+) -> bool {
+    let Some(frame) = frames.take(Purpose::Control) else { return false };
+    if let Some(record) = frames.record_mut(frame) {
+        record.offset = headroom;
+    }
+    // A frame that the device did not take is free already, or still moving.
+    transmit(frames, device, frame, head, hop) || {
+        frames.discard(frame);
+        false
+    }
+}
+
+impl<D: Device> Connection<'_, D> {
+    /// Does what the plan says; false if it could not be done now.
+    pub(crate) fn emit(&mut self, plan: &Plan) -> bool {
+        match plan.text {
+            Text::None => self.emit_ack(plan),
+            Text::New(frame, len) => self.emit_new(plan, frame, len),
+            Text::Again(frame) => self.emit_again(plan, frame),
+        }
+    }
+
+    /// Text that was never sent, or the FIN.
+    fn emit_new(&mut self, plan: &Plan, frame: FrameIndex, len: u16) -> bool {
+        let Some(record) = self.frames.record(frame).copied() else { return false };
+        if len < record.len {
+            let shape = self.shape();
+            if self.traffic.send.split(&mut means!(self, send_charge), shape, frame, len).is_none() {
+                return false;
+            }
+        }
+        let Some(record) = self.frames.record(frame).copied() else { return false };
+        if self.traffic.send.sent().frames == 0 {
+            self.restart();
+        }
+        let head = self.head_of(
+            plan,
+            &record,
+            if record.len > 0 { ecn::Outgoing::NewText } else { ecn::Outgoing::PureAck },
+        );
+        if !transmit(&mut self.frames, &mut *self.device, frame, &head, &self.hop) {
+            return false;
+        }
+        self.traffic.send.mark_sent(&mut self.frames, self.now);
+        self.tcb.snd.nxt = self.tcb.snd.nxt + record.seq_len();
+        if record.len > 0 {
+            self.tcb.data_segs_out = self.tcb.data_segs_out.wrapping_add(1);
+            self.tcb.last_data_sent = clock_ms(self.now);
+            self.tcb.delayed_ack.on_text_sent(self.now);
+            if record.len < self.shape().mss {
+                self.traffic.small = self.tcb.snd.nxt;
+            }
+        }
+        self.pace(record.len);
+        self.count_in_recovery();
+        self.sent(&head);
+        true
+    }
+
+    /// Text that was sent before.
+    fn emit_again(&mut self, plan: &Plan, frame: FrameIndex) -> bool {
+        let Some(record) = self.frames.record(frame).copied() else { return false };
+        let head = self.head_of(plan, &record, ecn::Outgoing::Again);
+        // What the device still has is copied: it may neither be changed nor given twice.
+        let is_sent = if self.frames.is_writable(frame) {
+            transmit(&mut self.frames, &mut *self.device, frame, &head, &self.hop)
+        } else {
+            match SendQueue::copy_of(&mut self.frames, &mut *self.device, frame) {
+                Some(copy) => {
+                    transmit(&mut self.frames, &mut *self.device, copy, &head, &self.hop) || {
+                        self.frames.discard(copy);
+                        false
+                    }
+                }
+                None => false,
+            }
+        };
+        if !is_sent || !self.traffic.send.mark_retransmitted(&mut self.frames, frame, self.now) {
+            return false;
+        }
+        let tsval = self.tsval();
+        self.tcb.episode.on_retransmit(1, tsval);
+        self.tcb.total_retrans = self.tcb.total_retrans.wrapping_add(1);
+        self.seldom.bytes_retrans += u64::from(record.len);
+        self.count(Counter::SegmentsRetransmitted);
+        self.pace(record.len);
+        self.count_in_recovery();
+        self.sent(&head);
+        true
+    }
+
+    fn emit_ack(&mut self, plan: &Plan) -> bool {
+        let head = self.head_of(
+            plan,
+            &FrameRecord { seq: plan.seq.0, ..FrameRecord::default() },
+            ecn::Outgoing::PureAck,
+        );
+        let is_sent = self.control(&head);
+        if is_sent {
+            self.sent(&head);
+        }
+        is_sent
+    }
+
+    /// A segment without text that is sent at once, out of the order of plans: a probe, with a sequence number that the
+    /// peer has (RFC 9293 §3.8.4, §3.8.6.1), or a challenge.
+    pub(crate) fn emit_bare(&mut self, why: Why, seq: crate::seq::Seq) -> bool {
+        self.emit_ack(&Plan { why, seq, text: Text::None })
+    }
+
+    /// A SYN or SYN,ACK of a connection that has a block.
+    pub(crate) fn emit_syn(&mut self, flags: Flags) -> bool {
+        let is_answer = flags.has(Flags::ACK);
+        let had = self.tcb.flags;
+        let may = |bit| !is_answer || had.has(bit);
+        let options = Options {
+            mss: Some(self.tcb.advertised_mss),
+            window_scale: may(Tcbits::SCALING).then_some(self.tcb.rcv_shift()),
+            sack_permitted: may(Tcbits::SACK),
+            timestamps: may(Tcbits::TIMESTAMPS).then(|| crate::wire::tcp::options::Timestamps {
+                tsval: self.tsval(),
+                tsecr: self.tcb.recent.echo(),
+            }),
+            ..Options::default()
+        };
+        let (ttl, tos) = hops(&self.values, &self.tcb.remote);
+        let header = Header {
+            sequence: self.tcb.iss().0.into(),
+            acknowledgment: (if is_answer { self.tcb.rcv.nxt.0 } else { 0 }).into(),
+            window: (self.tcb.rcv.wnd.min(window::UNSCALED_MAX) as u16).into(),
+            ..self.ports()
+        };
+        let flags = if is_answer && self.tcb.episode.ecn.is_on() { flags | Ecn::SYN_ACK } else { flags };
+        let head = Head { local: self.tcb.local, remote: self.tcb.remote, header, flags, options, ttl, tos };
+        let is_sent = self.control(&head);
+        if is_sent {
+            self.sent(&head);
+        }
+        is_sent
+    }
+
+    /// RST: `<SEQ=SND.NXT><CTL=RST>` with an acknowledgment of what was received, as Linux (tcp_send_active_reset).
+    pub(crate) fn emit_reset(&mut self) {
+        let (ttl, tos) = hops(&self.values, &self.tcb.remote);
+        let header = Header {
+            sequence: self.tcb.snd.nxt.0.into(),
+            acknowledgment: self.tcb.rcv.nxt.0.into(),
+            ..self.ports()
+        };
+        let flags = Flags::RST | Flags::ACK;
+        let options = self.options();
+        let head = Head { local: self.tcb.local, remote: self.tcb.remote, header, flags, options, ttl, tos };
+        if self.control(&head) {
+            self.count(Counter::ResetsOut);
+        }
+    }
+
+    fn control(&mut self, head: &Head) -> bool {
+        let headroom = self.shape().headroom;
+        transmit_control(&mut self.frames, &mut *self.device, head, &self.hop, headroom)
+    }
+
+    fn ports(&self) -> Header {
+        Header {
+            source: self.tcb.local_port.into(),
+            destination: self.tcb.remote_port.into(),
+            ..Header::default()
+        }
+    }
+
+    /// The headers of a segment in a synchronized state.
+    fn head_of(&mut self, plan: &Plan, record: &FrameRecord, what: ecn::Outgoing) -> Head {
+        let what = if plan.why == Why::Probe { ecn::Outgoing::Probe } else { what };
+        let (marks, is_ect) = self.tcb.episode.ecn.outgoing(what);
+        let mut flags = Flags::ACK | marks;
+        if record.has(FrameRecord::FIN) {
+            flags |= Flags::FIN;
+        }
+        // The last that there is, too: the peer's user waits for no more (RFC 9293 §3.9.1.2).
+        let is_last = self.traffic.send.next_unsent().is_some_and(|first| self.frames.next(first).is_none());
+        if record.len > 0 && (record.has(FrameRecord::PUSH) || is_last) {
+            flags |= Flags::PSH;
+        }
+        let mut options = self.options();
+        if self.tcb.flags.has(Tcbits::SACK) {
+            options.sack = self.blocks_for(&options, record.len);
+        }
+        let rcv = &mut self.tcb.rcv;
+        let (edge, wnd) = (rcv.nxt + rcv.wnd, rcv.wnd);
+        let advertised = window::advertise(&self.space(), self.tcb.rcv.nxt, edge, wnd);
+        self.tcb.rcv.wnd = advertised.wnd;
+        let (ttl, tos) = hops(&self.values, &self.tcb.remote);
+        let header = Header {
+            sequence: record.seq.into(),
+            acknowledgment: self.tcb.rcv.nxt.0.into(),
+            window: advertised.field.into(),
+            ..self.ports()
+        };
+        let tos = if is_ect { tos | ECT_0 } else { tos };
+        Head { local: self.tcb.local, remote: self.tcb.remote, header, flags, options, ttl, tos }
+    }
+
+    /// What SACK reports, as far as text leaves room in the segment: RFC 9293 §3.7.1 (MUST-16).
+    fn blocks_for(&mut self, options: &Options, text: u16) -> Blocks {
+        let reassembly = &mut self.traffic.reassembly;
+        if reassembly.is_empty() && !reassembly.has_duplicate() {
+            return Blocks::default();
+        }
+        let room = usize::from(self.tcb.mss.saturating_sub(text)).saturating_sub(4) / 8;
+        reassembly.sack_blocks(&self.frames, options.blocks_max().min(room))
+    }
+
+    /// A segment was sent that acknowledges everything received.
+    fn sent(&mut self, head: &Head) {
+        self.tcb.segs_out = self.tcb.segs_out.wrapping_add(1);
+        self.count(Counter::SegmentsOut);
+        self.count(Counter::PacketsOut);
+        if head.flags.has(Flags::ACK) {
+            self.tcb.rcv.last_ack_sent = self.tcb.rcv.nxt;
+            self.tcb.flags = self.tcb.flags.without(Tcbits::ACK_OWED).without(Tcbits::ACK_NOW);
+            self.tcb.timers.disarm(Timer::DelayedAck);
+            self.tcb.delayed_ack.on_ack_sent(1);
+        }
+    }
+
+    /// PRR counts what is sent while the window is reduced.
+    fn count_in_recovery(&mut self) {
+        if self.tcb.episode.state() >= CaState::Cwr {
+            self.traffic.prr.on_sent(1);
+        }
+    }
+
+    /// The next burst waits for its time, if SO_MAX_PACING_RATE says so; else nothing is paced, as in Linux without BBR.
+    fn pace(&mut self, text: u16) {
+        let max = self.values.max_pacing_rate;
+        if max == 0 {
+            return;
+        }
+        let board = self.board();
+        let path = pacing::Path {
+            mss: self.tcb.mss,
+            cwnd: self.tcb.congestion.cwnd(),
+            packets_out: board.packets_out,
+            ssthresh: self.tcb.congestion.ssthresh(),
+            srtt: self.tcb.rtt.srtt(),
+            max,
+        };
+        self.tcb.pacing.on_sent(self.now, text.into(), pacing::rate(&path));
+    }
+
+    /// Nothing was in flight: the window is one of the past (RFC 5681 §4.1).
+    fn restart(&mut self) {
+        let idle = Duration::from_millis(clock_ms(self.now).wrapping_sub(self.tcb.last_data_sent).into());
+        let (rto, window) = (self.rto(), initial_window(self.tcb.mss, false));
+        self.tcb.congestion.on_restart(idle, rto, window);
+        self.traffic.fack = self.tcb.snd.una;
+    }
+
+    /// Congestion control learns how far its window is used.
+    pub(crate) fn note_sent(&mut self) {
+        if self.traffic.send.sent().frames == 0 || self.tcb.state() == State::SynSent {
+            return;
+        }
+        let board = self.board();
+        let limited = self.traffic.send.next_unsent().is_some() && board.pipe() >= self.tcb.congestion.cwnd();
+        let sent = Sent {
+            una: self.tcb.snd.una,
+            nxt: self.tcb.snd.nxt,
+            packets_out: board.packets_out,
+            limited,
+            rto: self.rto(),
+            initial_window: initial_window(self.tcb.mss, false),
+        };
+        self.tcb.congestion.on_sent(self.now, &sent);
+    }
+}

@@ -1,0 +1,108 @@
+//! The headers of a segment, written right before its text.
+
+use zerocopy::FromBytes;
+
+use crate::device::{Capabilities, ChecksumRequest, Link};
+use crate::wire::checksum::{Sum, pseudo};
+use crate::wire::ethernet::{self, Address, Frame};
+use crate::wire::ip::Ip;
+use crate::wire::tcp::options::Options;
+use crate::wire::tcp::{self, Flags, Header};
+use crate::wire::{ipv4, ipv6, protocol};
+
+/// Whom packets are given to on the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// Our address on the link.
+    pub source: Address,
+    /// The next hop's.
+    pub destination: Address,
+}
+
+/// A segment's headers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head {
+    /// Our address.
+    pub(crate) local: Ip,
+    /// The peer's.
+    pub(crate) remote: Ip,
+    /// TCP's header, but for what follows.
+    pub(crate) header: Header,
+    /// Control bits.
+    pub(crate) flags: Flags,
+    /// Options.
+    pub(crate) options: Options,
+    /// IP's time to live or hop limit.
+    pub(crate) ttl: u8,
+    /// Differentiated services and ECN, or traffic class.
+    pub(crate) tos: u8,
+}
+
+/// Where a packet begins, and what of its checksum is left to the device.
+pub(crate) struct Written {
+    /// Its first byte in the frame.
+    pub(crate) offset: u16,
+    /// Bytes of headers.
+    pub(crate) len: u16,
+    /// The device completes the checksum.
+    pub(crate) checksum: Option<ChecksumRequest>,
+}
+
+impl Head {
+    /// Writes the headers before the text, which is at `text..text + len` and has this sum, if anybody knows it. `None`
+    /// when they have no room.
+    pub(crate) fn write(
+        &self,
+        bytes: &mut [u8],
+        (text, len): (u16, u16),
+        sum: Option<Sum>,
+        hop: &Hop,
+        device: &Capabilities,
+    ) -> Option<Written> {
+        let tcp_len = tcp::HEADER_LEN + self.options.len();
+        let ip_len = if self.local.is_v4() { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
+        let link_len = if device.link == Link::Ethernet { ethernet::HEADER_LEN } else { 0 };
+        let all = link_len + ip_len + tcp_len;
+        let begin = usize::from(text).checked_sub(all)?;
+        if begin < usize::from(device.headroom_out) {
+            return None;
+        }
+        let sum = match sum {
+            _ if device.checksum_out => Sum::ZERO,
+            Some(sum) => sum,
+            None => Sum::ZERO.bytes(bytes.get(text.into()..usize::from(text) + usize::from(len))?),
+        };
+        let head = bytes.get_mut(begin..text.into())?;
+        let (link, rest) = head.split_at_mut_checked(link_len)?;
+        let (ip, tcp) = rest.split_at_mut_checked(ip_len)?;
+        if link_len > 0 {
+            self.link(hop).emit(link)?;
+        }
+        self.ip(tcp_len + usize::from(len), ip)?;
+        self.header.emit(self.flags, &self.options, tcp)?;
+        let checksum = if device.checksum_out {
+            let partial =
+                pseudo(&self.local, &self.remote, protocol::TCP, (tcp_len + usize::from(len)) as u32);
+            Header::mut_from_prefix(tcp).ok()?.0.checksum = partial.fold().into();
+            Some(ChecksumRequest { start: (link_len + ip_len) as u16, offset: 16 })
+        } else {
+            tcp::fill_checksum(tcp, &self.local, &self.remote, sum, len.into())?;
+            None
+        };
+        Some(Written { offset: begin as u16, len: all as u16, checksum })
+    }
+
+    fn link(&self, hop: &Hop) -> Frame {
+        let ethertype = if self.local.is_v4() { ethernet::IPV4 } else { ethernet::IPV6 };
+        Frame { destination: hop.destination, source: hop.source, tags: [None; 2], ethertype }
+    }
+
+    fn ip(&self, payload: usize, bytes: &mut [u8]) -> Option<usize> {
+        if self.local.is_v4() {
+            let header = ipv4::Header::new(&self.local, &self.remote, protocol::TCP, self.ttl)?;
+            return ipv4::Header { tos: self.tos, ..header }.emit(payload, bytes);
+        }
+        let header = ipv6::Header::new(&self.local, &self.remote, protocol::TCP, self.ttl)?;
+        header.with_flow(self.tos, 0).emit(payload, bytes)
+    }
+}

@@ -1,0 +1,118 @@
+//! A segment as it arrived: what the steps of RFC 9293 §3.10.7 look at.
+
+use crate::device::FrameIndex;
+use crate::seq::Seq;
+use crate::wire::ip::Ip;
+use crate::wire::tcp::options::Options;
+use crate::wire::tcp::{Flags, Header};
+
+/// A segment and where its text is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Segment {
+    /// Our end.
+    pub(crate) local: (Ip, u16),
+    /// The peer's.
+    pub(crate) remote: (Ip, u16),
+    /// SEG.SEQ.
+    pub(crate) seq: Seq,
+    /// SEG.ACK.
+    pub(crate) ack: Seq,
+    /// SEG.WND, not scaled.
+    pub(crate) window: u16,
+    /// Its control bits.
+    pub(crate) flags: Flags,
+    /// Its options.
+    pub(crate) options: Options,
+    /// Bytes of text.
+    pub(crate) text: u16,
+    /// Where that begins in the frame.
+    pub(crate) offset: u16,
+    /// The frame, which is nobody's yet; none once a queue has it.
+    pub(crate) frame: Option<FrameIndex>,
+    /// Its packet says congestion experienced (RFC 3168 §5).
+    pub(crate) marked: bool,
+}
+
+impl Segment {
+    /// Of a header between these ends.
+    pub(crate) fn of(header: &Header, options: Options, local: Ip, remote: Ip) -> Self {
+        Self {
+            local: (local, header.destination.get()),
+            remote: (remote, header.source.get()),
+            seq: header.seq(),
+            ack: header.ack(),
+            window: header.window.get(),
+            flags: header.flags(),
+            options,
+            text: 0,
+            offset: 0,
+            frame: None,
+            marked: false,
+        }
+    }
+
+    pub(crate) const fn is(&self, flags: Flags) -> bool {
+        self.flags.has(flags)
+    }
+
+    /// SEG.LEN: text, and one for each of SYN and FIN.
+    pub(crate) const fn len(&self) -> u32 {
+        self.text as u32 + self.is(Flags::SYN) as u32 + self.is(Flags::FIN) as u32
+    }
+
+    /// The sequence number behind it.
+    pub(crate) fn end(&self) -> Seq {
+        self.seq + self.len()
+    }
+
+    /// Drops what lies before `seq`, which is inside of it: SYN first.
+    pub(crate) fn trim_front(&mut self, mut octets: u32) {
+        self.seq = self.seq + octets;
+        if octets > 0 && self.is(Flags::SYN) {
+            self.flags = Flags(self.flags.0 & !Flags::SYN.0);
+            octets -= 1;
+        }
+        let text = octets.min(u32::from(self.text)) as u16;
+        self.text -= text;
+        self.offset += text;
+        if u32::from(text) < octets {
+            self.flags = Flags(self.flags.0 & !Flags::FIN.0);
+        }
+    }
+
+    /// Drops so many octets from its end: FIN first.
+    pub(crate) fn trim_back(&mut self, mut octets: u32) {
+        if octets > 0 && self.is(Flags::FIN) {
+            self.flags = Flags(self.flags.0 & !Flags::FIN.0);
+            octets -= 1;
+        }
+        self.text -= octets.min(u32::from(self.text)) as u16;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(flags: Flags, text: u16) -> Segment {
+        let header = Header::default();
+        Segment {
+            flags,
+            text,
+            offset: 54,
+            ..Segment::of(&header, Options::default(), Ip::default(), Ip::default())
+        }
+    }
+
+    #[test]
+    fn a_segment_is_cut_at_its_control_bits_as_at_octets() {
+        let mut cut = segment(Flags::SYN | Flags::FIN, 3);
+        cut.trim_front(2);
+        assert_eq!((cut.seq, cut.text, cut.offset, cut.flags), (Seq(2), 2, 55, Flags::FIN));
+        cut.trim_back(1);
+        assert_eq!((cut.text, cut.flags, cut.len()), (2, Flags::default(), 2));
+        let mut gone = segment(Flags::FIN, 3);
+        gone.trim_front(4);
+        assert_eq!((gone.text, gone.flags, gone.len(), gone.end()), (0, Flags::default(), 0, Seq(4)));
+    }
+}
