@@ -23,6 +23,7 @@ pub mod port;
 pub mod random;
 pub mod raw;
 pub mod tap;
+pub mod tcp;
 pub mod trace;
 
 use path::{Path, Way};
@@ -164,6 +165,12 @@ impl<H: Host> Simulation<H> {
     pub fn host(&mut self, Node(node): Node) -> &mut H {
         self.make_due(node);
         &mut self.places[node].host
+    }
+
+    /// A host, to look at: it isn't polled for it.
+    #[must_use]
+    pub fn look(&self, Node(node): Node) -> &H {
+        &self.places[node].host
     }
 
     /// A host and its port, likewise.

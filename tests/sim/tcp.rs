@@ -1,0 +1,331 @@
+//! A host with a whole stack, and a program on it: it connects or listens, sends what it is told, reads what comes, and
+//! closes. After every poll the region can be checked.
+
+use std::sync::atomic::AtomicU64;
+
+use stack::error::Error;
+use stack::events::{Events, READABLE};
+use stack::hash::Secret;
+use stack::ports::Lease;
+use stack::region::slab::Handle;
+use stack::region::{Layout, Limits, Parts, Shared};
+use stack::route::Address;
+use stack::settings::Values;
+use stack::stack::{Polled, Stack};
+use stack::stats::Counter;
+use stack::tcp::calls::How;
+use stack::tcp::output::Hop;
+use stack::tcp::state::State;
+use stack::time::{Duration, Instant};
+use stack::wire::ethernet;
+use stack::wire::ip::Ip;
+
+use super::Host;
+use super::port::Port;
+
+/// One connection as its program sees it.
+#[derive(Debug, Default)]
+pub struct Talk {
+    /// Its socket, until it is closed.
+    pub socket: Option<Handle>,
+    /// What is to be sent.
+    pub text: Vec<u8>,
+    /// Bytes of it that were taken.
+    pub sent: usize,
+    /// What was read.
+    pub got: Vec<u8>,
+    /// The end was read.
+    pub is_ended: bool,
+    /// What it failed with.
+    pub error: Option<Error>,
+    /// shutdown(2) was called.
+    is_finished: bool,
+}
+
+/// What the program does.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Most bytes of one send.
+    pub write: usize,
+    /// Most bytes of one receive.
+    pub read: usize,
+    /// It reads nothing before this time.
+    pub reads_from: Instant,
+    /// What each accepted connection is answered with.
+    pub answer: Vec<u8>,
+    /// It closes once everything was sent, whether the peer has finished or not.
+    pub closes_early: bool,
+    /// It neither finishes nor closes.
+    pub stays: bool,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        let answer = Vec::new();
+        Self {
+            write: 20_000,
+            read: 16_384,
+            reads_from: Instant(0),
+            answer,
+            closes_early: false,
+            stays: false,
+        }
+    }
+}
+
+/// The host.
+pub struct TcpHost {
+    memory: Vec<u8>,
+    aligned: usize,
+    words: Vec<AtomicU64>,
+    layout: Layout,
+    hop: Hop,
+    /// Its addresses.
+    pub addresses: [Ip; 2],
+    /// What its program does.
+    pub plan: Plan,
+    /// Its listening socket.
+    pub listener: Option<Handle>,
+    /// Its connections, in the order of their making.
+    pub talks: Vec<Talk>,
+    /// Whether every invariant is looked at after each poll.
+    pub checks: bool,
+    /// Connections that are to be made: when, where to, what is sent.
+    pub opens: Vec<(Instant, Ip, Vec<u8>)>,
+    /// What sockets are given.
+    pub values: Values,
+}
+
+/// The port of every listener.
+pub const PORT: u16 = 80;
+
+/// Limits of a host with so many frames.
+#[must_use]
+pub fn limits(frames: u32) -> Limits {
+    Limits { frames, tcp_sockets: 64, traffics: 64, syns: 16, blocks: 256, bounds: 64, ..Limits::SMALL }
+}
+
+impl TcpHost {
+    /// The host with this number, whose only neighbour is `peer`.
+    #[must_use]
+    pub fn new(number: u8, peer: u8, limits: &Limits) -> Self {
+        let layout = Layout::new(limits).expect("limits");
+        let memory = vec![0; layout.size + 64];
+        let aligned = memory.as_ptr().align_offset(64);
+        let words = (0..stack::region::shared::words(limits)).map(|_| AtomicU64::new(0)).collect();
+        let address = |number| ethernet::Address([2, 0, 0, 0, 0, number]);
+        let hop = Hop { source: address(number), destination: address(peer) };
+        let addresses = [super::raw::ip(number), super::raw::ip6(number)];
+        let mut host = Self {
+            memory,
+            aligned,
+            words,
+            layout,
+            hop,
+            addresses,
+            plan: Plan::default(),
+            listener: None,
+            talks: Vec::new(),
+            checks: false,
+            opens: Vec::new(),
+            values: Values::default(),
+        };
+        let bytes = &mut host.memory[aligned..];
+        let parts = Parts::create(bytes, limits, Secret([0x1234 + u64::from(number), 0x5678])).expect("room");
+        for ip in addresses {
+            let handle = parts.slabs.addresses.take(parts.addresses).expect("room");
+            let address = &mut parts.addresses[handle.index as usize];
+            *address = Address { ip, tag: address.tag, ..Address::default() };
+        }
+        let handle = parts.slabs.leases.take(parts.leases).expect("room");
+        let lease = &mut parts.leases[handle.index as usize];
+        *lease =
+            Lease { tag: lease.tag, first: 40_000, count: 1000, protocols: 3, is_ephemeral: 1, reserved: 0 };
+        host
+    }
+
+    /// A host that listens.
+    #[must_use]
+    pub fn server(number: u8, peer: u8, limits: &Limits, plan: Plan) -> Self {
+        let mut host = Self { plan, ..Self::new(number, peer, limits) };
+        let socket = {
+            let mut parts = host.parts();
+            let socket = parts.tcp_socket(true, 0).expect("room");
+            parts.tcp_bind(socket, (&Ip::UNSPECIFIED, PORT)).expect("free");
+            parts.tcp_listen(socket, 8).expect("free");
+            socket
+        };
+        host.listener = Some(socket);
+        host
+    }
+
+    /// A host that connects to `remote` at this time and sends this text.
+    #[must_use]
+    pub fn opening(mut self, at: Instant, remote: Ip, text: Vec<u8>) -> Self {
+        self.opens.push((at, remote, text));
+        self
+    }
+
+    /// Its region.
+    pub fn parts(&mut self) -> Parts<'_> {
+        Parts::split(&mut self.memory[self.aligned..], &self.layout).expect("room")
+    }
+
+    /// A counter.
+    #[must_use]
+    pub fn counter(&self, counter: Counter) -> u64 {
+        Shared::split(&self.words, &self.layout.limits).expect("room").counters().of(counter)
+    }
+
+    /// Does something with its stack.
+    pub fn with<R>(
+        &mut self,
+        now: Instant,
+        port: &mut Port,
+        act: impl FnOnce(&mut Stack<'_, '_, Port>) -> R,
+    ) -> R {
+        let shared = Shared::split(&self.words, &self.layout.limits).expect("room");
+        let mut parts = Parts::split(&mut self.memory[self.aligned..], &self.layout).expect("room");
+        act(&mut Stack { parts: &mut parts, shared, device: port, hop: self.hop, now })
+    }
+
+    /// Looks at every invariant of the region, and of the frames in it.
+    ///
+    /// # Panics
+    /// At the first that doesn't hold.
+    pub fn check(&mut self) {
+        let shared = Shared::split(&self.words, &self.layout.limits).expect("room");
+        let mut parts = Parts::split(&mut self.memory[self.aligned..], &self.layout).expect("room");
+        assert_eq!(parts.check(), Ok(()));
+        assert_eq!(parts.check_frames(&shared), Ok(()));
+        let traffics: Vec<_> =
+            parts.traffics.iter().filter(|traffic| traffic.tag.is_used()).copied().collect();
+        let frames = parts.frame_pool(&shared);
+        for traffic in traffics {
+            assert_eq!(traffic.send.check(&frames), Ok(()));
+            assert_eq!(traffic.reassembly.check(&frames), Ok(()));
+            assert_eq!(frames.check_list(traffic.receive.list()), Ok(()));
+        }
+    }
+
+    /// Sockets, queues and SYNs that are in use, and frames that are not in the fill ring.
+    pub fn held(&mut self) -> [u32; 4] {
+        let parts = self.parts();
+        let slabs = &parts.slabs;
+        let frames = parts.pool.used() - parts.pool.filled();
+        [slabs.tcbs.used(), slabs.traffics.used(), slabs.syns.used(), frames]
+    }
+
+    /// Whether every connection that was made is closed by its program.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.opens.is_empty() && !self.talks.is_empty() && self.talks.iter().all(|talk| talk.socket.is_none())
+    }
+
+    /// The program's turn; whether it did anything.
+    fn act(&mut self, now: Instant, port: &mut Port) -> bool {
+        let (plan, values, listener) = (self.plan.clone(), self.values, self.listener);
+        let due = self.opens.iter().position(|open| open.0 <= now).map(|at| self.opens.remove(at));
+        let addresses = self.addresses;
+        let mut talks = std::mem::take(&mut self.talks);
+        let acted = self.with(now, port, |stack| {
+            let mut acted = false;
+            if let Some((_, remote, text)) = due {
+                let socket = stack.parts.tcp_socket(!remote.is_v4(), 0).expect("room");
+                stack.parts.set_tcp_options(socket, &values).expect("room");
+                let source = addresses[usize::from(!remote.is_v4())];
+                assert_eq!(stack.connect(socket, &source, (&remote, PORT)), Err(Error::InProgress));
+                talks.push(Talk { socket: Some(socket), text, ..Talk::default() });
+                acted = true;
+            }
+            if let Some(listener) = listener {
+                while let Ok(socket) = stack.accept(listener, 0) {
+                    talks.push(Talk { socket: Some(socket), text: plan.answer.clone(), ..Talk::default() });
+                    acted = true;
+                }
+            }
+            for talk in &mut talks {
+                acted |= talk.act(&plan, stack);
+            }
+            acted
+        });
+        self.talks = talks;
+        acted
+    }
+}
+
+impl Talk {
+    fn act(&mut self, plan: &Plan, stack: &mut Stack<'_, '_, Port>) -> bool {
+        let Some(socket) = self.socket else { return false };
+        let Events { ready, .. } = stack.events(socket);
+        let mut acted = false;
+        while self.sent < self.text.len() && self.error.is_none() {
+            let end = (self.sent + plan.write).min(self.text.len());
+            let (first, second) = self.text[self.sent..end].split_at((end - self.sent) / 3);
+            match stack.send(socket, &[first, second], false) {
+                Ok(sent) => (self.sent, acted) = (self.sent + sent, true),
+                Err(Error::WouldBlock) => break,
+                Err(error) => self.error = Some(error),
+            }
+        }
+        // A connection that isn't there yet is not given up.
+        let is_open = stack.state(socket).is_ok_and(State::is_synchronized);
+        if self.sent == self.text.len() && is_open && !self.is_finished && !plan.stays && self.error.is_none()
+        {
+            assert_eq!(stack.shutdown(socket, How::Write), Ok(()));
+            (self.is_finished, acted) = (true, true);
+        }
+        while ready & READABLE != 0 && stack.now >= plan.reads_from && !self.is_ended && self.error.is_none()
+        {
+            let mut buffer = vec![0; plan.read];
+            let (first, second) = buffer.split_at_mut(plan.read / 2);
+            match stack.receive(socket, &mut [first, second]) {
+                Ok(0) => (self.is_ended, acted) = (true, true),
+                Ok(len) => {
+                    self.got.extend_from_slice(&buffer[..len]);
+                    acted = true;
+                }
+                Err(Error::WouldBlock) => break,
+                Err(error) => self.error = Some(error),
+            }
+        }
+        let is_over = self.error.is_some() || self.is_finished && (self.is_ended || plan.closes_early);
+        if is_over && !(plan.stays && self.error.is_none()) {
+            stack.close(socket).expect("a socket");
+            (self.socket, acted) = (None, true);
+        }
+        acted
+    }
+}
+
+impl Host for TcpHost {
+    fn poll(&mut self, now: Instant, port: &mut Port) -> Option<Instant> {
+        for round in 0..10_000 {
+            let Polled { deadline, more, .. } = self.with(now, port, |stack| stack.poll());
+            if self.checks {
+                self.check();
+            }
+            let acted = self.act(now, port);
+            if self.checks && acted {
+                self.check();
+            }
+            if !more && !acted {
+                let opens = self.opens.iter().map(|open| open.0);
+                let reads = Some(self.plan.reads_from).filter(|at| *at > now);
+                return opens.chain(deadline).chain(reads).min();
+            }
+            assert!(round < 9_999, "a poll has no end");
+        }
+        None
+    }
+}
+
+/// Bytes that no two places share: a counter that is hashed.
+#[must_use]
+pub fn text(seed: u64, len: usize) -> Vec<u8> {
+    let mut random = super::random::Random::new(seed);
+    (0..len.div_ceil(8)).flat_map(|_| random.next().to_le_bytes()).take(len).collect()
+}
+
+/// As long as a lossy transfer may take.
+pub const PATIENCE: Duration = Duration::from_secs(3600);

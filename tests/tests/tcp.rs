@@ -1,0 +1,245 @@
+//! TCP between whole stacks over a simulated wire: connections open, carry text and end, over wires that lose, delay, reorder,
+//! duplicate and corrupt. What both programs read is what was sent, nobody is stuck, and nothing is left behind.
+
+use harness::sim::path::{Burst, Path};
+use harness::sim::port::Setup;
+use harness::sim::raw::{ip, ip6};
+use harness::sim::tcp::{PATIENCE, Plan, TcpHost, limits, text};
+use harness::sim::{Node, Simulation};
+use stack::error::Error;
+use stack::settings::{Switch, Values};
+use stack::stats::Counter;
+use stack::time::{Duration, Instant};
+
+const MS: u64 = 1_000_000;
+
+/// A client and a server, and the wire between them.
+fn pair(
+    seed: u64,
+    client: TcpHost,
+    server: TcpHost,
+    there: Path,
+    back: Path,
+) -> (Simulation<TcpHost>, Node, Node) {
+    let mut network = Simulation::new(seed);
+    let client = network.add(client, Setup::plain(1));
+    let server = network.add(server, Setup::plain(2));
+    network.wire(client, server, there, back);
+    (network, client, server)
+}
+
+fn client() -> TcpHost {
+    TcpHost::new(1, 2, &limits(1024))
+}
+
+fn server(plan: Plan) -> TcpHost {
+    TcpHost::server(2, 1, &limits(1024), plan)
+}
+
+/// Runs until both programs are done; when that was.
+fn run(network: &mut Simulation<TcpHost>, nodes: [Node; 2]) -> Duration {
+    while !nodes.into_iter().all(|node| network.look(node).is_done()) {
+        assert!(network.step(), "nothing will ever happen, and somebody waits");
+        assert!(network.now() < Instant(PATIENCE.0), "it does not end");
+    }
+    network.now() - Instant(0)
+}
+
+/// Lets TIME-WAIT pass; then nothing is held but the listener.
+fn settle(network: &mut Simulation<TcpHost>, nodes: [Node; 2]) {
+    network.run_for(Duration::from_secs(400));
+    for node in nodes {
+        let listeners = u32::from(network.host(node).listener.is_some());
+        network.run_for(Duration::from_millis(1));
+        let host = network.host(node);
+        host.check();
+        assert_eq!(host.held(), [listeners, 0, 0, 0], "sockets, queues, SYNs, frames");
+    }
+}
+
+#[test]
+fn a_request_and_its_answer_over_both_versions() {
+    for (seed, remote) in [(1, ip(2)), (2, ip6(2))] {
+        let (request, answer) = (text(seed, 100), text(seed + 10, 5000));
+        let mut client = client().opening(Instant(MS), remote, request.clone());
+        let mut server = server(Plan { answer: answer.clone(), ..Plan::default() });
+        (client.checks, server.checks) = (true, true);
+        let path = Path::delayed(Duration::from_millis(5));
+        let (mut network, a, b) = pair(seed, client, server, path, path);
+        run(&mut network, [a, b]);
+        assert!(network.look(a).talks[0].got == answer && network.look(b).talks[0].got == request);
+        assert_eq!(network.look(a).counter(Counter::SegmentsRetransmitted), 0);
+        assert_eq!(network.look(b).counter(Counter::PassiveOpens), 1);
+        settle(&mut network, [a, b]);
+    }
+}
+
+#[test]
+fn a_megabyte_each_way_without_loss_is_sent_once() {
+    let (there, back) = (text(3, 1 << 20), text(4, 1 << 20));
+    let client = client().opening(Instant(0), ip(2), there.clone());
+    let server = server(Plan { answer: back.clone(), ..Plan::default() });
+    let path = Path::delayed(Duration::from_millis(2));
+    let (mut network, a, b) = pair(3, client, server, path, path);
+    run(&mut network, [a, b]);
+    assert!(network.look(a).talks[0].got == back && network.look(b).talks[0].got == there);
+    for node in [a, b] {
+        assert_eq!(network.look(node).counter(Counter::SegmentsRetransmitted), 0);
+    }
+    settle(&mut network, [a, b]);
+}
+
+#[test]
+fn where_nobody_listens_a_connection_is_refused() {
+    let client = client().opening(Instant(0), ip(2), Vec::new());
+    let path = Path::delayed(Duration::from_millis(1));
+    let (mut network, a, b) = pair(4, client, TcpHost::new(2, 1, &limits(1024)), path, path);
+    network.run_for(Duration::from_secs(1));
+    assert_eq!(network.look(a).talks[0].error, Some(Error::ConnectionRefused));
+    assert_eq!(network.look(b).counter(Counter::NoConnection), 1);
+    settle(&mut network, [a, b]);
+}
+
+#[test]
+fn a_host_that_does_not_answer_is_given_up_after_127_seconds() {
+    let client = client().opening(Instant(0), ip(2), Vec::new());
+    let lost = Path { loss: 1.0, ..Path::IDEAL };
+    let (mut network, a, b) = pair(5, client, server(Plan::default()), lost, lost);
+    network.run_for(Duration::from_secs(126));
+    assert_eq!(network.look(a).talks[0].error, None);
+    network.run_for(Duration::from_secs(2));
+    assert_eq!(network.look(a).talks[0].error, Some(Error::TimedOut));
+    assert_eq!(network.look(a).counter(Counter::SegmentsRetransmitted), 6);
+    settle(&mut network, [a, b]);
+}
+
+#[test]
+fn a_reader_that_sleeps_closes_the_window_and_nothing_is_lost() {
+    let sent = text(6, 600_000);
+    let client = client().opening(Instant(0), ip(2), sent.clone());
+    let mut server = server(Plan { reads_from: Instant(20_000 * MS), ..Plan::default() });
+    server.checks = true;
+    let path = Path::delayed(Duration::from_millis(3));
+    let (mut network, a, b) = pair(6, client, server, path, path);
+    run(&mut network, [a, b]);
+    assert!(network.look(b).talks[0].got == sent);
+    assert!(network.look(a).counter(Counter::WindowProbes) > 3, "the window was closed for 20 s");
+    settle(&mut network, [a, b]);
+}
+
+#[test]
+fn what_is_closed_unread_is_reset() {
+    let client = client().opening(Instant(0), ip(2), text(7, 5000));
+    let plan = Plan { closes_early: true, reads_from: Instant(u64::MAX), ..Plan::default() };
+    let path = Path::delayed(Duration::from_millis(3));
+    let (mut network, a, b) = pair(7, client, server(plan), path, path);
+    network.run_for(Duration::from_secs(2));
+    // RFC 2525 §2.17. A second one answers the acknowledgment of the FIN that shutdown sent.
+    assert_eq!(network.look(b).counter(Counter::ResetsOut), 2);
+    assert_eq!(network.host(b).held()[..2], [1, 0], "but for the listener nothing is left");
+    let talk = &network.look(a).talks[0];
+    assert!(
+        talk.error == Some(Error::ConnectionReset) || talk.error == Some(Error::BrokenPipe),
+        "{:?}",
+        talk.error
+    );
+}
+
+#[test]
+fn keep_alive_finds_a_peer_that_is_gone() {
+    let mut client = client().opening(Instant(0), ip(2), Vec::new());
+    client.values = Values {
+        options: Switch::KEEP_ALIVE,
+        keep_idle_s: 10,
+        keep_interval_s: 5,
+        keep_count: 3,
+        ..Values::default()
+    };
+    client.plan.stays = true;
+    let stays = Plan { stays: true, ..Plan::default() };
+    let path = Path::delayed(Duration::from_millis(1));
+    let (mut network, a, b) = pair(8, client, server(stays), path, path);
+    network.run_for(Duration::from_secs(100));
+    assert_eq!(network.look(a).talks[0].error, None, "a peer that answers lives");
+    assert!(network.look(a).counter(Counter::KeepaliveProbes) >= 9);
+    network.paths(a).0.loss = 1.0;
+    network.run_for(Duration::from_secs(30));
+    assert_eq!(network.look(a).talks[0].error, Some(Error::TimedOut));
+    assert_eq!((network.look(a).counter(Counter::TimedOut), network.look(b).talks[0].error), (1, None));
+}
+
+/// A transfer both ways over a bad path; what went wrong is told with the last packets by the simulation itself.
+///
+/// Every third host's device completes what it sends late and in any order.
+fn bad_path(seed: u64, path: Path, len: usize, checks: bool) {
+    let (there, back) = (text(seed, len), text(seed ^ 1 << 40, len / 2));
+    let remote = if seed.is_multiple_of(2) { ip(2) } else { ip6(2) };
+    let mut client = client().opening(Instant(0), remote, there.clone());
+    let mut server = server(Plan { answer: back.clone(), ..Plan::default() });
+    (client.checks, server.checks) = (checks, checks);
+    let mut network = Simulation::new(seed);
+    let completion_lag = if seed.is_multiple_of(3) { Duration::from_millis(30) } else { Duration(0) };
+    let a = network.add(client, Setup { completion_lag, ..Setup::plain(1) });
+    let b = network.add(server, Setup { completion_lag, ..Setup::plain(2) });
+    network.wire(a, b, path, path);
+    run(&mut network, [a, b]);
+    let (client_got, server_got) =
+        (network.look(a).talks[0].got.clone(), network.look(b).talks[0].got.clone());
+    assert!(client_got == back, "seed {seed}: {} of {} came back", client_got.len(), back.len());
+    assert!(server_got == there, "seed {seed}: {} of {} arrived", server_got.len(), there.len());
+    settle(&mut network, [a, b]);
+}
+
+const BASE: Path = Path::delayed(Duration::from_millis(5));
+
+#[test]
+fn loss_is_repaired() {
+    for seed in 0..20 {
+        bad_path(100 + seed, Path { loss: 0.03, ..BASE }, 200_000, false);
+    }
+}
+
+#[test]
+fn losses_in_bursts_are_repaired() {
+    let burst = Some(Burst { enter: 0.01, leave: 0.3, loss: 0.8 });
+    for seed in 0..20 {
+        bad_path(200 + seed, Path { burst, ..BASE }, 150_000, false);
+    }
+}
+
+#[test]
+fn what_is_reordered_and_doubled_is_put_in_order() {
+    let path = Path {
+        reorder: 0.1,
+        reorder_by: Duration::from_millis(3),
+        duplicate: 0.05,
+        jitter: Duration::from_millis(1),
+        ..BASE
+    };
+    for seed in 0..20 {
+        bad_path(300 + seed, path, 200_000, false);
+    }
+}
+
+#[test]
+fn what_is_corrupted_is_dropped_and_sent_again() {
+    for seed in 0..20 {
+        bad_path(400 + seed, Path { corrupt: 0.02, ..BASE }, 150_000, false);
+    }
+}
+
+#[test]
+fn everything_at_once_with_every_invariant_looked_at() {
+    let path = Path {
+        loss: 0.02,
+        corrupt: 0.01,
+        duplicate: 0.02,
+        reorder: 0.05,
+        reorder_by: Duration::from_millis(4),
+        jitter: Duration::from_millis(2),
+        ..BASE
+    };
+    for seed in 0..12 {
+        bad_path(500 + seed, path, 20_000, true);
+    }
+}
