@@ -53,8 +53,8 @@ pub struct Plan {
     pub reads_from: Instant,
     /// What each accepted connection is answered with.
     pub answer: Vec<u8>,
-    /// It closes once everything was sent, whether the peer has finished or not.
-    pub closes_early: bool,
+    /// It closes as soon as there is something to read, and reads nothing.
+    pub closes_unread: bool,
     /// It neither finishes nor closes.
     pub stays: bool,
 }
@@ -67,7 +67,7 @@ impl Default for Plan {
             read: 16_384,
             reads_from: Instant(0),
             answer,
-            closes_early: false,
+            closes_unread: false,
             stays: false,
         }
     }
@@ -270,12 +270,21 @@ impl Talk {
         }
         // A connection that isn't there yet is not given up.
         let is_open = stack.state(socket).is_ok_and(State::is_synchronized);
-        if self.sent == self.text.len() && is_open && !self.is_finished && !plan.stays && self.error.is_none()
+        if self.sent == self.text.len()
+            && is_open
+            && !self.is_finished
+            && !plan.stays
+            && !plan.closes_unread
+            && self.error.is_none()
         {
             assert_eq!(stack.shutdown(socket, How::Write), Ok(()));
             (self.is_finished, acted) = (true, true);
         }
-        while ready & READABLE != 0 && stack.now >= plan.reads_from && !self.is_ended && self.error.is_none()
+        while ready & READABLE != 0
+            && !plan.closes_unread
+            && stack.now >= plan.reads_from
+            && !self.is_ended
+            && self.error.is_none()
         {
             let mut buffer = vec![0; plan.read];
             let (first, second) = buffer.split_at_mut(plan.read / 2);
@@ -289,7 +298,8 @@ impl Talk {
                 Err(error) => self.error = Some(error),
             }
         }
-        let is_over = self.error.is_some() || self.is_finished && (self.is_ended || plan.closes_early);
+        let is_unread = plan.closes_unread && ready & READABLE != 0;
+        let is_over = self.error.is_some() || self.is_finished && self.is_ended || is_unread;
         if is_over && !(plan.stays && self.error.is_none()) {
             stack.close(socket).expect("a socket");
             (self.socket, acted) = (None, true);
