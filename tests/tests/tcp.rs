@@ -267,3 +267,19 @@ fn small_writes_leave_together_unless_they_are_in_a_hurry() {
     assert!(sent <= 7, "{sent} segments");
     settle(&mut network, [a, b]);
 }
+
+#[test]
+fn a_bottleneck_is_filled() {
+    // 100 Mbit/s and 20 ms of round trip are 250 KB in flight; the queue takes as much.
+    let there = Path::limited(100_000_000, Duration::from_millis(10), Duration::from_millis(20));
+    let sent = text(11, 8 << 20);
+    let client = client().opening(Instant(0), ip(2), sent.clone());
+    let (mut network, a, b) =
+        pair(11, client, server(Plan::default()), there, Path::delayed(Duration::from_millis(10)));
+    let took = run(&mut network, [a, b]);
+    assert!(network.look(b).talks[0].got == sent);
+    let ideal = sent.len() as u64 * 8 * 10;
+    assert!(took.0 < ideal * 3 / 2, "{took:?} for {ideal} ns on the wire: {:?}", network.counts(a).0);
+    assert_eq!(network.look(a).counter(Counter::Timeouts), 0);
+    settle(&mut network, [a, b]);
+}
