@@ -147,7 +147,16 @@ impl<D: Device> Stack<'_, '_, D> {
     /// since each of those has an acknowledgment of its own.
     pub(super) fn connection_segment(&mut self, socket: Handle, seg: &mut Segment) -> Option<Handle> {
         let closes = self.parts.tcb(socket).is_ok_and(|tcb| tcb.flags.has(Tcbits::FIN_QUEUED));
-        let done = self.work(socket, seg.text > 0 || closes, |connection| {
+        let wants_queues = seg.text > 0 || closes;
+        let has_queues = wants_queues && self.parts.tcp_traffic(socket).is_ok();
+        if wants_queues && !has_queues {
+            // The peer sends its text again; what it acknowledges counts now.
+            self.count(Counter::FramesShort);
+            self.drop_segment(seg);
+            seg.frame = None;
+            seg.trim_back(seg.len());
+        }
+        let done = self.work(socket, has_queues, |connection| {
             let stop = connection.segment_arrives(seg);
             if connection.tcb.flags.has(Tcbits::ACK_NOW) && stop.is_none() {
                 connection.output();
@@ -157,9 +166,8 @@ impl<D: Device> Stack<'_, '_, D> {
         match done {
             Ok(None) => {}
             Ok(Some(_)) => self.reset(seg),
-            // No queues for its text: the peer sends it again.
             Err(_) => {
-                self.count(Counter::FramesShort);
+                self.count(Counter::Corrupt);
                 return self.drop_segment(seg);
             }
         }
