@@ -57,6 +57,24 @@ pub(crate) fn set(word: &AtomicU64, ready: u64, arrived: bool) {
     word.store(ready & STATE | arrivals | count(OUT_SHIFT, opens), Ordering::Release);
 }
 
+/// Something came that a reader hasn't seen, and nothing stopped being ready; `writable` is asked if there was no room to send.
+#[inline]
+pub(crate) fn add(word: &AtomicU64, arrived: bool, writable: impl FnOnce() -> bool) {
+    let old = word.load(Ordering::Relaxed);
+    if old & WRITABLE == 0 && writable() {
+        set(word, old & STATE | WRITABLE | if arrived { READABLE } else { 0 }, arrived);
+    } else if arrived {
+        let arrivals = (old >> IN_SHIFT).wrapping_add(1) & COUNT;
+        word.store(old & !(COUNT << IN_SHIFT) | arrivals << IN_SHIFT | READABLE, Ordering::Release);
+    }
+}
+
+/// There is nothing to read any more.
+#[inline]
+pub(crate) fn end_readable(word: &AtomicU64) {
+    word.store(word.load(Ordering::Relaxed) & !READABLE, Ordering::Release);
+}
+
 /// Another socket has the word from now on: nothing is ready, and its counts go on.
 pub(crate) fn clear(word: &AtomicU64) {
     word.store(word.load(Ordering::Relaxed) & !STATE, Ordering::Release);

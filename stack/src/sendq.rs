@@ -21,6 +21,7 @@ use crate::frames::list::{FrameList, SideList};
 use crate::frames::pool::{Charge, Purpose, Shortage};
 use crate::frames::{FrameRecord, Frames, Means, link, linked};
 use crate::seq::Seq;
+use crate::time::Instant;
 use crate::wire::checksum::Sum;
 
 pub mod scoreboard;
@@ -217,6 +218,18 @@ impl SendQueue {
             }
         }
         is_moved
+    }
+
+    /// Adds a frame that was sent as soon as it was filled. Nothing unsent may be in the queue, and the frame in no list.
+    #[inline]
+    pub fn push_sent(&mut self, frames: &mut Frames<'_>, frame: FrameIndex, now: Instant) {
+        let Some(record) = frames.record_mut(frame) else { return };
+        record.flags |= FrameRecord::SENT;
+        record.sent_at = now.0;
+        self.end = self.end.wrapping_add(record.seq_len());
+        self.sent.add(record.seq_len());
+        frames.push_back(&mut self.list, frame);
+        self.push_flight(frames, frame);
     }
 
     /// See [`Self::put_into`].

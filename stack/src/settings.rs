@@ -137,6 +137,9 @@ pub struct Values {
     pub reserved: u8,
 }
 
+/// What a new socket has.
+static NEW: Values = zerocopy::transmute!([0u8; size_of::<Values>()]);
+
 /// A record of the slab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -179,12 +182,19 @@ pub fn hash(secret: &Secret, values: &Values) -> u32 {
     secret.words(&words)
 }
 
+/// The values of a number among these records, without a copy; those of a new socket if it is nobody's.
+#[inline]
+#[must_use]
+pub fn of(records: &[Settings], number: u16) -> &Values {
+    let record = usize::from(number).checked_sub(1).and_then(|index| records.get(index));
+    record.map_or(&NEW, |record| &record.values)
+}
+
 impl Interner<'_> {
     /// The values of a number; those of a new socket if it is nobody's.
     #[must_use]
     pub fn of(&self, number: u16) -> Values {
-        let record = usize::from(number).checked_sub(1).and_then(|index| self.records.get(index));
-        record.map_or_else(Values::default, |record| record.values)
+        *of(self.records, number)
     }
 
     /// The number of these values, for one more socket; `None` when there are too many different ones.

@@ -11,22 +11,26 @@ use crate::events;
 use crate::frames::Frames;
 use crate::frames::blocks::Blocks;
 use crate::frames::pool::Purpose;
+use crate::region::layout::Header;
 use crate::region::slab::Handle;
 use crate::region::{Parts, Shared};
 use crate::sendq::SendQueue;
-use crate::settings::Values;
+use crate::settings;
 use crate::stats::Counter;
 use crate::tcp::connection::Connection;
 use crate::tcp::output::Hop;
 use crate::tcp::state::State;
-use crate::tcp::tcb::{Flags, Traffic};
+use crate::tcp::tcb::{Flags, Tcb, Traffic};
 use crate::time::Instant;
 
 mod ingress;
 mod listen;
+mod predicted;
 
-/// Packets that are taken at once: no longer than the lock may be held.
+/// Packets that are taken in one poll: no longer than the lock may be held.
 const BURST: usize = 32;
+/// Entries of a ring that are looked at together: room for more costs a poll that finds one, too.
+const BATCH: usize = 8;
 /// Timers that are run at once.
 const TIMERS: usize = 64;
 
@@ -59,15 +63,15 @@ pub struct Polled {
 /// Sockets that a burst has touched: each is asked once what it sends.
 #[derive(Default)]
 struct Touched {
-    sockets: [Option<Handle>; BURST],
+    sockets: [u32; BURST],
     len: usize,
 }
 
 impl Touched {
     fn add(&mut self, socket: Handle) {
-        let known = self.sockets.get(..self.len).is_some_and(|known| known.contains(&Some(socket)));
+        let known = self.sockets.get(..self.len).is_some_and(|known| known.contains(&socket.index));
         if let Some(place) = self.sockets.get_mut(self.len).filter(|_| !known) {
-            *place = Some(socket);
+            *place = socket.index;
             self.len += 1;
         }
     }
@@ -78,15 +82,22 @@ impl<D: Device> Stack<'_, '_, D> {
     pub fn poll(&mut self) -> Polled {
         self.take_completions();
         let mut touched = Touched::default();
-        let received = self.receive_burst(&mut touched);
-        for socket in touched.sockets.into_iter().flatten() {
-            self.output(socket);
+        // A packet has more entries than one only if the device joins segments.
+        let received = if self.device.capabilities().gro {
+            self.receive_burst::<BURST>(&mut touched)
+        } else {
+            self.receive_burst::<BATCH>(&mut touched)
+        };
+        for index in &touched.sockets[..touched.len] {
+            if let Some(tcb) = self.parts.tcbs.get(*index as usize) {
+                self.output(tcb.tag.handle(*index));
+            }
         }
         let more_timers = self.run_timers() | self.run_syn_timers();
         self.fill();
         let kick = self.device.flush();
-        let wheels = &self.parts.wheels;
-        let deadline = [wheels.tcbs.next(), wheels.syns.next()].into_iter().flatten().min();
+        let wheels = &mut *self.parts.wheels;
+        let deadline = [wheels.tcbs.deadline(), wheels.syns.deadline()].into_iter().flatten().min();
         let word = deadline.map_or(u64::MAX, |at| at.0);
         if let Some(shared) = self.shared.deadline.first() {
             shared.store(word, core::sync::atomic::Ordering::Relaxed);
@@ -103,22 +114,35 @@ impl<D: Device> Stack<'_, '_, D> {
     }
 
     fn take_completions(&mut self) {
-        let mut done = [FrameIndex::default(); BURST];
+        let mut done = [FrameIndex::default(); BATCH];
         // Each frame can be complete once.
-        for _ in 0..=self.parts.frames.len() / BURST {
-            let count = self.device.completions(&mut done).min(BURST);
+        for _ in 0..=self.parts.frames.len() / BATCH {
+            let count = self.device.completions(&mut done).min(BATCH);
             for frame in &done[..count] {
                 let _ = self.frames().completed(*frame);
             }
-            if count < BURST {
+            if count < BATCH {
                 break;
             }
         }
     }
 
-    fn receive_burst(&mut self, touched: &mut Touched) -> usize {
-        let mut packets = [Received::default(); BURST];
-        let count = self.device.receive(&mut packets).min(BURST);
+    /// What arrived, up to [`BURST`] entries, so many at a time.
+    fn receive_burst<const N: usize>(&mut self, touched: &mut Touched) -> usize {
+        let mut all = 0;
+        while all + N <= BURST {
+            let count = self.receive_batch::<N>(touched);
+            all += count;
+            if count < N {
+                break;
+            }
+        }
+        all
+    }
+
+    fn receive_batch<const N: usize>(&mut self, touched: &mut Touched) -> usize {
+        let mut packets = [Received::default(); N];
+        let count = self.device.receive(&mut packets).min(N);
         let mut is_part = false;
         for packet in &packets[..count] {
             let is_single = !is_part && !packet.continues;
@@ -128,7 +152,13 @@ impl<D: Device> Stack<'_, '_, D> {
                 continue;
             }
             self.count(Counter::PacketsIn);
-            let socket = if is_single { self.packet(packet) } else { self.discard(packet.fragment.frame) };
+            let socket = if !is_single {
+                self.discard(packet.fragment.frame)
+            } else if let Some(done) = self.predicted(packet) {
+                done
+            } else {
+                self.packet(packet)
+            };
             if let Some(socket) = socket {
                 touched.add(socket);
             }
@@ -156,6 +186,10 @@ impl<D: Device> Stack<'_, '_, D> {
     }
 
     fn run_timers(&mut self) -> bool {
+        self.parts.wheels.tcbs.is_due(self.now) && self.run_due_timers()
+    }
+
+    fn run_due_timers(&mut self) -> bool {
         let (mut fired, mut count) = ([0; TIMERS], 0);
         let (wheel, tcbs) = (&mut self.parts.wheels.tcbs, &mut *self.parts.tcbs);
         let more = wheel.advance(tcbs, self.now, TIMERS, |_, _, index| {
@@ -195,16 +229,19 @@ impl<D: Device> Stack<'_, '_, D> {
         has_queues: bool,
         work: impl FnOnce(&mut Connection<'_, D>) -> R,
     ) -> Result<R, Error> {
-        let values = self.parts.tcp_options(socket)?;
         if has_queues {
             self.parts.tcp_traffic(socket)?;
         } else if matches!(self.state(socket)?, State::FinWait1 | State::Closing | State::LastAck) {
             // Its FIN may wait for a frame still. Without queues it is tried again later.
             let _ = self.parts.tcp_traffic(socket);
         }
-        let mut spare = Traffic::default();
-        let mut connection = self.connection(socket, values, &mut spare)?;
+        let mut spare = None;
+        let takes_short_way = self.parts.header.modes & Header::LONG_WAY == 0;
+        let mut connection = self.connection(socket, &mut spare)?;
         let result = work(&mut connection);
+        let predicted = takes_short_way && connection.is_predictable();
+        let flags = connection.tcb.flags.without(Flags::PREDICTED);
+        connection.tcb.flags = if predicted { flags | Flags::PREDICTED } else { flags };
         let (is_over, arrived) = (connection.is_over, connection.arrived);
         let ready = connection.ready();
         if let Some(word) = self.shared.tcp_events.get(socket.index as usize) {
@@ -213,50 +250,63 @@ impl<D: Device> Stack<'_, '_, D> {
         if is_over {
             self.finish(socket)?;
         } else {
-            if let Some(at) = self.parts.tcb(socket)?.timers.next() {
-                self.parts.wheels.tcbs.arm(self.parts.tcbs, socket.index, at);
-            }
+            self.arm_wheel(socket.index);
             self.parts.tcp_rest(socket)?;
         }
         Ok(result)
     }
 
-    fn connection<'w>(
+    #[inline(always)]
+    pub(crate) fn connection<'w>(
         &'w mut self,
         socket: Handle,
-        values: Values,
-        spare: &'w mut Traffic,
+        spare: &'w mut Option<Traffic>,
     ) -> Result<Connection<'w, D>, Error> {
         let stats = self.shared.counters();
         let parts = &mut *self.parts;
         let tcb = parts.tcbs.get_mut(socket.index as usize).ok_or(Error::BadHandle)?;
         let traffic = match tcb.traffic.checked_sub(1) {
             Some(index) => parts.traffics.get_mut(index as usize).ok_or(Error::Corrupt)?,
-            None => {
-                spare.send = SendQueue::new(tcb.snd.nxt);
-                spare
-            }
+            None => spare.insert(Traffic { send: SendQueue::new(tcb.snd.nxt), ..Traffic::default() }),
         };
         if traffic.send.sent().frames == 0 {
             traffic.fack = tcb.snd.una;
         }
         Ok(Connection {
             index: socket.index,
+            values: settings::of(parts.settings, tcb.settings),
             tcb,
             seldom: parts.seldoms.get_mut(socket.index as usize).ok_or(Error::Corrupt)?,
             traffic,
             frames: Frames { pool: parts.pool, records: parts.frames, states: self.shared.frames },
             blocks: Blocks { slab: &mut parts.slabs.blocks, blocks: parts.blocks },
             device: self.device,
-            values,
             stats,
-            secret: parts.header.secret,
-            hop: self.hop,
+            secret: &parts.header.secret,
+            hop: &self.hop,
             now: self.now,
             overridden: false,
             arrived: false,
             is_over: false,
+            armed: None,
         })
+    }
+
+    /// The first of a connection's timers, into the wheel.
+    #[inline]
+    fn arm_wheel(&mut self, index: u32) {
+        if let Some(at) = self.parts.tcbs.get(index as usize).and_then(|tcb| tcb.timers.next()) {
+            self.parts.wheels.tcbs.arm(self.parts.tcbs, index, at);
+        }
+    }
+
+    /// The same for a timer that was just armed, when the others are in the wheel already.
+    #[inline]
+    pub(crate) fn arm_wheel_at(&mut self, index: u32, at: Option<Instant>) {
+        let is_early = |tcb: &Tcb| at.filter(|at| tcb.entry.deadline().is_none_or(|entry| *at < entry));
+        if let Some(at) = self.parts.tcbs.get(index as usize).and_then(is_early) {
+            self.parts.wheels.tcbs.arm(self.parts.tcbs, index, at);
+        }
     }
 
     /// A connection has ended: no segment finds it, and its record goes with the last who holds it. One that waits to be
@@ -268,8 +318,8 @@ impl<D: Device> Stack<'_, '_, D> {
         }
         let tcb = *self.parts.tcb(socket)?;
         if tcb.flags.has(Flags::ORPHAN) {
-            let mut spare = Traffic::default();
-            self.connection(socket, Values::default(), &mut spare)?.drop_received();
+            let mut spare = None;
+            self.connection(socket, &mut spare)?.drop_received();
             self.parts.tcp_release(socket)?;
         } else {
             self.parts.tcp_rest(socket)?;

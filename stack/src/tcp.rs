@@ -35,6 +35,7 @@ mod loss;
 pub mod open;
 pub mod output;
 pub mod pacing;
+pub(crate) mod predicted;
 pub mod recovery;
 pub mod rtt;
 pub(crate) mod segment;

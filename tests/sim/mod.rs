@@ -106,6 +106,16 @@ impl<H: Host> Simulation<H> {
         }
     }
 
+    /// Keeps every packet from now on, for [`Self::journal`].
+    pub fn keep_journal(&mut self) {
+        self.trace.keep_all();
+    }
+
+    /// Every packet since then and what happened to it, in order.
+    pub fn journal(&mut self) -> Vec<trace::Record> {
+        self.trace.journal()
+    }
+
     /// Adds a host with a port of this kind.
     pub fn add(&mut self, host: H, setup: Setup) -> Node {
         let seed = self.random.next();

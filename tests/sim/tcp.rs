@@ -57,6 +57,12 @@ pub struct Plan {
     pub closes_unread: bool,
     /// It neither finishes nor closes.
     pub stays: bool,
+    /// TCP_NODELAY.
+    pub no_delay: bool,
+    /// It sends back what it reads, and finishes when the peer has.
+    pub echoes: bool,
+    /// It sends the next bytes only when as many came back as it has sent.
+    pub in_turn: bool,
 }
 
 impl Default for Plan {
@@ -69,6 +75,9 @@ impl Default for Plan {
             answer,
             closes_unread: false,
             stays: false,
+            no_delay: false,
+            echoes: false,
+            in_turn: false,
         }
     }
 }
@@ -234,12 +243,14 @@ impl TcpHost {
                 let socket = stack.parts.tcp_socket(!remote.is_v4(), 0).expect("room");
                 stack.parts.set_tcp_options(socket, &values).expect("room");
                 let source = addresses[usize::from(!remote.is_v4())];
+                stack.set_delay(socket, plan.no_delay, false).expect("a socket");
                 assert_eq!(stack.connect(socket, &source, (&remote, PORT)), Err(Error::InProgress));
                 talks.push(Talk { socket: Some(socket), text, ..Talk::default() });
                 acted = true;
             }
             if let Some(listener) = listener {
                 while let Ok(socket) = stack.accept(listener, 0) {
+                    stack.set_delay(socket, plan.no_delay, false).expect("a socket");
                     talks.push(Talk { socket: Some(socket), text: plan.answer.clone(), ..Talk::default() });
                     acted = true;
                 }
@@ -259,7 +270,10 @@ impl Talk {
         let Some(socket) = self.socket else { return false };
         let Events { ready, .. } = stack.events(socket);
         let mut acted = false;
-        while self.sent < self.text.len() && self.error.is_none() {
+        while self.sent < self.text.len()
+            && self.error.is_none()
+            && (!plan.in_turn || self.got.len() >= self.sent)
+        {
             let end = (self.sent + plan.write).min(self.text.len());
             let (first, second) = self.text[self.sent..end].split_at((end - self.sent) / 3);
             match stack.send(socket, &[first, second], false) {
@@ -276,6 +290,8 @@ impl Talk {
             && !plan.stays
             && !plan.closes_unread
             && self.error.is_none()
+            && (!plan.echoes || self.is_ended)
+            && (!plan.in_turn || self.got.len() == self.sent)
         {
             assert_eq!(stack.shutdown(socket, How::Write), Ok(()));
             (self.is_finished, acted) = (true, true);
@@ -292,6 +308,9 @@ impl Talk {
                 Ok(0) => (self.is_ended, acted) = (true, true),
                 Ok(len) => {
                     self.got.extend_from_slice(&buffer[..len]);
+                    if plan.echoes {
+                        self.text.extend_from_slice(&buffer[..len]);
+                    }
                     acted = true;
                 }
                 Err(Error::WouldBlock) => break,

@@ -41,10 +41,18 @@ pub(super) struct Trace {
     entries: Vec<Entry>,
     /// The oldest, once there are as many as are kept.
     first: usize,
+    /// Everything from the beginning, if somebody wants it.
+    journal: Option<Vec<Record>>,
 }
+
+/// What happened to one packet, whole: when in ns, to which host, what, and the packet's bytes.
+pub type Record = (u64, usize, What, Vec<u8>);
 
 impl Trace {
     pub(super) fn note(&mut self, at: u64, node: usize, what: What, link: Link, bytes: &[u8]) {
+        if let Some(journal) = &mut self.journal {
+            journal.push((at, node, what, bytes.to_vec()));
+        }
         let kept = bytes.len().min(KEPT);
         if self.entries.len() < ENTRIES {
             let head = [0; KEPT];
@@ -57,6 +65,16 @@ impl Trace {
             entry.head[..kept].copy_from_slice(&bytes[..kept]);
             self.first = (self.first + 1) % ENTRIES;
         }
+    }
+
+    /// Keeps everything from now on.
+    pub(super) fn keep_all(&mut self) {
+        self.journal = Some(Vec::new());
+    }
+
+    /// What was kept.
+    pub(super) fn journal(&mut self) -> Vec<Record> {
+        self.journal.take().unwrap_or_default()
     }
 
     /// A line for each: time in seconds, host, what happened, the packet.

@@ -1,12 +1,16 @@
 //! TCP between whole stacks over a simulated wire: connections open, carry text and end, over wires that lose, delay, reorder,
 //! duplicate and corrupt. What both programs read is what was sent, nobody is stuck, and nothing is left behind.
 
+use harness::sim::line::line;
 use harness::sim::path::{Burst, Path};
 use harness::sim::port::Setup;
 use harness::sim::raw::{ip, ip6};
 use harness::sim::tcp::{PATIENCE, Plan, TcpHost, limits, text};
+use harness::sim::trace::Record;
 use harness::sim::{Node, Simulation};
+use stack::device::Link;
 use stack::error::Error;
+use stack::region::layout::Header;
 use stack::settings::{Switch, Values};
 use stack::stats::Counter;
 use stack::time::{Duration, Instant};
@@ -282,4 +286,62 @@ fn a_bottleneck_is_filled() {
     assert!(took.0 < ideal * 3 / 2, "{took:?} for {ideal} ns on the wire: {:?}", network.counts(a).0);
     assert_eq!(network.look(a).counter(Counter::Timeouts), 0);
     settle(&mut network, [a, b]);
+}
+
+/// Everything that two hosts send each other in a run, each of which goes the long way if it should.
+fn journal(seed: u64, path: Path, len: usize, plan: &Plan, long: [bool; 2]) -> Vec<Record> {
+    let there = text(seed, len);
+    let remote = if seed.is_multiple_of(2) { ip(2) } else { ip6(2) };
+    let mut client = client().opening(Instant(0), remote, there.clone());
+    client.plan = Plan { in_turn: plan.echoes, echoes: false, ..plan.clone() };
+    let mut server = server(plan.clone());
+    for (host, long) in [(&mut client, long[0]), (&mut server, long[1])] {
+        if long {
+            host.parts().header.modes |= Header::LONG_WAY;
+        }
+        host.checks = true;
+    }
+    let mut network = Simulation::new(seed);
+    network.keep_journal();
+    let a = network.add(client, Setup::plain(1));
+    let b = network.add(server, Setup::plain(2));
+    network.wire(a, b, path, path);
+    run(&mut network, [a, b]);
+    let predicted = [a, b].map(|node| network.look(node).counter(Counter::HeaderPredicted));
+    for (count, long) in predicted.into_iter().zip(long) {
+        assert!(if long { count == 0 } else { count > 3 || !plan.echoes }, "seed {seed}: {predicted:?}");
+    }
+    assert!(network.look(b).talks[0].got == there && (!plan.echoes || network.look(a).talks[0].got == there));
+    settle(&mut network, [a, b]);
+    network.journal()
+}
+
+#[test]
+fn the_short_way_and_the_long_one_send_the_same_packets() {
+    let mixed = Path { loss: 0.01, reorder: 0.03, reorder_by: Duration::from_millis(2), ..BASE };
+    for seed in 600..640 {
+        let path = if seed % 4 == 0 { mixed } else { BASE };
+        // Small writes and reads are what the short way is for; large ones fill windows and buffers.
+        let (write, read) = [(64, 64), (700, 4000), (20_000, 16_384), (1448, 333)][seed as usize % 4];
+        let plan = Plan { write, read, no_delay: seed % 3 == 0, echoes: seed % 8 < 6, ..Plan::default() };
+        let short = journal(seed, path, 30_000, &plan, [false; 2]);
+        let long = journal(seed, path, 30_000, &plan, [true; 2]);
+        let differs = short.iter().zip(&long).position(|(short, long)| short != long);
+        if let Some(at) = differs.or((short.len() != long.len()).then_some(short.len().min(long.len()))) {
+            let lines = |journal: &[Record]| {
+                let from = at.saturating_sub(6);
+                let line = |record: &Record| {
+                    format!(
+                        "{} host {} {:?} {}",
+                        record.0,
+                        record.1,
+                        record.2,
+                        line(&record.3, Link::Ethernet)
+                    )
+                };
+                journal.iter().skip(from).take(9).map(line).collect::<Vec<_>>().join("\n")
+            };
+            panic!("seed {seed}: packet {at} differs\nshort:\n{}\nlong:\n{}", lines(&short), lines(&long));
+        }
+    }
 }

@@ -476,8 +476,8 @@ impl<'a> Cache<'a> {
 
     /// A moment before which there is nothing to do.
     #[must_use]
-    pub fn next(&self) -> Option<Instant> {
-        self.wheel.next()
+    pub fn deadline(&mut self) -> Option<Instant> {
+        self.wheel.deadline()
     }
 
     /// Does what is due, at most `most` entries; true if more may be.

@@ -44,11 +44,13 @@ pub struct Header {
     pub secret: Secret,
     /// How many of everything.
     pub limits: Limits,
-    /// No meaning yet; zero.
-    pub reserved: u32,
+    /// Bits: [`Header::LONG_WAY`].
+    pub modes: u32,
 }
 
 impl Header {
+    /// No segment and no call takes a short way ([`crate::tcp::predicted`]): what they do differently is to be found out.
+    pub const LONG_WAY: u32 = 1;
     /// In use.
     pub const READY: u32 = 1;
     /// Found broken, and left by everybody.
@@ -327,7 +329,7 @@ impl<'a> Parts<'a> {
             shared_words,
             secret,
             limits: *limits,
-            reserved: 0,
+            modes: 0,
         };
         Ok(parts)
     }

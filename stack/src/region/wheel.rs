@@ -59,6 +59,8 @@ pub trait Timed {
 pub struct Wheel {
     /// Ticks up to which everything has fired.
     now: u64,
+    /// Nothing is due before this tick; zero if that is to be looked up. So a poll that comes too early is one comparison.
+    soonest: u64,
     /// Which slots of a level have entries.
     occupied: [u64; LEVELS],
     /// The first entry of each slot, plus one.
@@ -67,7 +69,7 @@ pub struct Wheel {
 
 impl Default for Wheel {
     fn default() -> Self {
-        Self { now: 0, occupied: [0; LEVELS], heads: [[0; SLOTS]; LEVELS] }
+        Self { now: 0, soonest: 0, occupied: [0; LEVELS], heads: [[0; SLOTS]; LEVELS] }
     }
 }
 
@@ -78,6 +80,7 @@ const fn tick_of(at: u64) -> u64 {
 
 impl Wheel {
     /// Puts the record's entry in, or makes an existing one fire at `deadline` at the latest.
+    #[inline]
     pub fn arm<R: Timed>(&mut self, records: &mut [R], index: u32, deadline: Instant) {
         let Some(record) = records.get_mut(index as usize) else { return };
         let entry = *record.entry();
@@ -92,7 +95,8 @@ impl Wheel {
 
     fn insert<R: Timed>(&mut self, records: &mut [R], index: u32, deadline: u64) {
         let tick = tick_of(deadline).max(self.now.saturating_add(1));
-        let (level, slot) = self.place_of(tick);
+        let (level, slot, due) = self.place_of(tick);
+        self.soonest = self.soonest.min(due);
         let head = self.heads[level][slot];
         if let Some(first) = neighbour(records, head) {
             first.previous = index.wrapping_add(1);
@@ -105,16 +109,18 @@ impl Wheel {
         }
     }
 
-    /// The lowest level whose current round reaches `tick`.
-    fn place_of(&self, tick: u64) -> (usize, usize) {
+    /// The lowest level whose current round reaches `tick`, the slot there, and the tick at which that comes up.
+    fn place_of(&self, tick: u64) -> (usize, usize, u64) {
         for level in 0..LEVELS {
             let shift = level as u32 * SLOT_BITS;
-            if (tick >> shift).saturating_sub(self.now >> shift) < SLOTS as u64 {
-                return (level, (tick >> shift) as usize % SLOTS);
+            let at = tick >> shift;
+            if at.saturating_sub(self.now >> shift) < SLOTS as u64 {
+                return (level, at as usize % SLOTS, at << shift);
             }
         }
         let shift = (LEVELS as u32 - 1) * SLOT_BITS;
-        (LEVELS - 1, ((self.now >> shift) as usize + SLOTS - 1) % SLOTS)
+        let at = (self.now >> shift).saturating_add(SLOTS as u64 - 1);
+        (LEVELS - 1, at as usize % SLOTS, at << shift)
     }
 
     /// Takes the record's entry out, if it has one.
@@ -132,12 +138,21 @@ impl Wheel {
         }
         if self.heads[level][slot] == 0 {
             self.occupied[level] &= !(1 << slot);
+            self.soonest = 0;
         }
     }
 
-    /// A moment before which nothing fires, and at which something may.
-    #[must_use]
-    pub fn next(&self) -> Option<Instant> {
+    /// A moment before which nothing fires, and at which something may; `None` when there is no entry.
+    #[inline]
+    pub fn deadline(&mut self) -> Option<Instant> {
+        if self.soonest == 0 {
+            self.soonest = self.next_tick();
+        }
+        (self.soonest != u64::MAX).then(|| Instant(self.soonest.saturating_mul(1 << TICK_BITS)))
+    }
+
+    /// The first tick at which a slot comes up that has entries.
+    fn next_tick(&self) -> u64 {
         let firsts = (0..LEVELS).filter_map(|level| {
             let shift = level as u32 * SLOT_BITS;
             let here = self.now >> shift;
@@ -150,7 +165,17 @@ impl Wheel {
             };
             Some(here.saturating_add(distance).saturating_mul(1 << shift))
         });
-        firsts.min().map(|tick| Instant(tick.saturating_mul(1 << TICK_BITS)))
+        firsts.min().unwrap_or(u64::MAX)
+    }
+
+    /// Whether [`Self::advance`] has something to do; else it is done.
+    #[inline]
+    pub fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = self.deadline().is_some_and(|due| due <= now);
+        if !is_due {
+            self.now = self.now.max(now.0 >> TICK_BITS);
+        }
+        is_due
     }
 
     /// Takes out what is due at `now`, at most `most` entries, and calls `fire(records, index)` for each. The callee may arm
@@ -165,7 +190,12 @@ impl Wheel {
         let target = now.0 >> TICK_BITS;
         // Each entry is moved down or fired, so the work is bounded by the entries; a list of nonsense by `most`.
         let mut left = most;
-        while let Some(due) = self.next().map(|at| at.0 >> TICK_BITS).filter(|due| *due <= target) {
+        loop {
+            let due = self.next_tick();
+            self.soonest = due;
+            if due > target {
+                break;
+            }
             // Before the slot's entries move down: they belong to slots after this one.
             self.now = self.now.max(due);
             for level in (0..LEVELS).rev() {
@@ -178,6 +208,7 @@ impl Wheel {
                     if left == 0 {
                         // The slot comes up once more.
                         self.now = due.saturating_sub(1);
+                        self.soonest = 0;
                         return true;
                     }
                     left -= 1;
@@ -221,6 +252,9 @@ impl Wheel {
     /// # Errors
     /// The first thing that is wrong.
     pub fn check<R: Timed>(&self, records: &mut [R]) -> Result<(), &'static str> {
+        if self.soonest > self.next_tick() {
+            return Err("a wheel takes an entry for later than it is");
+        }
         let mut listed = 0;
         for (at, head) in self.heads.as_flattened().iter().enumerate() {
             if (self.occupied[at / SLOTS] >> (at % SLOTS) & 1 == 1) != (*head != 0) {
@@ -275,9 +309,9 @@ mod tests {
         wheel.arm(&mut records, 0, Instant(90 * TICK));
         assert_eq!(records[0].deadline(), Some(Instant(50 * TICK)));
         wheel.arm(&mut records, 0, Instant(7 * TICK));
-        assert_eq!(wheel.next(), Some(Instant(7 * TICK)));
+        assert_eq!(wheel.deadline(), Some(Instant(7 * TICK)));
         assert_eq!(fired(&mut wheel, &mut records, 7 * TICK), [0]);
-        assert_eq!((wheel.next(), records[0].deadline()), (None, None));
+        assert_eq!((wheel.deadline(), records[0].deadline()), (None, None));
     }
 
     proptest! {
@@ -317,8 +351,8 @@ mod tests {
                 }
                 prop_assert_eq!(wheel.check(&mut records), Ok(()));
                 let first = model.iter().flatten().min();
-                prop_assert_eq!(wheel.next().is_some(), first.is_some());
-                if let (Some(next), Some(first)) = (wheel.next(), first) {
+                prop_assert_eq!(wheel.deadline().is_some(), first.is_some());
+                if let (Some(next), Some(first)) = (wheel.deadline(), first) {
                     prop_assert!(next.0 <= (first + TICK).max(now + 2 * TICK), "next {} after {first}", next.0);
                 }
             }
@@ -328,7 +362,7 @@ mod tests {
         fn nonsense_is_survived(words in proptest::collection::vec(any::<(u64, u32, u32, u32)>(), 1..8), heads in proptest::collection::vec(0u32..12, 256), now in any::<u64>()) {
             let entry = |(deadline, next, previous, place): (u64, u32, u32, u32)| Entry { previous: previous % 12, ..Entry::new(deadline, next % 12, place % 300) };
             let mut records: Vec<Entry> = words.into_iter().map(entry).collect();
-            let mut wheel = Wheel { now: now >> 30, occupied: [now; LEVELS], heads: [[0; SLOTS]; LEVELS] };
+            let mut wheel = Wheel { now: now >> 30, soonest: now >> 17, occupied: [now; LEVELS], heads: [[0; SLOTS]; LEVELS] };
             for (at, head) in heads.into_iter().enumerate() {
                 wheel.heads[at / SLOTS][at % SLOTS] = head;
             }

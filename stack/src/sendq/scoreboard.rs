@@ -136,7 +136,7 @@ impl SendQueue {
         true
     }
 
-    fn push_flight(&mut self, frames: &mut Frames<'_>, frame: FrameIndex) {
+    pub(super) fn push_flight(&mut self, frames: &mut Frames<'_>, frame: FrameIndex) {
         let last = self.flight.last();
         frames.side_insert(&mut self.flight, last, frame);
     }

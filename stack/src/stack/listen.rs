@@ -135,6 +135,10 @@ impl<D: Device> Stack<'_, '_, D> {
     }
 
     pub(super) fn run_syn_timers(&mut self) -> bool {
+        self.parts.wheels.syns.is_due(self.now) && self.run_due_syn_timers()
+    }
+
+    fn run_due_syn_timers(&mut self) -> bool {
         let (mut fired, mut count) = ([0; TIMERS], 0);
         let (wheel, syns) = (&mut self.parts.wheels.syns, &mut *self.parts.syns);
         let more = wheel.advance(syns, self.now, TIMERS, |_, _, index| {

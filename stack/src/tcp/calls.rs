@@ -43,13 +43,17 @@ impl<D: Device> Connection<'_, D> {
         let wrote_all = is_over || tcb.flags.has(Flags::FIN_QUEUED);
         set(!self.traffic.receive.is_empty() || reads_end, events::READABLE);
         set(reads_end, events::READ_HUNG_UP);
-        // Linux tells room when a third of the buffer is free (sk_stream_is_writeable).
-        let max = self.send_bytes_max();
-        let has_room = self.traffic.send.bytes() < max - max / 3;
-        set(is_open && (has_room || wrote_all), events::WRITABLE);
+        set(is_open && (wrote_all || self.may_write()), events::WRITABLE);
         set(tcb.error != 0, events::FAILED);
         set(is_over || reads_end && wrote_all, events::HUNG_UP);
         ready
+    }
+
+    /// Linux tells room when a third of the buffer is free (sk_stream_is_writeable).
+    #[inline]
+    pub(crate) fn may_write(&self) -> bool {
+        let max = self.send_bytes_max();
+        self.traffic.send.bytes() < max - max / 3
     }
 
     /// The SYN of an active open: RFC 9293 §3.10.1, "select an initial send sequence number".
@@ -133,7 +137,9 @@ impl<D: Device> Connection<'_, D> {
         Ok(done)
     }
 
-    fn receive(&mut self, to: &mut [&mut [u8]]) -> Result<usize, Error> {
+    /// Copies what was received into the slices; how many bytes.
+    #[inline]
+    pub(super) fn read(&mut self, to: &mut [&mut [u8]]) -> usize {
         let mut done = 0;
         for piece in to.iter_mut() {
             let (mut at, len) = (0, piece.len());
@@ -147,6 +153,11 @@ impl<D: Device> Connection<'_, D> {
                 break;
             }
         }
+        done
+    }
+
+    fn receive(&mut self, to: &mut [&mut [u8]]) -> Result<usize, Error> {
+        let done = self.read(to);
         if done > 0 {
             self.after_reading();
             return Ok(done);
@@ -166,6 +177,13 @@ impl<D: Device> Connection<'_, D> {
 
     /// The user has read: the buffer may grow, and the peer be told that there is room.
     fn after_reading(&mut self) {
+        self.note_reading();
+        self.output();
+    }
+
+    /// The same, without the output.
+    #[inline]
+    pub(super) fn note_reading(&mut self) {
         let unread = self.traffic.receive.bytes();
         let copied = crate::seq::Seq(self.tcb.rcv.nxt.0.wrapping_sub(unread));
         let mss = self.tcb.advertised_mss;
@@ -178,7 +196,6 @@ impl<D: Device> Connection<'_, D> {
         if self.needs_window_update() {
             self.owe_ack(true);
         }
-        self.output();
     }
 
     /// SHUT_WR: "Queue this request until all preceding SENDs have been segmentized" (RFC 9293 §3.10.4).
@@ -279,7 +296,15 @@ impl<D: Device> Stack<'_, '_, D> {
     ///
     /// # Errors
     /// `WouldBlock` without room; a pending error; `BrokenPipe` after shutdown; `NotConnected`.
+    #[inline]
     pub fn send(&mut self, socket: Handle, text: &[&[u8]], more: bool) -> Result<usize, Error> {
+        match self.predicted_send(socket, text, more)? {
+            Some(done) => Ok(done),
+            None => self.send_slowly(socket, text, more),
+        }
+    }
+
+    fn send_slowly(&mut self, socket: Handle, text: &[&[u8]], more: bool) -> Result<usize, Error> {
         let can = self.parts.tcb(socket)?.state().may_send();
         match self.work(socket, can, |connection| connection.send(text, more)) {
             // All queues are in use: room comes with those that empty theirs.
@@ -292,7 +317,11 @@ impl<D: Device> Stack<'_, '_, D> {
     ///
     /// # Errors
     /// `WouldBlock` if nothing is there; a pending error; `NotConnected`.
+    #[inline]
     pub fn receive(&mut self, socket: Handle, to: &mut [&mut [u8]]) -> Result<usize, Error> {
+        if let Some(done) = self.predicted_receive(socket, to)? {
+            return Ok(done);
+        }
         self.work(socket, false, |connection| connection.receive(to))?
     }
 

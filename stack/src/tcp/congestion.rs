@@ -315,25 +315,45 @@ impl Congestion {
     /// use (tcp_cwnd_validate, RFC 2861).
     #[inline]
     pub fn on_sent(&mut self, now: Instant, sent: &Sent) {
-        if self.usage_seq.le(sent.una)
-            || sent.limited
-            || !self.has(CWND_LIMITED) && sent.packets_out > self.max_packets_out
+        if self.is_underused(now, sent.una, sent.nxt, sent.packets_out, sent.limited) {
+            self.on_underused(now, sent.rto, sent.initial_window);
+        }
+    }
+
+    /// The first half of [`Self::on_sent`], which is all of it as a rule; true if the second one is needed.
+    #[inline]
+    pub(crate) fn is_underused(
+        &mut self,
+        now: Instant,
+        una: Seq,
+        nxt: Seq,
+        packets_out: u32,
+        limited: bool,
+    ) -> bool {
+        if self.usage_seq.le(una) || limited || !self.has(CWND_LIMITED) && packets_out > self.max_packets_out
         {
-            self.put(CWND_LIMITED, sent.limited);
-            self.max_packets_out = sent.packets_out;
-            self.usage_seq = sent.nxt;
+            self.put(CWND_LIMITED, limited);
+            self.max_packets_out = packets_out;
+            self.usage_seq = nxt;
         }
         let stamp = (now.0 >> FILLED_BITS) as u16;
         if self.is_cwnd_limited() {
             self.used = 0;
             self.filled = stamp;
-            return;
+            return false;
         }
-        self.used = self.used.max(sent.packets_out);
+        self.used = self.used.max(packets_out);
+        stamp.wrapping_sub(self.filled) > 1
+    }
+
+    /// The window has not been full for a while: if that is as long as a timeout, half of what isn't used goes.
+    #[cold]
+    pub(crate) fn on_underused(&mut self, now: Instant, rto: Duration, initial_window: u32) {
+        let stamp = (now.0 >> FILLED_BITS) as u16;
         // Whole units that have passed: less than the true time.
         let units = u64::from(stamp.wrapping_sub(self.filled)).saturating_sub(1);
-        if units << FILLED_BITS >= sent.rto.0 && units != 0 {
-            let used = self.used.max(sent.initial_window);
+        if units << FILLED_BITS >= rto.0 && units != 0 {
+            let used = self.used.max(initial_window);
             if used < self.cwnd() {
                 self.ssthresh = self.remembered_ssthresh();
                 self.set_cwnd(used.midpoint(self.cwnd()));

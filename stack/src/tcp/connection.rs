@@ -41,7 +41,7 @@ pub(crate) const RECEIVE_FRAMES: u32 = 64;
 /// Frames of the largest one that tuning makes (net.ipv4.tcp_rmem[2], 6 MiB).
 pub(crate) const RECEIVE_FRAMES_MAX: u32 = 6144;
 /// Bytes of the smallest and the largest send buffer that tuning makes (net.ipv4.tcp_wmem).
-const SEND_BYTES_MIN: u32 = 65_536;
+pub(super) const SEND_BYTES_MIN: u32 = 65_536;
 const SEND_BYTES_MAX: u32 = 4 << 20;
 
 /// A connection at work.
@@ -54,10 +54,10 @@ pub(crate) struct Connection<'w, D> {
     pub(crate) frames: Frames<'w>,
     pub(crate) blocks: Blocks<'w>,
     pub(crate) device: &'w mut D,
-    pub(crate) values: Values,
+    pub(crate) values: &'w Values,
     pub(crate) stats: Stats<'w>,
-    pub(crate) secret: Secret,
-    pub(crate) hop: super::output::Hop,
+    pub(crate) secret: &'w Secret,
+    pub(crate) hop: &'w super::output::Hop,
     pub(crate) now: Instant,
     /// The override timeout of silly-window avoidance has expired.
     pub(crate) overridden: bool,
@@ -65,6 +65,8 @@ pub(crate) struct Connection<'w, D> {
     pub(crate) arrived: bool,
     /// It has moved to CLOSED: no segment is to find it any more.
     pub(crate) is_over: bool,
+    /// The first of the timers that the short way has armed.
+    pub(crate) armed: Option<Instant>,
 }
 
 /// What a queue of a connection works with: the fields, not the whole, so that the queue itself is free.

@@ -311,22 +311,32 @@ impl<D: Device> Connection<'_, D> {
             let cwnd = self.traffic.prr.on_ack(delivered, board.pipe(), ssthresh, safe);
             return self.tcb.congestion.set_cwnd(cwnd);
         }
-        let path = pacing::Path {
-            mss: self.tcb.mss,
-            cwnd: self.tcb.congestion.cwnd(),
-            packets_out: board.packets_out,
-            ssthresh: self.tcb.congestion.ssthresh(),
-            srtt: self.tcb.rtt.srtt(),
-            max: u64::MAX,
+        self.grow_window(news.acked + news.sacked, rtt);
+    }
+
+    /// So many segments arrived: congestion control's business, unless the window is being reduced.
+    pub(super) fn grow_window(&mut self, segments: u32, rtt: Option<Duration>) {
+        let congestion = &self.tcb.congestion;
+        let pacing_rate = if congestion.watches_rate() {
+            pacing::rate(&pacing::Path {
+                mss: self.tcb.mss,
+                cwnd: congestion.cwnd(),
+                packets_out: self.traffic.send.sent().frames,
+                ssthresh: congestion.ssthresh(),
+                srtt: self.tcb.rtt.srtt(),
+                max: u64::MAX,
+            })
+        } else {
+            0
         };
         self.tcb.congestion.on_ack(&Acked {
             now: self.now,
-            segments: news.acked + news.sacked,
+            segments,
             rtt,
             min_rtt: self.tcb.rtt.min_rtt(),
             una: self.tcb.snd.una,
             nxt: self.tcb.snd.nxt,
-            pacing_rate: pacing::rate(&path),
+            pacing_rate,
             is_paced: self.values.max_pacing_rate != 0,
         });
     }

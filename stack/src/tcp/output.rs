@@ -15,9 +15,11 @@ use super::window::send::{self, Sender};
 use crate::device::{Device, FrameIndex};
 use crate::frames::FrameRecord;
 use crate::seq::Seq;
+use crate::time::Instant;
 
 pub(crate) mod emit;
 pub(crate) mod header;
+pub(crate) mod plain;
 
 pub use header::Hop;
 
@@ -152,12 +154,20 @@ impl<D: Device> Connection<'_, D> {
         let (tcb, flags) = (&*self.tcb, self.tcb.flags);
         let why = if flags.has(Tcbits::ACK_NOW) {
             Why::AckNow
-        } else if flags.has(Tcbits::ACK_OWED) && tcb.delayed_ack.is_due(&self.unacknowledged()) {
+        } else if self.is_ack_due() {
             Why::AckDue
         } else {
             return None;
         };
         Some(Plan { why, seq: tcb.snd.nxt, text: Text::None })
+    }
+
+    /// Whether what arrived is to be acknowledged although nothing carries it.
+    #[inline]
+    pub(crate) fn is_ack_due(&self) -> bool {
+        let flags = self.tcb.flags;
+        flags.has(Tcbits::ACK_NOW)
+            || flags.has(Tcbits::ACK_OWED) && self.tcb.delayed_ack.is_due(&self.unacknowledged())
     }
 
     fn unacknowledged(&self) -> Unacknowledged {
@@ -175,7 +185,7 @@ impl<D: Device> Connection<'_, D> {
         if self.is_over {
             return;
         }
-        let mut is_stopped = false;
+        let (mut is_stopped, before) = (false, self.tcb.segs_out);
         // Each turn sends a frame or an acknowledgment: there are no more of either.
         for _ in 0..=self.frames.len() {
             self.prepare();
@@ -186,6 +196,9 @@ impl<D: Device> Connection<'_, D> {
             }
         }
         self.overridden = false;
+        if self.tcb.segs_out != before || self.is_cwnd_full() {
+            self.note_sent();
+        }
         self.after_output(is_stopped);
     }
 
@@ -228,9 +241,13 @@ impl<D: Device> Connection<'_, D> {
         is_quiet && (queue.bytes_in_blocks() != 0 || self.lacks_fin())
     }
 
+    /// Whether there is more to send, and cwnd is in the way.
+    pub(in crate::tcp) fn is_cwnd_full(&self) -> bool {
+        self.traffic.send.next_unsent().is_some() && self.board().pipe() >= self.tcb.congestion.cwnd()
+    }
+
     /// The timers for what could not be sent, and for what was.
     fn after_output(&mut self, is_stopped: bool) {
-        self.note_sent();
         if is_stopped || self.is_starved() {
             // The ring is full or no frame is left: in a tick completions have made room.
             self.tcb.timers.arm(Timer::Pacing, self.now + crate::time::Duration::from_millis(1));
@@ -251,13 +268,20 @@ impl<D: Device> Connection<'_, D> {
     }
 
     /// An acknowledgment is owed, and may wait for something that carries it.
-    fn arm_delayed_ack(&mut self) {
+    pub(in crate::tcp) fn arm_delayed_ack(&mut self) {
         if !self.tcb.flags.has(Tcbits::ACK_OWED) || self.tcb.timers.at(Timer::DelayedAck).is_some() {
             return;
         }
         if let Some(at) = self.tcb.delayed_ack.deadline(self.now, self.tcb.rtt.srtt(), None, false) {
             self.tcb.timers.arm(Timer::DelayedAck, at);
+            self.note_armed(at);
         }
+    }
+
+    /// A timer was armed that the wheel may have to know of.
+    #[inline]
+    pub(in crate::tcp) fn note_armed(&mut self, at: Instant) {
+        self.armed = Some(self.armed.map_or(at, |armed| armed.min(at)));
     }
 
     /// Reading has made room: whether the peer is to be told at once.

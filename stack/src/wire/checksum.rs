@@ -77,7 +77,8 @@ impl Sum {
         for block in blocks {
             lanes.block(block);
         }
-        self.piece(add(lanes.sum(), tail(rest)), bytes.len())
+        let sum = lanes.sum();
+        self.piece(if rest.is_empty() { sum } else { add(sum, tail(rest)) }, bytes.len())
     }
 
     /// With the bytes of `from`, which are copied to the start of `to` in the same pass.
@@ -95,8 +96,12 @@ impl Sum {
             lanes.block(block);
             *to = *block;
         }
-        to_rest.copy_from_slice(rest);
-        self.piece(add(lanes.sum(), tail(rest)), from.len())
+        let mut sum = lanes.sum();
+        if !rest.is_empty() {
+            to_rest.copy_from_slice(rest);
+            sum = add(sum, tail(rest));
+        }
+        self.piece(sum, from.len())
     }
 
     /// With a piece's sum, as if it began at an even byte.

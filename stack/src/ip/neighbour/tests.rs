@@ -90,7 +90,7 @@ fn who_does_not_answer_three_questions_has_failed_and_is_asked_anew() {
     assert_eq!(world.poll(at(1002)), [Due::Solicit(THEM, None)]);
     assert_eq!(world.poll(at(2005)), [Due::Solicit(THEM, None)]);
     assert_eq!(world.poll(at(3010)), [Due::Failed(THEM, Some(7))]);
-    assert_eq!((world.is(), world.cache().next()), ((State::Failed, None), None));
+    assert_eq!((world.is(), world.cache().deadline()), ((State::Failed, None), None));
     assert_eq!(world.cache().hear(&claim(ANSWER, LINK), 1, at(3100)), Heard::Nothing, "too late");
     assert_eq!(world.cache().resolve(&THEM, 1, 8, at(3200)), ASK);
 }
@@ -364,7 +364,7 @@ proptest! {
                 let _ = cache.hear(&Claim { ip, link: Some(OTHER), kind }, hash, Instant(now));
             }
             let _ = cache.poll(Instant(now), 50, |_| ());
-            let _ = (cache.check(), cache.next(), cache.set(&ip, hash, Some(LINK), State::Probe, Instant(now)), cache.remove(&ip, hash));
+            let _ = (cache.check(), cache.deadline(), cache.set(&ip, hash, Some(LINK), State::Probe, Instant(now)), cache.remove(&ip, hash));
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, transmute};
 
-use super::{Acked, Congestion, EPOCH, FOUND, ROUND};
+use super::{Acked, Algorithm, Congestion, EPOCH, FOUND, ROUND};
 use crate::seq::Seq;
 use crate::tcp::micros;
 use crate::time::Duration;
@@ -40,6 +40,16 @@ struct Round {
 }
 
 impl Congestion {
+    /// Whether [`Acked::pacing_rate`] is looked at: it costs a division.
+    #[inline]
+    #[must_use]
+    pub fn watches_rate(&self) -> bool {
+        self.in_slow_start()
+            && self.cwnd() >= CWND_MIN
+            && !self.has(FOUND)
+            && self.algorithm() == Algorithm::Cubic
+    }
+
     /// One acknowledgment in slow start.
     pub(super) fn hystart(&mut self, acked: &Acked, rtt: Duration) {
         if self.cwnd() < CWND_MIN {

@@ -43,7 +43,7 @@ impl<D: Device> Connection<'_, D> {
         self.tcb.probes = 0;
         self.hear_routers(seg);
         let before = self.tcb.snd.wnd;
-        self.update_window(seg);
+        self.update_window(seg.seq, seg.ack, self.window_of(seg));
         let fin = self.on_ack(seg, self.tcb.snd.wnd == before);
         match self.tcb.state() {
             State::FinWait1 | State::Closing | State::LastAck if fin => {
@@ -122,12 +122,11 @@ impl<D: Device> Connection<'_, D> {
 
     /// "If SND.UNA =< SEG.ACK =< SND.NXT, the send window should be updated. If (SND.WL1 < SEG.SEQ or (SND.WL1 = SEG.SEQ and
     /// SND.WL2 =< SEG.ACK)), set SND.WND <- SEG.WND, set SND.WL1 <- SEG.SEQ, and set SND.WL2 <- SEG.ACK."
-    fn update_window(&mut self, seg: &Segment) {
-        let wnd = self.window_of(seg);
+    #[inline]
+    pub(in crate::tcp) fn update_window(&mut self, seq: Seq, ack: Seq, wnd: u32) {
         let snd = &mut self.tcb.snd;
-        let is_newer = |a: Seq, b: Seq| a.lt(b);
-        if is_newer(snd.wl1, seg.seq) || snd.wl1 == seg.seq && snd.wl2.le(seg.ack) {
-            (snd.wnd, snd.wl1, snd.wl2) = (wnd, seg.seq, seg.ack);
+        if snd.wl1.lt(seq) || snd.wl1 == seq && snd.wl2.le(ack) {
+            (snd.wnd, snd.wl1, snd.wl2) = (wnd, seq, ack);
             self.tcb.snd_wnd_max = self.tcb.snd_wnd_max.max(wnd);
         }
     }

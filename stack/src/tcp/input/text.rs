@@ -7,7 +7,7 @@ use crate::device::{Device, FrameIndex};
 use crate::error::Error;
 use crate::reassembly::Dropped;
 use crate::stats::Counter;
-use crate::tcp::connection::{Connection, means};
+use crate::tcp::connection::{Connection, bounds, means};
 use crate::time::Duration;
 
 /// Frames that text behind a gap gives back when text in order has none (tcp_prune_ofo_queue).
@@ -40,18 +40,11 @@ impl<D: Device> Connection<'_, D> {
         if charge.frames >= charge.limit && !self.traffic.reassembly.is_empty() {
             self.traffic.reassembly.prune(&mut means!(self, receive_charge), PRUNED);
         }
-        if self.traffic.receive.push(&mut means!(self, receive_charge), frame).is_err() {
-            self.count(Counter::FramesShort);
-            // Told at once, the peer learns that the window is smaller than it was.
-            self.owe_ack(true);
+        let stamps = seg.options.timestamps.filter(|_| self.tcb.flags.has(Tcbits::TIMESTAMPS));
+        let stamps = stamps.map(|stamps| (stamps.tsval, stamps.tsecr));
+        if !self.take_in_order(frame, seg.text, seg.is(Flags::PSH), stamps) {
             return Break(Stop::Drop);
         }
-        self.advance(seg.text.into());
-        let (rto, wnd, push) = (self.rto(), self.tcb.rcv.wnd, seg.is(Flags::PSH));
-        self.tcb.delayed_ack.on_text(self.now, seg.text, push, wnd, rto);
-        self.measure_reader(seg);
-        self.owe_ack(false);
-        self.arrived = true;
         if !self.traffic.reassembly.is_empty() {
             let nxt = self.tcb.rcv.nxt;
             let (list, next) = self.traffic.reassembly.take_in_order(&mut means!(self, receive_charge), nxt);
@@ -62,6 +55,30 @@ impl<D: Device> Connection<'_, D> {
             self.owe_ack(true);
         }
         Continue(())
+    }
+
+    /// Text that follows what was received: into the queue, or dropped if there is no memory for it. Whether it was kept.
+    #[inline]
+    pub(in crate::tcp) fn take_in_order(
+        &mut self,
+        frame: FrameIndex,
+        len: u16,
+        push: bool,
+        stamps: Option<(u32, u32)>,
+    ) -> bool {
+        if self.traffic.receive.push(&mut means!(self, receive_charge), frame).is_err() {
+            self.count(Counter::FramesShort);
+            // Told at once, the peer learns that the window is smaller than it was.
+            self.owe_ack(true);
+            return false;
+        }
+        self.advance(len.into());
+        let (wnd, rtt) = (self.tcb.rcv.wnd, self.tcb.rtt);
+        self.tcb.delayed_ack.on_text(self.now, len, push, wnd, || rtt.rto(&bounds()));
+        self.measure_reader(len, stamps);
+        self.owe_ack(false);
+        self.arrived = true;
+        true
     }
 
     /// RCV.NXT moves, and the right edge of the window does not.
@@ -89,10 +106,10 @@ impl<D: Device> Connection<'_, D> {
     }
 
     /// How long a round trip is for a receiver (tcp_rcv_rtt_measure).
-    fn measure_reader(&mut self, seg: &Segment) {
-        match seg.options.timestamps.filter(|_| self.tcb.flags.has(Tcbits::TIMESTAMPS)) {
-            Some(stamps) if stamps.tsecr != 0 && seg.text >= self.tcb.delayed_ack.rcv_mss() => {
-                let ms = self.tsval().wrapping_sub(stamps.tsecr);
+    fn measure_reader(&mut self, len: u16, stamps: Option<(u32, u32)>) {
+        match stamps {
+            Some((_, tsecr)) if tsecr != 0 && len >= self.tcb.delayed_ack.rcv_mss() => {
+                let ms = self.tsval().wrapping_sub(tsecr);
                 if ms <= u32::MAX / 2 {
                     self.tcb.autotune.sample(Duration::from_millis(u64::from(ms.max(1))));
                 }

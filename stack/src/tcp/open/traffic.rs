@@ -16,22 +16,27 @@ impl Parts<'_> {
     /// # Errors
     /// `BadHandle`; `NoBuffers` when so many sockets have something in their queues that none is left.
     pub fn tcp_traffic(&mut self, socket: Handle) -> Result<&mut Traffic, Error> {
-        let tcb = *self.tcb(socket)?;
-        let Some(index) = tcb.traffic.checked_sub(1) else {
-            let handle = match self.slabs.traffics.take(self.traffics) {
-                Some(handle) => handle,
-                None => self.take_from_the_oldest()?,
-            };
-            let traffic = self.traffics.get_mut(handle.index as usize).ok_or(Error::Corrupt)?;
-            let send = SendQueue::new(tcb.snd.nxt);
-            *traffic = Traffic { tag: traffic.tag, socket: socket.index, send, ..Traffic::default() };
-            self.tcb(socket)?.traffic = handle.index.wrapping_add(1);
-            return self.traffics.get_mut(handle.index as usize).ok_or(Error::Corrupt);
+        let index = match self.tcb(socket)?.traffic.checked_sub(1) {
+            Some(index) => index,
+            None => self.begin_traffic(socket)?,
         };
         if self.traffic_of(index, socket)?.is_resting != 0 {
             self.wake(index)?;
         }
         self.traffic_of(index, socket)
+    }
+
+    /// A record for a socket that has none.
+    fn begin_traffic(&mut self, socket: Handle) -> Result<u32, Error> {
+        let handle = match self.slabs.traffics.take(self.traffics) {
+            Some(handle) => handle,
+            None => self.take_from_the_oldest()?,
+        };
+        let send = SendQueue::new(self.tcb(socket)?.snd.nxt);
+        let traffic = self.traffics.get_mut(handle.index as usize).ok_or(Error::Corrupt)?;
+        *traffic = Traffic { tag: traffic.tag, socket: socket.index, send, ..Traffic::default() };
+        self.tcb(socket)?.traffic = handle.index.wrapping_add(1);
+        Ok(handle.index)
     }
 
     fn traffic_of(&mut self, index: u32, socket: Handle) -> Result<&mut Traffic, Error> {
@@ -46,13 +51,14 @@ impl Parts<'_> {
     /// # Errors
     /// `BadHandle`.
     pub fn tcp_rest(&mut self, socket: Handle) -> Result<bool, Error> {
-        let tcb = *self.tcb(socket)?;
+        let tcb = self.tcb(socket)?;
         let Some(index) = tcb.traffic.checked_sub(1) else { return Ok(true) };
-        let traffic = *self.traffic_of(index, socket)?;
+        let has_learned = tcb.total_retrans != 0 || tcb.reord_seen != 0;
+        let traffic = self.traffic_of(index, socket)?;
         if !traffic.send.is_empty() || !traffic.receive.is_empty() || !traffic.reassembly.is_empty() {
             return Ok(false);
         }
-        if tcb.total_retrans == 0 && tcb.reord_seen == 0 {
+        if !has_learned {
             self.tcp_end_traffic(socket)?;
         } else if traffic.is_resting == 0 {
             let youngest = core::mem::replace(&mut self.resting.youngest, index.wrapping_add(1));

@@ -1,6 +1,6 @@
 //! A plan becomes a packet: the headers are written, the device takes the frame, and the connection knows that it was sent.
 
-use super::header::Head;
+use super::header::{Head, Written};
 use super::{Plan, Text, Why};
 use crate::device::{Device, Fragment, FrameIndex, Outgoing};
 use crate::frames::pool::Purpose;
@@ -8,7 +8,7 @@ use crate::frames::{FrameRecord, Frames};
 use crate::sendq::{SendQueue, text_sum};
 use crate::settings::Values;
 use crate::stats::Counter;
-use crate::tcp::congestion::{Sent, initial_window};
+use crate::tcp::congestion::initial_window;
 use crate::tcp::connection::{Connection, clock_ms, means};
 use crate::tcp::recovery::ecn::{self, Ecn};
 use crate::tcp::recovery::undo::CaState;
@@ -50,11 +50,22 @@ pub(crate) fn transmit<D: Device>(
     let written = device
         .bytes_mut(frame)
         .and_then(|bytes| head.write(bytes, place, text_sum(&record), hop, &capabilities));
-    let Some(written) = written else { return false };
+    written.is_some_and(|written| give(frames, device, frame, &written, record.len))
+}
+
+/// Gives a frame whose headers are written, and whose text has `len` bytes, to the device.
+#[inline]
+pub(crate) fn give<D: Device>(
+    frames: &mut Frames<'_>,
+    device: &mut D,
+    frame: FrameIndex,
+    written: &Written,
+    len: u16,
+) -> bool {
     if !frames.send(frame) {
         return false;
     }
-    let fragment = Fragment { frame, offset: written.offset, len: written.len + record.len };
+    let fragment = Fragment { frame, offset: written.offset, len: written.len + len };
     let packet = Outgoing { fragments: &[fragment], checksum: written.checksum, gso_size: 0 };
     let is_taken = device.send(&packet).is_ok();
     if !is_taken {
@@ -110,7 +121,7 @@ impl<D: Device> Connection<'_, D> {
             &record,
             if record.len > 0 { ecn::Outgoing::NewText } else { ecn::Outgoing::PureAck },
         );
-        if !transmit(&mut self.frames, &mut *self.device, frame, &head, &self.hop) {
+        if !transmit(&mut self.frames, &mut *self.device, frame, &head, self.hop) {
             return false;
         }
         self.traffic.send.mark_sent(&mut self.frames, self.now);
@@ -125,7 +136,7 @@ impl<D: Device> Connection<'_, D> {
         }
         self.pace(record.len);
         self.count_in_recovery();
-        self.sent(&head);
+        self.sent(head.flags.has(Flags::ACK));
         true
     }
 
@@ -135,11 +146,11 @@ impl<D: Device> Connection<'_, D> {
         let head = self.head_of(plan, &record, ecn::Outgoing::Again);
         // What the device still has is copied: it may neither be changed nor given twice.
         let is_sent = if self.frames.is_writable(frame) {
-            transmit(&mut self.frames, &mut *self.device, frame, &head, &self.hop)
+            transmit(&mut self.frames, &mut *self.device, frame, &head, self.hop)
         } else {
             match SendQueue::copy_of(&mut self.frames, &mut *self.device, frame) {
                 Some(copy) => {
-                    transmit(&mut self.frames, &mut *self.device, copy, &head, &self.hop) || {
+                    transmit(&mut self.frames, &mut *self.device, copy, &head, self.hop) || {
                         self.frames.discard(copy);
                         false
                     }
@@ -157,7 +168,7 @@ impl<D: Device> Connection<'_, D> {
         self.count(Counter::SegmentsRetransmitted);
         self.pace(record.len);
         self.count_in_recovery();
-        self.sent(&head);
+        self.sent(head.flags.has(Flags::ACK));
         true
     }
 
@@ -169,7 +180,7 @@ impl<D: Device> Connection<'_, D> {
         );
         let is_sent = self.control(&head);
         if is_sent {
-            self.sent(&head);
+            self.sent(head.flags.has(Flags::ACK));
         }
         is_sent
     }
@@ -195,7 +206,7 @@ impl<D: Device> Connection<'_, D> {
             }),
             ..Options::default()
         };
-        let (ttl, tos) = hops(&self.values, &self.tcb.remote);
+        let (ttl, tos) = hops(self.values, &self.tcb.remote);
         let header = Header {
             sequence: self.tcb.iss().0.into(),
             acknowledgment: (if is_answer { self.tcb.rcv.nxt.0 } else { 0 }).into(),
@@ -206,14 +217,14 @@ impl<D: Device> Connection<'_, D> {
         let head = Head { local: self.tcb.local, remote: self.tcb.remote, header, flags, options, ttl, tos };
         let is_sent = self.control(&head);
         if is_sent {
-            self.sent(&head);
+            self.sent(head.flags.has(Flags::ACK));
         }
         is_sent
     }
 
     /// RST: `<SEQ=SND.NXT><CTL=RST>` with an acknowledgment of what was received, as Linux (tcp_send_active_reset).
     pub(crate) fn emit_reset(&mut self) {
-        let (ttl, tos) = hops(&self.values, &self.tcb.remote);
+        let (ttl, tos) = hops(self.values, &self.tcb.remote);
         let header = Header {
             sequence: self.tcb.snd.nxt.0.into(),
             acknowledgment: self.tcb.rcv.nxt.0.into(),
@@ -229,7 +240,7 @@ impl<D: Device> Connection<'_, D> {
 
     fn control(&mut self, head: &Head) -> bool {
         let headroom = self.shape().headroom;
-        transmit_control(&mut self.frames, &mut *self.device, head, &self.hop, headroom)
+        transmit_control(&mut self.frames, &mut *self.device, head, self.hop, headroom)
     }
 
     fn ports(&self) -> Header {
@@ -257,19 +268,25 @@ impl<D: Device> Connection<'_, D> {
         if self.tcb.flags.has(Tcbits::SACK) {
             options.sack = self.blocks_for(&options, record.len);
         }
-        let rcv = &mut self.tcb.rcv;
-        let (edge, wnd) = (rcv.nxt + rcv.wnd, rcv.wnd);
-        let advertised = window::advertise(&self.space(), self.tcb.rcv.nxt, edge, wnd);
-        self.tcb.rcv.wnd = advertised.wnd;
-        let (ttl, tos) = hops(&self.values, &self.tcb.remote);
+        let window = self.advertise();
+        let (ttl, tos) = hops(self.values, &self.tcb.remote);
         let header = Header {
             sequence: record.seq.into(),
             acknowledgment: self.tcb.rcv.nxt.0.into(),
-            window: advertised.field.into(),
+            window: window.into(),
             ..self.ports()
         };
         let tos = if is_ect { tos | ECT_0 } else { tos };
         Head { local: self.tcb.local, remote: self.tcb.remote, header, flags, options, ttl, tos }
+    }
+
+    /// SEG.WND of a segment that is sent now: RCV.WND may have grown.
+    #[inline]
+    pub(in crate::tcp) fn advertise(&mut self) -> u16 {
+        let (nxt, wnd) = (self.tcb.rcv.nxt, self.tcb.rcv.wnd);
+        let advertised = window::advertise(&self.space(), nxt, nxt + wnd, wnd);
+        self.tcb.rcv.wnd = advertised.wnd;
+        advertised.field
     }
 
     /// What SACK reports, as far as text leaves room in the segment: RFC 9293 §3.7.1 (MUST-16).
@@ -283,11 +300,12 @@ impl<D: Device> Connection<'_, D> {
     }
 
     /// A segment was sent that acknowledges everything received.
-    fn sent(&mut self, head: &Head) {
+    #[inline]
+    pub(in crate::tcp) fn sent(&mut self, has_ack: bool) {
         self.tcb.segs_out = self.tcb.segs_out.wrapping_add(1);
         self.count(Counter::SegmentsOut);
         self.count(Counter::PacketsOut);
-        if head.flags.has(Flags::ACK) {
+        if has_ack {
             self.tcb.rcv.last_ack_sent = self.tcb.rcv.nxt;
             self.tcb.flags = self.tcb.flags.without(Tcbits::ACK_OWED).without(Tcbits::ACK_NOW);
             self.tcb.timers.disarm(Timer::DelayedAck);
@@ -321,11 +339,15 @@ impl<D: Device> Connection<'_, D> {
     }
 
     /// Nothing was in flight: the window is one of the past (RFC 5681 §4.1).
-    fn restart(&mut self) {
+    #[inline]
+    pub(in crate::tcp) fn restart(&mut self) {
+        self.traffic.fack = self.tcb.snd.una;
         let idle = Duration::from_millis(clock_ms(self.now).wrapping_sub(self.tcb.last_data_sent).into());
+        if idle.0 == 0 {
+            return;
+        }
         let (rto, window) = (self.rto(), initial_window(self.tcb.mss, false));
         self.tcb.congestion.on_restart(idle, rto, window);
-        self.traffic.fack = self.tcb.snd.una;
     }
 
     /// Congestion control learns how far its window is used.
@@ -333,16 +355,11 @@ impl<D: Device> Connection<'_, D> {
         if self.traffic.send.sent().frames == 0 || self.tcb.state() == State::SynSent {
             return;
         }
-        let board = self.board();
-        let limited = self.traffic.send.next_unsent().is_some() && board.pipe() >= self.tcb.congestion.cwnd();
-        let sent = Sent {
-            una: self.tcb.snd.una,
-            nxt: self.tcb.snd.nxt,
-            packets_out: board.packets_out,
-            limited,
-            rto: self.rto(),
-            initial_window: initial_window(self.tcb.mss, false),
-        };
-        self.tcb.congestion.on_sent(self.now, &sent);
+        let (limited, packets_out) = (self.is_cwnd_full(), self.traffic.send.sent().frames);
+        let (una, nxt) = (self.tcb.snd.una, self.tcb.snd.nxt);
+        if self.tcb.congestion.is_underused(self.now, una, nxt, packets_out, limited) {
+            let (rto, window) = (self.rto(), initial_window(self.tcb.mss, false));
+            self.tcb.congestion.on_underused(self.now, rto, window);
+        }
     }
 }

@@ -68,10 +68,16 @@ impl DelayedAck {
 
     /// Text arrived in order, `len` bytes in segments of `segment` bytes; `push` if its sender had no more.
     #[inline]
-    pub fn on_text(&mut self, now: Instant, segment: u16, push: bool, rcv_wnd: u32, rto: Duration) {
+    pub fn on_text(
+        &mut self,
+        now: Instant,
+        segment: u16,
+        push: bool,
+        rcv_wnd: u32,
+        rto: impl FnOnce() -> Duration,
+    ) {
         self.measure(segment, push);
         let now = clock(now);
-        let rto = rto.as_millis().min(u64::from(u16::MAX)) as u16;
         let min = MIN.as_millis() as u16;
         if self.ato == 0 {
             self.ato = min;
@@ -80,11 +86,14 @@ impl DelayedAck {
             let gap = now.wrapping_sub(self.received);
             if gap <= u32::from(min / 2) {
                 self.ato = self.ato / 2 + min / 2;
-            } else if gap < u32::from(self.ato) {
-                self.ato = (self.ato / 2).saturating_add(gap as u16).min(rto);
-            } else if gap > u32::from(rto) {
-                // The sender starts anew.
-                self.start_quick(rcv_wnd);
+            } else {
+                let rto = rto().as_millis().min(u64::from(u16::MAX)) as u16;
+                if gap < u32::from(self.ato) {
+                    self.ato = (self.ato / 2).saturating_add(gap as u16).min(rto);
+                } else if gap > u32::from(rto) {
+                    // The sender starts anew.
+                    self.start_quick(rcv_wnd);
+                }
             }
         }
         self.received = now;

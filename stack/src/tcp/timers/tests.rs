@@ -99,7 +99,7 @@ fn unacknowledged(bytes: u32) -> Unacknowledged {
 fn settled(gap: u64) -> DelayedAck {
     let mut ack = DelayedAck::default();
     for segment in 0..40 {
-        ack.on_text(at(segment * gap), MSS, false, 60_000, RTO);
+        ack.on_text(at(segment * gap), MSS, false, 60_000, || RTO);
         ack.on_ack_sent(1);
     }
     ack
@@ -120,21 +120,21 @@ fn what_is_out_of_order_is_acknowledged_at_once() {
 #[test]
 fn a_connection_begins_with_quick_acknowledgments() {
     let mut ack = DelayedAck::default();
-    ack.on_text(at(0), MSS, false, 60_000, RTO);
+    ack.on_text(at(0), MSS, false, 60_000, || RTO);
     let mut quick = 0;
     while ack.is_due(&unacknowledged(10)) {
         ack.on_ack_sent(1);
         quick += 1;
     }
     assert_eq!(quick, 16, "half of a window of 41 segments, and no more than 16");
-    ack.on_text(at(5_000), MSS, false, 6_000, RTO);
+    ack.on_text(at(5_000), MSS, false, 6_000, || RTO);
     assert!(ack.is_due(&unacknowledged(10)), "its sender starts anew");
 }
 
 #[test]
 fn an_answer_within_the_wait_makes_a_connection_interactive() {
     let mut ack = DelayedAck::default();
-    ack.on_text(at(0), 100, true, 60_000, RTO);
+    ack.on_text(at(0), 100, true, 60_000, || RTO);
     assert!(ack.is_due(&unacknowledged(100)));
     ack.on_text_sent(at(1));
     assert!(!ack.is_due(&unacknowledged(100)), "the next answer carries it");
@@ -170,14 +170,14 @@ fn a_running_timer_is_not_put_off_and_not_waited_for_when_it_is_near() {
 fn the_peers_segment_size_is_learned() {
     let mut ack = DelayedAck::default();
     assert_eq!(ack.rcv_mss(), 536);
-    ack.on_text(at(0), MSS, false, 60_000, RTO);
+    ack.on_text(at(0), MSS, false, 60_000, || RTO);
     assert_eq!(ack.rcv_mss(), MSS);
-    ack.on_text(at(1), 1000, true, 60_000, RTO);
+    ack.on_text(at(1), 1000, true, 60_000, || RTO);
     assert_eq!(ack.rcv_mss(), MSS, "the end of a message");
-    ack.on_text(at(2), 1000, false, 60_000, RTO);
+    ack.on_text(at(2), 1000, false, 60_000, || RTO);
     assert_eq!(ack.rcv_mss(), 1000, "twice the same: the path has changed");
-    ack.on_text(at(3), 5, true, 60_000, RTO);
-    ack.on_text(at(4), 5, true, 60_000, RTO);
+    ack.on_text(at(3), 5, true, 60_000, || RTO);
+    ack.on_text(at(4), 5, true, 60_000, || RTO);
     assert_eq!(ack.rcv_mss(), 1000, "small messages tell nothing");
 }
 
@@ -185,7 +185,7 @@ proptest! {
     #[test]
     fn the_delay_is_always_below_half_a_second(bytes in any::<[u8; 12]>(), now in 0u64..1 << 60, srtt: Option<u64>, segment: u16, wnd: u32, rto: u64, push: bool) {
         let mut ack = DelayedAck::read_from_bytes(&bytes).expect("12 bytes");
-        ack.on_text(Instant(now), segment, push, wnd, Duration(rto));
+        ack.on_text(Instant(now), segment, push, wnd, || Duration(rto));
         ack.on_timeout(Duration(rto));
         ack.on_text_sent(Instant(now));
         ack.be_quick(wnd);

@@ -1,0 +1,149 @@
+//! The short way of a segment from the device to its connection: one look at the headers as they almost always are, and at the
+//! connection. Whatever is different takes the long way ([`super::ingress`]), from the beginning and with nothing changed.
+
+use super::Stack;
+use crate::device::{Checksum, Device, Link, Received};
+use crate::events;
+use crate::region::slab::Handle;
+use crate::seq::Seq;
+use crate::stats::Counter;
+use crate::tcp::predicted::Expected;
+use crate::wire::checksum::{Sum, pseudo};
+use crate::wire::ip::Ip;
+use crate::wire::protocol;
+
+/// Bytes of the headers that the short way knows.
+const ETHERNET: usize = 14;
+const V4: usize = 20;
+const V6: usize = 40;
+/// TCP's header with timestamps alone, as RFC 7323 appendix A recommends: two bytes of padding, kind 8, length 10.
+const TCP: usize = 32;
+const STAMPS: u32 = 0x0101_080a;
+/// Data offset of eight words, and ACK with or without PSH (RFC 9293 §3.1).
+const OFFSET_ACK: u16 = 8 << 12 | 0x10;
+const PUSH: u16 = 0x08;
+/// Congestion experienced (RFC 3168 §5).
+const CE: u8 = 3;
+
+/// A segment whose headers are as expected.
+struct Plain {
+    local: (Ip, u16),
+    remote: (Ip, u16),
+    seg: Expected,
+}
+
+const fn word16(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+const fn word32(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// The addresses of a packet of IPv4 without options and fragments, and the segment in it.
+#[inline]
+fn in_v4(packet: &[u8]) -> Option<(Ip, Ip, &[u8])> {
+    let head: &[u8; V4] = packet.first_chunk()?;
+    let total = usize::from(word16(head, 2));
+    let is_plain = head[0] == 0x45 && head[9] == protocol::TCP && head[1] & 3 != CE
+        // No fragment: neither more to come nor an offset.
+        && word16(head, 6) & 0x3fff == 0;
+    if !is_plain || !Sum::ZERO.bytes(head).holds() {
+        return None;
+    }
+    let [.., a, b, c, d, e, f, g, h] = *head;
+    Some((Ip::v4([a, b, c, d]), Ip::v4([e, f, g, h]), packet.get(V4..total)?))
+}
+
+/// The same of IPv6 without extension headers.
+#[inline]
+fn in_v6(packet: &[u8]) -> Option<(Ip, Ip, &[u8])> {
+    let head: &[u8; V6] = packet.first_chunk()?;
+    let is_plain = head[0] >> 4 == 6 && head[6] == protocol::TCP && head[1] >> 4 & 3 != CE;
+    if !is_plain {
+        return None;
+    }
+    let (source, destination) = head[8..].split_first_chunk::<16>()?;
+    let payload = packet.get(V6..V6 + usize::from(word16(head, 4)))?;
+    Some((Ip(*source), Ip(destination.try_into().ok()?), payload))
+}
+
+impl<D: Device> Stack<'_, '_, D> {
+    /// The segment in a packet that is one frame, if it looks as expected.
+    #[inline]
+    fn plain(&self, packet: &Received) -> Option<Plain> {
+        let piece = packet.fragment;
+        let begin = usize::from(piece.offset);
+        let bytes = self.device.bytes(piece.frame)?.get(begin..begin + usize::from(piece.len))?;
+        let (is_v6, ip) = match self.device.capabilities().link {
+            Link::Ethernet => {
+                let (head, rest) = bytes.split_first_chunk::<ETHERNET>()?;
+                match [head[12], head[13]] {
+                    [0x08, 0x00] => (false, rest),
+                    [0x86, 0xdd] => (true, rest),
+                    _ => return None,
+                }
+            }
+            Link::Ip => (*bytes.first()? >> 4 == 6, bytes),
+        };
+        let (source, destination, segment) = if is_v6 { in_v6(ip)? } else { in_v4(ip)? };
+        let head: &[u8; TCP] = segment.first_chunk()?;
+        let bits = word16(head, 12);
+        if bits & !PUSH != OFFSET_ACK || word32(head, 20) != STAMPS {
+            return None;
+        }
+        let sum = pseudo(&source, &destination, protocol::TCP, segment.len() as u32);
+        if packet.checksum != Checksum::Valid && !sum.bytes(segment).holds() {
+            return None;
+        }
+        // What is behind the text is the link's padding: text ends where the segment does.
+        let offset = bytes.len() - ip.len() + if is_v6 { V6 } else { V4 } + TCP;
+        Some(Plain {
+            local: (destination, word16(head, 2)),
+            remote: (source, word16(head, 0)),
+            seg: Expected {
+                seq: Seq(word32(head, 4)),
+                ack: Seq(word32(head, 8)),
+                window: word16(head, 14),
+                push: bits & PUSH != 0,
+                stamps: (word32(head, 24), word32(head, 28)),
+                offset: piece.offset + offset as u16,
+                text: (segment.len() - TCP) as u16,
+            },
+        })
+    }
+
+    /// Takes a packet, if it is what its connection expects next; then, whether that wants to be asked for output.
+    #[inline]
+    pub(super) fn predicted(&mut self, packet: &Received) -> Option<Option<Handle>> {
+        let plain = self.plain(packet)?;
+        let index = self
+            .parts
+            .connections()
+            .find((&plain.local.0, plain.local.1), (&plain.remote.0, plain.remote.1))?;
+        let socket = self.parts.tcbs.get(index as usize)?.tag.handle(index);
+        let seg = &plain.seg;
+        let tcb = self.parts.tcbs.get(index as usize)?;
+        if !seg.is_expected(tcb, self.now) {
+            return None;
+        }
+        if seg.text > 0 && tcb.traffic == 0 {
+            self.parts.tcp_traffic(socket).ok()?;
+        }
+        self.count(Counter::SegmentsIn);
+        self.count(Counter::HeaderPredicted);
+        let (mut spare, word) = (None, self.shared.tcp_events.get(index as usize)?);
+        let mut connection = self.connection(socket, &mut spare).ok()?;
+        let wants_output = connection.expected_arrives(seg, packet.fragment.frame);
+        events::add(word, connection.arrived, || connection.may_write());
+        let armed = connection.armed;
+        if wants_output {
+            return Some(Some(socket));
+        }
+        self.arm_wheel_at(index, armed);
+        if seg.text == 0 {
+            self.parts.tcp_rest(socket).ok()?;
+        }
+        Some(None)
+    }
+}
