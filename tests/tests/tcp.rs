@@ -324,8 +324,9 @@ fn the_short_way_and_the_long_one_send_the_same_packets() {
         // Small writes and reads are what the short way is for; large ones fill windows and buffers.
         let (write, read) = [(64, 64), (700, 4000), (20_000, 16_384), (1448, 333)][seed as usize % 4];
         let plan = Plan { write, read, no_delay: seed % 3 == 0, echoes: seed % 8 < 6, ..Plan::default() };
-        let short = journal(seed, path, 30_000, &plan, [false; 2]);
-        let long = journal(seed, path, 30_000, &plan, [true; 2]);
+        let len = (100 * write).min(30_000);
+        let short = journal(seed, path, len, &plan, [false; 2]);
+        let long = journal(seed, path, len, &plan, [true; 2]);
         let differs = short.iter().zip(&long).position(|(short, long)| short != long);
         if let Some(at) = differs.or((short.len() != long.len()).then_some(short.len().min(long.len()))) {
             let lines = |journal: &[Record]| {

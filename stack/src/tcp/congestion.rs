@@ -143,6 +143,9 @@ pub const fn initial_window(mss: u16, syn_was_lost: bool) -> u32 {
     }
 }
 
+/// TCP_RTO_MIN, in nanoseconds.
+const RTO_MIN_NS: u64 = 200_000_000;
+
 impl Congestion {
     /// A connection that begins with this window.
     #[must_use]
@@ -343,7 +346,8 @@ impl Congestion {
             return false;
         }
         self.used = self.used.max(packets_out);
-        stamp.wrapping_sub(self.filled) > 1
+        // No timeout is shorter than this, so nothing is to be asked before.
+        u64::from(stamp.wrapping_sub(self.filled)) > RTO_MIN_NS >> FILLED_BITS
     }
 
     /// The window has not been full for a while: if that is as long as a timeout, half of what isn't used goes.

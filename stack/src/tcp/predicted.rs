@@ -146,7 +146,9 @@ impl<D: Device> Connection<'_, D> {
         }
         self.tcb.delivered = self.tcb.delivered.wrapping_add(acked);
         self.traffic.rack.on_ack(false, una, nxt);
-        self.grow_window(acked, rtt);
+        if self.tcb.congestion.is_cwnd_limited() || self.tcb.congestion.watches_rate() {
+            self.grow_window(acked, rtt);
+        }
         if self.traffic.send.sent().frames == 0 {
             for timer in [Timer::Rto, Timer::Tlp, Timer::Reorder] {
                 self.tcb.timers.disarm(timer);
@@ -225,7 +227,10 @@ impl<D: Device> Connection<'_, D> {
             self.traffic.small = tcb.snd.nxt;
         }
         self.sent(true);
-        self.note_sent();
+        let (una, nxt, sent) = (self.tcb.snd.una, self.tcb.snd.nxt, self.traffic.send.sent().frames);
+        if self.tcb.congestion.is_underused(self.now, una, nxt, sent, false) {
+            self.note_sent();
+        }
         let (tlp, place) = (Timer::Tlp, &self.tcb.timers);
         if place.at(tlp).is_none() && place.at(Timer::Rto).is_none() && place.at(Timer::Reorder).is_none() {
             self.arm_probe();

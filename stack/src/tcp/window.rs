@@ -76,6 +76,7 @@ pub struct Advertised {
 /// RFC 9293 §3.8.6: "A TCP receiver SHOULD NOT shrink the window, i.e., move the right window edge to the left
 /// (SHLD-14)." Here it never does; where the shift cannot show the edge, it moves right by less than a unit (RFC 7323
 /// §2.4).
+#[inline]
 #[must_use]
 pub fn advertise(space: &Space, rcv_nxt: Seq, edge: Seq, wnd: u32) -> Advertised {
     let shift = min_shift(space.shift);
@@ -83,7 +84,7 @@ pub fn advertise(space: &Space, rcv_nxt: Seq, edge: Seq, wnd: u32) -> Advertised
     let offered = if rcv_nxt.lt(edge) { edge - rcv_nxt } else { 0 };
     let wnd = select(space, wnd).max(offered).min(UNSCALED_MAX << shift);
     // Rounded up: rounded down, the edge would move left.
-    let wnd = wnd.div_ceil(unit).min(UNSCALED_MAX) << shift;
+    let wnd = (wnd.saturating_add(unit - 1) >> shift).min(UNSCALED_MAX) << shift;
     Advertised { edge: rcv_nxt + wnd, wnd, field: (wnd >> shift) as u16 }
 }
 
@@ -100,7 +101,7 @@ fn select(space: &Space, wnd: u32) -> u32 {
     }
     let mut free = space.free.min(space.full);
     if free < space.full / 2 {
-        free -= free % unit;
+        free &= !(unit - 1);
         if free < space.full / 16 || free < mss {
             return 0;
         }
@@ -108,7 +109,7 @@ fn select(space: &Space, wnd: u32) -> u32 {
     let free = free.min(space.offer_max);
     if space.shift != 0 {
         // A scaled window has no use for whole segments: only keep a small one from being scaled to nothing.
-        free.div_ceil(unit).saturating_mul(unit)
+        free.saturating_add(unit - 1) & !(unit - 1)
     } else if wnd <= free.saturating_sub(mss) || wnd > free {
         free - free % mss
     } else if mss == space.full && free > wnd.saturating_add(space.full / 2) {

@@ -68,6 +68,13 @@ impl Sum {
     /// Of nothing.
     pub const ZERO: Self = Self { sum: 0, odd: false };
 
+    /// Of words that were added up as the machine loads them.
+    #[inline]
+    #[must_use]
+    pub const fn of(sum: u64) -> Self {
+        Self { sum, odd: false }
+    }
+
     /// With the bytes of a piece.
     #[inline]
     #[must_use]
@@ -172,9 +179,13 @@ pub const fn update_u32(checksum: u16, old: u32, new: u32) -> u16 {
 #[inline]
 #[must_use]
 pub fn pseudo(source: &Ip, destination: &Ip, protocol: u8, len: u32) -> Sum {
-    let addresses = add(tail(&source.0), tail(&destination.0));
+    let words = |ip: &Ip| {
+        let (words, _) = ip.0.as_chunks::<4>();
+        words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum::<u64>()
+    };
+    let addresses = words(source) + words(destination);
     let rest = (len.to_be() as u64) + (protocol as u16).to_be() as u64;
-    Sum { sum: add(addresses, rest), odd: false }
+    Sum { sum: addresses + rest, odd: false }
 }
 
 #[cfg(test)]
