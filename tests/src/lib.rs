@@ -3,3 +3,7 @@
 /// A network in virtual time.
 #[path = "../sim/mod.rs"]
 pub mod sim;
+
+/// Scripts of packetdrill's language, in virtual time.
+#[path = "../script/mod.rs"]
+pub mod script;

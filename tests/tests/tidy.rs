@@ -34,9 +34,10 @@ const ARROWS: &[(&str, &str, &[&str], &[&str])] = &[
     (
         "accel-tests",
         "tests",
-        &["accel-stack", "accel-driver", "accel-rows", "accel-shim", "accel-tools"],
+        &["accel-stack", "accel-driver", "accel-rows", "accel-shim", "accel-tools", "accel-packetdrill"],
         &["libc", "pcap-file", "proptest"],
     ),
+    ("accel-packetdrill", "tests/packetdrill", &["accel-stack"], &["libc"]),
 ];
 
 /// Longest source file of the crates that make the product.

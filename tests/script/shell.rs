@@ -1,0 +1,132 @@
+//! Commands of the shell in scripts: the few that set the kernel's parameters, mapped to what they mean for this stack.
+
+use std::path::Path;
+
+/// A parameter of the kernel, without `net.ipv4.`.
+pub type Setting = (String, String);
+
+/// Parameters that say what this stack does anyway, or that change nothing that a script sees: name, and the value that is
+/// known to be harmless; `*` is any.
+const HARMLESS: &[(&str, &str)] = &[
+    ("tcp_timestamps", "1"),
+    ("tcp_sack", "1"),
+    ("tcp_dsack", "1"),
+    ("tcp_fack", "0"),
+    ("tcp_window_scaling", "1"),
+    ("tcp_reordering", "3"),
+    ("tcp_frto", "2"),
+    ("tcp_early_retrans", "4"),
+    ("tcp_early_retrans", "3"),
+    ("tcp_recovery", "1"),
+    ("tcp_tso_win_divisor", "*"),
+    ("tcp_min_tso_segs", "*"),
+    ("tcp_tso_rtt_log", "*"),
+    ("tcp_limit_output_bytes", "*"),
+    ("tcp_pacing_ss_ratio", "*"),
+    ("tcp_pacing_ca_ratio", "*"),
+    ("tcp_notsent_lowat", "4294967295"),
+    ("tcp_synack_retries", "5"),
+    ("tcp_retries2", "15"),
+    ("tcp_fastopen_key", "*"),
+    ("tcp_syncookies", "1"),
+    ("tcp_no_metrics_save", "*"),
+    ("tcp_autocorking", "*"),
+    ("tcp_rmem", "*"),
+    ("tcp_wmem", "*"),
+    ("tcp_moderate_rcvbuf", "*"),
+    ("tcp_invalid_ratelimit", "*"),
+    ("tcp_abort_on_overflow", "0"),
+    ("tcp_slow_start_after_idle", "*"),
+    ("tcp_fastopen", "*"),
+    ("tcp_ecn", "0"),
+    ("tcp_ecn", "2"),
+    ("tcp_ecn_fallback", "1"),
+    ("tcp_mtu_probing", "0"),
+    ("tcp_syn_retries", "*"),
+    ("tcp_congestion_control", "*"),
+    ("tcp_keepalive_time", "7200"),
+    ("tcp_keepalive_probes", "9"),
+    ("tcp_keepalive_intvl", "75"),
+    ("tcp_tw_reuse", "*"),
+];
+
+/// What `defaults.sh`, which every script of the kernel's begins with, sets besides.
+const DEFAULTS: &[(&str, &str)] = &[("tcp_slow_start_after_idle", "0"), ("tcp_syn_retries", "5")];
+
+/// The settings of a command.
+///
+/// # Errors
+/// A part of it that has no meaning here.
+pub fn settings(command: &str) -> Result<Vec<Setting>, String> {
+    let joined = command.replace("\\\n", " ");
+    let mut found = Vec::new();
+    for line in joined.split(['\n', ';']).flat_map(|line| line.split("&&")) {
+        // What is told to nobody, and quotes around what the shell would expand, have no part in it.
+        let line = line.split(" > ").next().unwrap_or_default().replace("2>&1", "");
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let Some((program, rest)) = words.split_first() else { continue };
+        match Path::new(program).file_name().and_then(|name| name.to_str()).unwrap_or(program) {
+            "defaults.sh" => found.extend(DEFAULTS.iter().map(|(name, value)| row(name, value))),
+            "sysctl" => {
+                let pairs = rest.iter().filter(|word| !word.starts_with('-')).collect::<Vec<_>>();
+                if let [pair, values @ ..] = pairs.as_slice() {
+                    let all =
+                        [&[**pair], values.iter().map(|word| **word).collect::<Vec<_>>().as_slice()].concat();
+                    found.extend(assignments(&all)?);
+                }
+            }
+            "set_sysctls.py" => found.extend(assignments(rest)?),
+            "sleep" | "true" | "ss" | "tc" => {}
+            restore if restore.starts_with("sysctl_restore") => {}
+            other => return Err(format!("the command {other}")),
+        }
+    }
+    found.iter().try_for_each(known)?;
+    Ok(found)
+}
+
+fn row(name: &str, value: &str) -> Setting {
+    (name.to_owned(), value.to_owned())
+}
+
+/// `name=value …`; words without `=` belong to the value before.
+fn assignments(words: &[&str]) -> Result<Vec<Setting>, String> {
+    let mut found: Vec<Setting> = Vec::new();
+    for word in words {
+        match (word.split_once('='), found.last_mut()) {
+            (Some((name, value)), _) => {
+                let name = name.rsplit(['.', '/']).next().unwrap_or(name);
+                found.push(row(name, value.trim_matches(['"', '\''])));
+            }
+            (None, Some(last)) => last.1 = format!("{} {}", last.1, word.trim_matches(['"', '\''])),
+            (None, None) => return Err(format!("the setting {word}")),
+        }
+    }
+    Ok(found)
+}
+
+fn known((name, value): &Setting) -> Result<(), String> {
+    let is = |row: &&(&str, &str)| row.0 == name && (row.1 == "*" || row.1 == value);
+    if HARMLESS.iter().any(|row| is(&row)) { Ok(()) } else { Err(format!("the setting {name}={value}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_found_in_commands() {
+        let found = settings(
+            "./defaults.sh\nsysctl -q net.ipv4.tcp_rmem=\"4096 540000 7\"\nsysctl -e -q net/ipv4/tcp_ecn=0 > /dev/null",
+        );
+        let wanted = [
+            ("tcp_slow_start_after_idle", "0"),
+            ("tcp_syn_retries", "5"),
+            ("tcp_rmem", "4096 540000 7"),
+            ("tcp_ecn", "0"),
+        ];
+        assert_eq!(found, Ok(wanted.map(|(name, value)| row(name, value)).to_vec()));
+        assert_eq!(settings("grep x /proc/net/tcp"), Err("the command grep".to_owned()));
+        assert_eq!(settings("sysctl -q net.ipv4.tcp_sack=0"), Err("the setting tcp_sack=0".to_owned()));
+    }
+}

@@ -1,0 +1,331 @@
+//! System calls of scripts: their arguments, and what they return.
+
+use accel_packetdrill::calls::{Answer, Call as Operation, End, Pending};
+use accel_packetdrill::errno::Errno;
+
+use super::flow::{Flow, Role};
+use super::run::{PORT, Run, Stopped};
+use super::syntax::{Call, Expr};
+
+impl Run {
+    /// Makes a call; `end` is when it has to be over if it waits.
+    pub(super) fn call(&mut self, call: &Call, end: Option<i64>) -> Result<(), Stopped> {
+        if let Some(operation) = self.operation(call)? {
+            let pending = Pending::new(operation, self.host.now());
+            return self.begin(pending, call, end);
+        }
+        let done = self.at_once(call)?;
+        self.host.settle();
+        self.returned(call, done)
+    }
+
+    // ---- arguments ----
+
+    fn number(&self, call: &Call, at: usize) -> Result<i64, Stopped> {
+        match call.arguments.get(at) {
+            Some(Expr::Number(number)) => Ok(*number),
+            Some(Expr::List(list)) => match list.as_slice() {
+                [Expr::Number(number)] => Ok(*number),
+                _ => Err(self.argument(call, at)),
+            },
+            _ => Err(self.argument(call, at)),
+        }
+    }
+
+    fn argument(&self, call: &Call, at: usize) -> Stopped {
+        Stopped::Unsupported(format!("argument {} of {}: {:?}", at + 1, call.name, call.arguments.get(at)))
+    }
+
+    fn int(&self, call: &Call, at: usize) -> Result<i32, Stopped> {
+        Ok(self.number(call, at)? as i32)
+    }
+
+    fn fd_of(&self, script: i32) -> i32 {
+        self.fds.iter().rev().find(|row| row.0 == script).map_or(script, |row| row.1)
+    }
+
+    fn fd(&self, call: &Call, at: usize) -> Result<i32, Stopped> {
+        Ok(self.fd_of(self.int(call, at)?))
+    }
+
+    /// A member of a record.
+    fn member(record: &Expr, name: &str) -> Option<i64> {
+        let Expr::Record(members) = record else { return None };
+        members.iter().find(|member| member.0 == name).and_then(|member| match member.1 {
+            Expr::Number(number) => Some(number),
+            _ => None,
+        })
+    }
+
+    /// Bytes of a buffer: `...` and a length, or a text.
+    fn len(&self, call: &Call, at: usize) -> Result<usize, Stopped> {
+        match self.number(call, at + 1) {
+            Ok(len) => usize::try_from(len).map_err(|_| self.argument(call, at + 1)),
+            Err(stopped) => Err(stopped),
+        }
+    }
+
+    /// Bytes of all pieces of a message.
+    fn message_len(&self, call: &Call, at: usize) -> Result<usize, Stopped> {
+        let Some(Expr::Record(members)) = call.arguments.get(at) else { return Err(self.argument(call, at)) };
+        let pieces = members.iter().find(|member| member.0 == "msg_iov").map(|member| &member.1);
+        self.pieces_len(pieces).ok_or_else(|| self.argument(call, at))
+    }
+
+    fn pieces_len(&self, pieces: Option<&Expr>) -> Option<usize> {
+        let Some(Expr::List(pieces)) = pieces else { return None };
+        let len = |piece: &Expr| match piece {
+            Expr::Record(members) => match members.last() {
+                Some((_, Expr::Number(len))) => usize::try_from(*len).ok(),
+                _ => None,
+            },
+            _ => None,
+        };
+        pieces.iter().map(len).sum()
+    }
+
+    // ---- calls that may wait ----
+
+    fn operation(&self, call: &Call) -> Result<Option<Operation>, Stopped> {
+        let flags = |at: usize| self.int(call, at);
+        let zeros = |len: usize| vec![0; len];
+        Ok(Some(match call.name.as_str() {
+            "connect" => Operation::Connect(self.fd(call, 0)?, self.connect_end()),
+            "accept" => Operation::Accept(self.fd(call, 0)?, false),
+            "accept4" => Operation::Accept(self.fd(call, 0)?, flags(3)? & libc::SOCK_NONBLOCK != 0),
+            "read" => Operation::Receive(self.fd(call, 0)?, self.len(call, 1)?, 0),
+            "recv" | "recvfrom" => Operation::Receive(self.fd(call, 0)?, self.len(call, 1)?, flags(3)?),
+            "readv" => {
+                let len = self.pieces_len(call.arguments.get(1)).ok_or_else(|| self.argument(call, 1))?;
+                Operation::Receive(self.fd(call, 0)?, len, 0)
+            }
+            "recvmsg" => Operation::Receive(self.fd(call, 0)?, self.message_len(call, 1)?, flags(2)?),
+            "write" => Operation::Send(self.fd(call, 0)?, zeros(self.len(call, 1)?), 0),
+            "send" | "sendto" => Operation::Send(self.fd(call, 0)?, zeros(self.len(call, 1)?), flags(3)?),
+            "writev" => {
+                let len = self.pieces_len(call.arguments.get(1)).ok_or_else(|| self.argument(call, 1))?;
+                Operation::Send(self.fd(call, 0)?, zeros(len), 0)
+            }
+            "sendmsg" => Operation::Send(self.fd(call, 0)?, zeros(self.message_len(call, 1)?), flags(2)?),
+            "poll" => {
+                let Some(Expr::List(list)) = call.arguments.first() else {
+                    return Err(self.argument(call, 0));
+                };
+                let one = |record: &Expr| {
+                    let fd = Self::member(record, "fd")? as i32;
+                    Some((self.fd_of(fd), Self::member(record, "events")? as i16))
+                };
+                let fds: Option<Vec<_>> = list.iter().map(one).collect();
+                Operation::Poll(fds.ok_or_else(|| self.argument(call, 0))?, self.int(call, 2)?)
+            }
+            "epoll_wait" => Operation::EpollWait(self.fd(call, 0)?, self.len(call, 1)?, self.int(call, 3)?),
+            _ => return Ok(None),
+        }))
+    }
+
+    const fn connect_end(&self) -> End {
+        (self.addresses().1, PORT)
+    }
+
+    // ---- calls that don't ----
+
+    fn at_once(&mut self, call: &Call) -> Result<Result<i64, Errno>, Stopped> {
+        let done = |result: Result<(), Errno>| result.map(|()| 0);
+        Ok(match call.name.as_str() {
+            "socket" => self.socket(call)?,
+            "bind" => {
+                let fd = self.fd(call, 0)?;
+                let local = self.addresses().0;
+                let result = self.host.bind(fd, (local, PORT));
+                self.role(fd, |flow| flow.local_port = PORT);
+                done(result)
+            }
+            "listen" => {
+                let fd = self.fd(call, 0)?;
+                let result = self.host.listen(fd, self.int(call, 1)?);
+                self.role(fd, |flow| flow.role = Role::Listening);
+                done(result)
+            }
+            "shutdown" => done(self.host.shutdown(self.fd(call, 0)?, self.int(call, 1)?)),
+            "close" => {
+                let fd = self.fd(call, 0)?;
+                let result = self.host.close(fd);
+                self.role(fd, |flow| flow.fd = None);
+                self.fds.retain(|row| row.1 != fd);
+                done(result)
+            }
+            "fcntl" => {
+                let argument = if call.arguments.len() > 2 { self.int(call, 2)? } else { 0 };
+                self.host.fcntl(self.fd(call, 0)?, self.int(call, 1)?, argument).map(i64::from)
+            }
+            "setsockopt" => done(self.set_option(call)?),
+            "getsockopt" => done(self.option(call)?),
+            "epoll_create" => self.host.epoll_create().map(i64::from),
+            "epoll_ctl" => {
+                let empty = Expr::Record(Vec::new());
+                let event = call.arguments.get(3).unwrap_or(&empty);
+                let events = Self::member(event, "events").unwrap_or(0) as u32;
+                let names = ["fd", "ptr", "u32", "u64"];
+                let data = names.iter().find_map(|name| Self::member(event, name)).unwrap_or(0) as u64;
+                let (epoll, operation) = (self.fd(call, 0)?, self.int(call, 1)?);
+                done(self.host.epoll_ctl(epoll, operation, self.fd(call, 2)?, events, data))
+            }
+            other => return Err(Stopped::Unsupported(format!("the call {other}"))),
+        })
+    }
+
+    fn role(&mut self, fd: i32, change: impl FnOnce(&mut Flow)) {
+        if let Some(flow) = self.flows.iter_mut().rev().find(|flow| flow.fd == Some(fd)) {
+            change(flow);
+        }
+    }
+
+    fn socket(&mut self, call: &Call) -> Result<Result<i64, Errno>, Stopped> {
+        let default = if self.is_v6() { libc::AF_INET6 } else { libc::AF_INET };
+        let family = match call.arguments.first() {
+            Some(Expr::Any) => default,
+            _ => self.int(call, 0)?,
+        };
+        let (kind, protocol) = (self.int(call, 1)?, self.int(call, 2)?);
+        if kind & 0xf != libc::SOCK_STREAM {
+            return Err(Stopped::Unsupported("a socket that isn't TCP's".to_owned()));
+        }
+        let result = self.host.socket(family, kind, protocol);
+        if let Ok(fd) = result {
+            self.current = self.flows.len();
+            self.flows.push(Flow::new(Role::New, Some(fd), 0, 0));
+        }
+        Ok(result.map(i64::from))
+    }
+
+    /// The bytes of an option's value.
+    fn value(&self, call: &Call, at: usize) -> Result<Vec<u8>, Stopped> {
+        match call.arguments.get(at) {
+            Some(Expr::Text(text)) => Ok(text.as_bytes().to_vec()),
+            Some(Expr::Record(members)) => {
+                let mut bytes = Vec::new();
+                for (name, value) in members {
+                    let Expr::Number(value) = value else { return Err(self.argument(call, at)) };
+                    // A time has wide members, SO_LINGER's narrow ones.
+                    match name.starts_with("tv_") {
+                        true => bytes.extend(value.to_ne_bytes()),
+                        false => bytes.extend((*value as i32).to_ne_bytes()),
+                    }
+                }
+                Ok(bytes)
+            }
+            _ => Ok((self.number(call, at)? as i32).to_ne_bytes().to_vec()),
+        }
+    }
+
+    fn set_option(&mut self, call: &Call) -> Result<Result<(), Errno>, Stopped> {
+        let value = self.value(call, 3)?;
+        let (fd, level, name) = (self.fd(call, 0)?, self.int(call, 1)?, self.int(call, 2)?);
+        let done = self.host.set_option(fd, level, name, &value);
+        match done {
+            Err(Errno(libc::ENOPROTOOPT)) if call.result == Some(0) => {
+                Err(Stopped::Unsupported(format!("option {name} of level {level}")))
+            }
+            done => Ok(done),
+        }
+    }
+
+    fn option(&mut self, call: &Call) -> Result<Result<(), Errno>, Stopped> {
+        let (fd, level, name) = (self.fd(call, 0)?, self.int(call, 1)?, self.int(call, 2)?);
+        let value = match self.host.option(fd, level, name) {
+            Ok(value) => value,
+            Err(Errno(libc::ENOPROTOOPT)) if call.result == Some(0) => {
+                return Err(Stopped::Unsupported(format!("option {name} of level {level}")));
+            }
+            Err(error) => return Ok(Err(error)),
+        };
+        if call.arguments.get(3) != Some(&Expr::Any) {
+            let wanted = self.value(call, 3)?;
+            if value != wanted {
+                return Err(self.failed(format!("the option is {value:?}, not {wanted:?}")));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    // ---- results ----
+
+    /// A call that may have waited is over.
+    pub(super) fn answered(&mut self, call: &Call, done: Result<Answer, Errno>) -> Result<(), Stopped> {
+        if let Ok(answer) = &done {
+            self.told(call, answer)?;
+        }
+        if call.name == "connect" && done.is_ok() | (done == Err(Errno(libc::EINPROGRESS))) {
+            let fd = self.fd(call, 0)?;
+            let local = self.host.ends(fd).map_or(0, |ends| ends.0.1);
+            self.role(fd, |flow| {
+                (flow.role, flow.local_port, flow.remote_port) = (Role::Talking, local, PORT);
+            });
+        }
+        let number = done.as_ref().map(Answer::number).map_err(|error| *error);
+        if let Ok(Answer::Accepted(fd, peer)) = &done {
+            let known = self.flows.iter().position(|flow| flow.remote_port == peer.1 && flow.fd.is_none());
+            if let Some(known) = known {
+                self.flows[known].fd = Some(*fd);
+            }
+        }
+        self.returned(call, number)
+    }
+
+    /// What a call has written to where its arguments point.
+    fn told(&self, call: &Call, answer: &Answer) -> Result<(), Stopped> {
+        let same = |what: &str, actual: i64, wanted: Option<i64>| match wanted {
+            Some(wanted) if wanted != actual => {
+                Err(self.failed(format!("{what} are 0x{actual:x}, not 0x{wanted:x}")))
+            }
+            _ => Ok(()),
+        };
+        match (answer, call.arguments.first(), call.arguments.get(1)) {
+            (Answer::Polled(events), Some(Expr::List(list)), _) => {
+                for (record, actual) in list.iter().zip(events) {
+                    same("revents", i64::from(*actual), Self::member(record, "revents"))?;
+                }
+            }
+            (Answer::Ready(events), _, Some(list)) => {
+                let records = match list {
+                    Expr::List(records) => records.as_slice(),
+                    record => std::slice::from_ref(record),
+                };
+                for (record, (actual, _)) in records.iter().zip(events) {
+                    same("events", i64::from(*actual), Self::member(record, "events"))?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Compares what a call returned.
+    fn returned(&mut self, call: &Call, done: Result<i64, Errno>) -> Result<(), Stopped> {
+        let gives_fd = matches!(call.name.as_str(), "socket" | "accept" | "accept4" | "epoll_create");
+        match (done, call.result) {
+            (_, None) => Ok(()),
+            (Ok(fd), Some(script)) if gives_fd && script >= 0 => {
+                self.fds.push((script as i32, fd as i32));
+                Ok(())
+            }
+            (Ok(number), Some(wanted)) if number == wanted => Ok(()),
+            (Err(error), Some(-1)) if call.errno.as_deref().is_none_or(|name| name == error.name()) => Ok(()),
+            (Ok(number), _) => Err(self.failed(format!("{} returned {number}", call.name))),
+            (Err(error), _) => Err(self.failed(format!("{} failed with {}", call.name, error.name()))),
+        }
+    }
+
+    /// TCP_INFO by the names that assertions have for it.
+    pub(super) fn info(&mut self, fd: i32) -> Result<Vec<(String, i64)>, Stopped> {
+        let tcb = self.host.tcb(fd).map_err(|error| self.failed(error.name()))?;
+        let rows = [
+            ("snd_cwnd", i64::from(tcb.congestion.cwnd())),
+            ("snd_mss", i64::from(tcb.mss)),
+            ("total_retrans", i64::from(tcb.total_retrans)),
+            ("retransmits", i64::from(tcb.retransmits)),
+            ("probes", i64::from(tcb.probes)),
+        ];
+        Ok(rows.into_iter().map(|(name, value)| (format!("tcpi_{name}"), value)).collect())
+    }
+}

@@ -1,0 +1,78 @@
+//! Scripts of packetdrill's language over the stack.
+//!
+//! ```text
+//! cargo test -p accel-tests --test script                     the suite of this repository
+//! ACCEL_PKT=directory cargo test -p accel-tests --test script   every script below a directory, such as the kernel's
+//! ```
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use harness::script::run::{How, Stopped, run};
+
+fn suite() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("script/suite")
+}
+
+/// Every script below a directory.
+fn scripts(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).expect("a directory of scripts").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(scripts(&path));
+        } else if path.extension().is_some_and(|extension| extension == "pkt") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Runs a script over the versions of IP that it is for.
+fn each(path: &Path, ends_quiet: bool) -> Vec<(&'static str, Result<(), Stopped>)> {
+    let text = fs::read_to_string(path).expect("a script");
+    let only = |version: &str| text.contains(&format!("--ip_version={version}"));
+    let versions = [("ipv4", false, !only("ipv6")), ("ipv6", true, !only("ipv4"))];
+    versions
+        .into_iter()
+        .filter(|version| version.2)
+        .map(|(name, is_v6, _)| (name, run(&text, How { is_v6, ends_quiet })))
+        .collect()
+}
+
+#[test]
+fn the_suite_passes() {
+    let mut failed = Vec::new();
+    let all = scripts(&suite());
+    for path in &all {
+        for (version, result) in each(path, true) {
+            if let Err(stopped) = result {
+                let name = path.strip_prefix(suite()).unwrap_or(path).display();
+                failed.push(format!("{name} ({version}), {stopped}"));
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{} of {} scripts:\n{}", failed.len(), all.len(), failed.join("\n"));
+}
+
+#[test]
+fn scripts_of_a_directory_pass() {
+    let Some(directory) = std::env::var_os("ACCEL_PKT") else {
+        println!("SKIP scripts of a directory: ACCEL_PKT names none");
+        return;
+    };
+    let (mut passed, mut failed) = (0, Vec::new());
+    for path in scripts(Path::new(&directory)) {
+        for (version, result) in each(&path, false) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            match result {
+                Ok(()) => passed += 1,
+                Err(Stopped::Unsupported(what)) => println!("SKIP {name} ({version}): {what}"),
+                Err(stopped) => failed.push(format!("{name} ({version}), {stopped}")),
+            }
+        }
+    }
+    println!("{passed} passed");
+    assert!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.join("\n"));
+}
