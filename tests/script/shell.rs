@@ -51,7 +51,8 @@ const HARMLESS: &[(&str, &str)] = &[
 ];
 
 /// What `defaults.sh`, which every script of the kernel's begins with, sets besides.
-const DEFAULTS: &[(&str, &str)] = &[("tcp_slow_start_after_idle", "0"), ("tcp_syn_retries", "5")];
+const DEFAULTS: &[(&str, &str)] =
+    &[("tcp_rmem", "4096 540000 15728640"), ("tcp_slow_start_after_idle", "0"), ("tcp_syn_retries", "5")];
 
 /// The settings of a command.
 ///
@@ -76,6 +77,8 @@ pub fn settings(command: &str) -> Result<Vec<Setting>, String> {
                 }
             }
             "set_sysctls.py" => found.extend(assignments(rest)?),
+            // A queueing discipline that paces by itself; ours is paced by the connection.
+            "tc" if rest.contains(&"fq") => return Err("the queueing discipline fq".to_owned()),
             "sleep" | "true" | "ss" | "tc" => {}
             restore if restore.starts_with("sysctl_restore") => {}
             other => return Err(format!("the command {other}")),
@@ -120,6 +123,7 @@ mod tests {
             "./defaults.sh\nsysctl -q net.ipv4.tcp_rmem=\"4096 540000 7\"\nsysctl -e -q net/ipv4/tcp_ecn=0 > /dev/null",
         );
         let wanted = [
+            ("tcp_rmem", "4096 540000 15728640"),
             ("tcp_slow_start_after_idle", "0"),
             ("tcp_syn_retries", "5"),
             ("tcp_rmem", "4096 540000 7"),

@@ -160,6 +160,12 @@ impl Run {
             }
             "setsockopt" => done(self.set_option(call)?),
             "getsockopt" => done(self.option(call)?),
+            "ioctl" => match self.host.ioctl(self.fd(call, 0)?, self.number(call, 1)? as u64) {
+                Ok(actual) if i64::from(actual) != self.number(call, 2)? => {
+                    return Err(self.failed(format!("{actual} is told")));
+                }
+                result => result.map(|_| 0),
+            },
             "epoll_create" => self.host.epoll_create().map(i64::from),
             "epoll_ctl" => {
                 let empty = Expr::Record(Vec::new());

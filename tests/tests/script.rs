@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use harness::script::run::{How, Stopped, run};
 
@@ -75,4 +76,26 @@ fn scripts_of_a_directory_pass() {
     }
     println!("{passed} passed");
     assert!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.join("\n"));
+}
+
+/// `libaccel_packetdrill.so`, which cargo builds with the tests that use its crate.
+fn library() -> PathBuf {
+    let tests = std::env::current_exe().expect("this test's file");
+    tests.with_file_name("libaccel_packetdrill.so")
+}
+
+#[test]
+fn the_shared_object_is_driven_by_its_c_interface() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("drive");
+    let built = Command::new("gcc")
+        .args(["-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"])
+        .arg(&program)
+        .arg(root.join("packetdrill/drive.c"))
+        .arg("-ldl")
+        .output()
+        .expect("gcc");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let run = Command::new(&program).arg(library()).output().expect("the program");
+    assert!(run.status.success() && run.stdout == b"done\n", "{}", String::from_utf8_lossy(&run.stderr));
 }

@@ -13,9 +13,12 @@
 
 #![deny(unsafe_code)]
 
+#[allow(unsafe_code)]
+pub mod abi;
 pub mod calls;
 pub mod errno;
 pub mod files;
 pub mod host;
 pub mod link;
 pub mod options;
+pub mod world;

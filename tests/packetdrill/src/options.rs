@@ -15,6 +15,9 @@ const KEPT: &[(i32, i32)] = &[
     (libc::IPPROTO_TCP, libc::TCP_THIN_LINEAR_TIMEOUTS),
 ];
 
+/// SIOCOUTQNSD (linux/sockios.h).
+const OUT_QUEUE_UNSENT: u64 = 0x894b;
+
 /// An option that is one bit of [`Values::options`].
 fn switch(level: i32, name: i32) -> Option<u32> {
     Some(match (level, name) {
@@ -241,6 +244,28 @@ impl Host {
                 Ok(0)
             }
             _ => Err(Errno(libc::EINVAL)),
+        }
+    }
+
+    /// ioctl(2) with FIONREAD, TIOCOUTQ and SIOCOUTQNSD, which tell a number: bytes that wait to be read, to be acknowledged,
+    /// to be sent.
+    ///
+    /// # Errors
+    /// EBADF, ENOTTY.
+    pub fn ioctl(&mut self, fd: i32, request: u64) -> Result<i32, Errno> {
+        let tcb = self.tcb(fd)?;
+        let traffic = |stack: &mut stack::stack::Stack<'_, '_, crate::link::Link>| {
+            let at = tcb.traffic.checked_sub(1)?;
+            let traffic = stack.parts.traffics.get(at as usize)?;
+            Some((traffic.receive.bytes(), traffic.send.bytes()))
+        };
+        let (unread, unacknowledged) = self.with(traffic).unwrap_or_default();
+        let in_flight = tcb.snd.nxt - tcb.snd.una;
+        match request {
+            libc::FIONREAD => Ok(unread as i32),
+            libc::TIOCOUTQ => Ok(unacknowledged as i32),
+            OUT_QUEUE_UNSENT => Ok(unacknowledged.saturating_sub(in_flight) as i32),
+            _ => Err(Errno(libc::ENOTTY)),
         }
     }
 
