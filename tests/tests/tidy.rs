@@ -35,7 +35,7 @@ const ARROWS: &[(&str, &str, &[&str], &[&str])] = &[
         "accel-tests",
         "tests",
         &["accel-stack", "accel-driver", "accel-rows", "accel-shim", "accel-tools", "accel-packetdrill"],
-        &["libc", "pcap-file", "proptest"],
+        &["libc", "pcap-file", "proptest", "serde_json", "smoltcp"],
     ),
     ("accel-packetdrill", "tests/packetdrill", &["accel-stack"], &["libc"]),
 ];

@@ -1,0 +1,102 @@
+//! What is measured in a process of its own: memory is given back with it, and the parent can repeat and interleave.
+
+use std::time::{Duration, Instant as Clock};
+
+use stack::device::Link;
+
+use super::card::Offload;
+use super::echo::{Echo, samples};
+use super::kernel::Kernel;
+use super::pair::{OurPair, SmolPair};
+use super::report::Figures;
+use super::server::{Ours, Server};
+use super::smol::Smol;
+use super::{crr, flood, sockets, sys};
+
+/// Connections at once that a device with offloads, or the row's own, may have beside idle ones.
+const SPARE: u32 = 64;
+/// Long enough for a median, short enough for a slow peer.
+const LONGEST: Duration = Duration::from_secs(4);
+
+/// Runs a part by its name and numbers.
+///
+/// # Errors
+/// What this machine doesn't allow, in one sentence.
+pub(crate) fn run(name: &str, numbers: &[u32]) -> Result<Figures, String> {
+    let number = |at: usize| numbers.get(at).copied().unwrap_or(1);
+    let (first, second) = (number(0), number(1));
+    Ok(match name {
+        // Connections; whether acknowledgments are piggybacked; echoes.
+        "echo" => echo(ours(first, second == 1, Link::Ethernet), first, second == 1, number(2)),
+        "echo-kernel" => {
+            let kernel = Kernel::new().map_err(|error| format!("a TUN device: {error}"))?;
+            echo(kernel, 1, true, first)
+        }
+        // Sockets; echoes.
+        "echo-ip" => echo(ours(first, true, Link::Ip), first, true, second),
+        "echo-smoltcp" => echo(Smol::listening(first), first, true, second),
+        "life" => sockets::life(first),
+        // Idle connections; connections; at once.
+        "crr" => {
+            let mut pair = OurPair::new(first + 30_000, (Link::Ip, Offload::None));
+            crr::idle(&mut pair, first as usize);
+            one("per_second", crr::connections_per_second(&mut pair, second as usize, number(2) as usize))
+        }
+        "crr-smoltcp" => {
+            let mut pair = SmolPair::new(first + number(2), 4096);
+            crr::idle(&mut pair, first as usize);
+            one("per_second", crr::connections_per_second(&mut pair, second as usize, number(2) as usize))
+        }
+        // Idle connections; megabytes; offloads.
+        "bulk" => {
+            let offload = if number(2) == 1 { Offload::All } else { Offload::None };
+            let mut pair = OurPair::new(first + SPARE, (Link::Ip, offload));
+            crr::idle(&mut pair, first as usize);
+            let rate = crr::bulk(&mut pair, second as usize * 1_000_000);
+            assert_eq!(pair.lost(), 0);
+            one("gbit_per_second", rate)
+        }
+        "bulk-smoltcp" => {
+            let mut pair = SmolPair::new(first + 1, 1 << 20);
+            crr::idle(&mut pair, first as usize);
+            one("gbit_per_second", crr::bulk(&mut pair, second as usize * 1_000_000))
+        }
+        "flood" => flood::run(first.into()),
+        "call" => one("ns", system_call()),
+        _ => return Err(format!("no part {name}")),
+    })
+}
+
+fn ours(connections: u32, piggybacks: bool, link: Link) -> Ours {
+    // With its acknowledgment in the next request, a connection's answer waits in its queue.
+    let busy = if piggybacks { connections.clamp(SPARE, 16_384) } else { SPARE };
+    Ours::new(connections, busy, (link, Offload::None))
+}
+
+fn one(name: &str, value: f64) -> Figures {
+    let mut figures = Figures::default();
+    figures.put(name, value);
+    figures
+}
+
+fn echo<S: Server>(server: S, connections: u32, piggybacks: bool, echoes: u32) -> Figures {
+    let mut echo = Echo::opened(server, connections, piggybacks);
+    sys::start_instrumentation();
+    let took = samples(&mut echo, echoes as usize, LONGEST);
+    let mut figures = Figures::default();
+    figures.put("echoes", took.all as f64);
+    figures.put("median", took.at(0.5));
+    figures.put("p99", took.at(0.99));
+    figures.put("acknowledgments", echo.acknowledgments as f64);
+    figures
+}
+
+/// Nanoseconds of a system call that does nothing.
+fn system_call() -> f64 {
+    const COUNT: u32 = 200_000;
+    let from = Clock::now();
+    for _ in 0..COUNT {
+        std::hint::black_box(std::os::unix::process::parent_id());
+    }
+    from.elapsed().as_nanos() as f64 / f64::from(COUNT)
+}
