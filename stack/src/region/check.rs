@@ -8,8 +8,9 @@ use super::wheel::Timed;
 use super::{Parts, Shared};
 use crate::demux::{Endpoints, Pairs};
 use crate::frames::Frames;
+use crate::process::bit;
 use crate::settings;
-use crate::tcp::tcb::Traffic;
+use crate::tcp::tcb::{self, Traffic};
 use crate::udp::{Mark, UdpSocket};
 
 /// The first invariant that does not hold.
@@ -65,7 +66,8 @@ impl Parts<'_> {
         self.check_tables()?;
         self.check_wheels()?;
         self.check_listeners()?;
-        self.check_sockets()
+        self.check_sockets()?;
+        self.check_holders()
     }
 
     /// The same for frames, whose states are in the shared part.
@@ -160,7 +162,7 @@ impl Parts<'_> {
             }
             let socket =
                 self.tcbs.get(listener.socket as usize).zip(self.seldoms.get(listener.socket as usize));
-            let is_its = |(tcb, seldom): (&crate::tcp::tcb::Tcb, &crate::tcp::tcb::Seldom)| {
+            let is_its = |(tcb, seldom): (&tcb::Tcb, &tcb::Seldom)| {
                 tcb.tag.is_used() && !tcb.has_peer() && seldom.queue as usize == index + 1
             };
             holds(socket.is_some_and(is_its), "listeners", "a listener's socket does not know it")?;
@@ -204,6 +206,30 @@ impl Parts<'_> {
             (last, at, count) = (at, syn.next, count + 1);
         }
         (last == tail).then_some(count)
+    }
+
+    /// Where processes are attached, a socket is held by some of them; or it waits to be accepted, or its connection ends
+    /// without anybody.
+    fn check_holders(&self) -> Result<(), Broken> {
+        let slots = used(self.processes, &self.slabs.processes).iter().enumerate();
+        let slots = slots.filter(|(_, process)| process.tag.is_used());
+        let known = slots.fold(0, |known, (slot, _)| known | bit(slot as u32));
+        if known == 0 {
+            return Ok(());
+        }
+        let tcp = used(self.tcbs, &self.slabs.tcbs).iter().zip(self.seldoms.iter());
+        for (tcb, seldom) in tcp.filter(|(tcb, _)| tcb.tag.is_used()) {
+            holds(seldom.holders & !known == 0, "tcbs", "a socket is held by nobody's slot")?;
+            let is_kept = tcb.is(tcb::Mark::QUEUED) || tcb.flags.has(tcb::Flags::ORPHAN);
+            holds((seldom.holders == 0) == is_kept, "tcbs", "a socket is held by nobody, or by too many")?;
+        }
+        let udp = used(self.udp_sockets, &self.slabs.udp_sockets).iter().filter(|udp| udp.tag.is_used());
+        let mut udp = udp.map(|udp| udp.holders);
+        holds(
+            udp.all(|holders| holders != 0 && holders & !known == 0),
+            "udp_sockets",
+            "a socket is held by nobody, or by nobody's slot",
+        )
     }
 
     fn check_traffics(&self) -> Result<(), Broken> {

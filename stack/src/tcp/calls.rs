@@ -342,6 +342,7 @@ impl<D: Device> Stack<'_, '_, D> {
     /// # Errors
     /// `BadHandle`.
     pub fn close(&mut self, socket: Handle) -> Result<(), Error> {
+        self.parts.forget_holders(socket)?;
         match self.parts.tcb(socket)?.state() {
             State::Listen => self.close_listener(socket),
             state => {
