@@ -94,6 +94,16 @@ impl<'a, R: Pair> Pairs<'a, R> {
         self.hash_of(index).is_some_and(|hash| self.table.remove(hash, index))
     }
 
+    /// Puts those that belong into a table that is made anew.
+    pub(crate) fn rebuild(&mut self, belongs: impl Fn(&R) -> bool) {
+        self.table.clear();
+        for (index, record) in self.records.iter().enumerate() {
+            if belongs(record) && self.find(record.local(), record.remote()).is_none() {
+                let _ = self.insert(index as u32);
+            }
+        }
+    }
+
     /// How many records are in the table, if all of them are where they belong and `belongs` there.
     ///
     /// # Errors
@@ -367,6 +377,16 @@ impl<'a, R: Endpoint> Endpoints<'a, R> {
             self.set_link(last, |link| link.next = next.wrapping_add(1));
         }
         Some(last)
+    }
+
+    /// Puts those that belong into lists that are made anew.
+    pub(crate) fn rebuild(&mut self, belongs: impl Fn(&R) -> bool) {
+        self.table.clear();
+        for index in 0..self.records.len() {
+            if belongs(&self.records[index]) {
+                let _ = self.insert(index as u32);
+            }
+        }
     }
 
     /// How many sockets are in the lists, if each is in one that it belongs to.

@@ -41,6 +41,7 @@ use pool::{Charge, Pool, Purpose, Shortage};
 use state::State;
 
 pub mod blocks;
+mod claims;
 pub mod list;
 pub mod pool;
 pub mod state;
@@ -82,7 +83,8 @@ pub struct FrameRecord {
     pub flags: u16,
     /// How often it was sent again.
     pub retransmissions: u8,
-    pub(crate) padding: u8,
+    /// While a recovery looks for owners: 1 if it has one.
+    pub(crate) claimed: u8,
 }
 
 const _: () = assert!(size_of::<FrameRecord>() == 64);

@@ -18,6 +18,7 @@ pub mod neighbour;
 pub mod ports;
 pub mod process;
 pub mod reassembly;
+pub mod recover;
 pub mod recvq;
 pub mod region;
 pub mod route;

@@ -377,6 +377,46 @@ impl Ports<'_> {
         if refused { Err(Error::AddressInUse) } else { Ok(()) }
     }
 
+    /// Begins to count anew: nobody is at any address or port.
+    pub(crate) fn begin_recount(&mut self) {
+        for head in self.heads.heads.as_flattened_mut().iter_mut().filter(|head| **head != Head::default()) {
+            *head = Head::default();
+        }
+        for bound in &mut *self.bounds {
+            (bound.sockets, bound.strict, bound.alone, bound.neither) = (0, 0, 0, 0);
+        }
+    }
+
+    /// Counts a socket that says it is bound here, as this class; false if it can't be.
+    pub(crate) fn recount(&mut self, index: u32, protocol: Protocol, port: u16, class: Class) -> bool {
+        let bound = self.bounds.get_mut(index as usize).filter(|bound| bound.tag.is_used());
+        let is_it = |bound: &&mut Bound| bound.protocol == protocol as u8 && bound.port == port && port != 0;
+        let Some(bound) = bound.filter(is_it) else { return false };
+        bound.count(class, |count| count.saturating_add(1));
+        let head = self.head(protocol, port);
+        head.explicit = head.explicit.saturating_add(u32::from(class.has(Class::EXPLICIT)));
+        true
+    }
+
+    /// Lists the records at which sockets were counted; the others are free.
+    pub(crate) fn end_recount(&mut self) {
+        let Self { slab, bounds, .. } = self;
+        slab.rebuild(bounds, |_, bound| bound.sockets > 0 && Protocol::of(bound.protocol).is_some());
+        Table::new(self.places).clear();
+        for index in 0..self.bounds.len() as u32 {
+            let copy = self.bounds[index as usize];
+            let Some(protocol) = Protocol::of(copy.protocol).filter(|_| copy.tag.is_used()) else { continue };
+            let next = core::mem::replace(&mut self.head(protocol, copy.port).first, index + 1);
+            if let Some(next) = neighbour(self.bounds, next) {
+                next.previous = index + 1;
+            }
+            let bound = &mut self.bounds[index as usize];
+            (bound.next, bound.previous) = (next, 0);
+            let hash = hash(&self.secret, (&copy.local, copy.port), protocol, copy.v6_only != 0);
+            let _ = Table::new(self.places).insert(hash, index);
+        }
+    }
+
     /// How many sockets are bound, if every record is in the list of its port and in the table.
     ///
     /// # Errors

@@ -100,25 +100,6 @@ impl Process {
     }
 }
 
-/// What the holder of the lock does at present, written before its first store and cleared after its last: what a
-/// recovery has to look at when the holder has died (`operation` 0: nothing was begun).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct Intent {
-    /// Which operation; 0 is none.
-    pub operation: u32,
-    /// The process's slot.
-    pub process: u32,
-    /// The socket, plus one; its kind belongs to the operation.
-    pub socket: u32,
-    /// A second socket, plus one: the listener of a child.
-    pub other: u32,
-    /// The frame that moves, plus one.
-    pub frame: u32,
-    /// How far it has come, as the operation counts.
-    pub step: u32,
-}
-
 impl Record for Process {
     fn tag(&mut self) -> &mut Tag {
         &mut self.tag

@@ -57,6 +57,11 @@ impl ReceiveQueue {
         &self.list
     }
 
+    /// The blocks before them.
+    pub(crate) const fn blocks(&self) -> &BlockList {
+        &self.blocks
+    }
+
     /// Bytes in blocks.
     #[must_use]
     pub const fn bytes_in_blocks(&self) -> u32 {

@@ -125,6 +125,11 @@ impl SendQueue {
         Seq(self.end)
     }
 
+    /// The blocks behind them.
+    pub(crate) const fn blocks(&self) -> &BlockList {
+        &self.blocks
+    }
+
     /// Bytes in blocks.
     #[must_use]
     pub const fn bytes_in_blocks(&self) -> u32 {

@@ -230,6 +230,30 @@ impl Interner<'_> {
         }
     }
 
+    /// Begins to count anew: nobody has any number.
+    pub(crate) fn begin_recount(&mut self) {
+        self.records.iter_mut().for_each(|record| record.users = 0);
+    }
+
+    /// Whether a socket may have this number; then it is counted.
+    pub(crate) fn recount(&mut self, number: u16) -> bool {
+        let record = usize::from(number).checked_sub(1).and_then(|index| self.records.get(index));
+        let is_one = record.is_some_and(|record| record.tag.is_used());
+        if is_one {
+            self.share(number);
+        }
+        is_one
+    }
+
+    /// The numbers that nobody has are free.
+    pub(crate) fn end_recount(&mut self) {
+        self.slab.rebuild(self.records, |_, record| record.users > 0);
+        Table::new(self.places).clear();
+        for (index, record) in self.records.iter().enumerate().filter(|(_, record)| record.tag.is_used()) {
+            let _ = Table::new(self.places).insert(hash(&self.secret, &record.values), index as u32);
+        }
+    }
+
     /// One socket less has this number.
     pub fn release(&mut self, number: u16) {
         let Some(index) = usize::from(number).checked_sub(1) else { return };

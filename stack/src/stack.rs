@@ -8,9 +8,10 @@
 use crate::device::{Device, FrameIndex, Received};
 use crate::error::Error;
 use crate::events;
-use crate::frames::Frames;
 use crate::frames::blocks::Blocks;
 use crate::frames::pool::Purpose;
+use crate::frames::{Frames, link};
+use crate::recover::{Operation, fence};
 use crate::region::layout::Header;
 use crate::region::slab::Handle;
 use crate::region::{Parts, Shared};
@@ -143,14 +144,16 @@ impl<D: Device> Stack<'_, '_, D> {
     fn receive_batch<const N: usize>(&mut self, touched: &mut Touched) -> usize {
         let mut packets = [Received::default(); N];
         let count = self.device.receive(&mut packets).min(N);
+        let size = self.device.capabilities().frame_size;
+        // All of them are the stack's before one is looked at: the ring has given them away.
+        let mut believed = [false; N];
+        for (packet, believed) in packets[..count].iter().zip(&mut believed) {
+            *believed = self.frames().received(packet.fragment, size);
+        }
         let mut is_part = false;
-        for packet in &packets[..count] {
+        for (packet, _) in packets[..count].iter().zip(believed).filter(|(_, believed)| *believed) {
             let is_single = !is_part && !packet.continues;
             is_part = packet.continues;
-            let size = self.device.capabilities().frame_size;
-            if !self.frames().received(packet.fragment, size) {
-                continue;
-            }
             self.count(Counter::PacketsIn);
             let socket = if !is_single {
                 self.discard(packet.fragment.frame)
@@ -178,11 +181,15 @@ impl<D: Device> Stack<'_, '_, D> {
         while room > 0 && self.parts.pool.filled() < target {
             let mut frames = self.frames();
             let Some(frame) = frames.take(Purpose::Fill) else { return self.count(Counter::FramesShort) };
-            if !frames.fill(frame) || self.device.fill(&[frame]) == 0 {
+            self.parts.intent.frame = link(frame);
+            fence();
+            if !self.frames().fill(frame) || self.device.fill(&[frame]) == 0 {
                 return self.count(Counter::Corrupt);
             }
             room -= 1;
         }
+        fence();
+        self.parts.intent.frame = 0;
     }
 
     fn run_timers(&mut self) -> bool {
@@ -224,6 +231,19 @@ impl<D: Device> Stack<'_, '_, D> {
     /// # Errors
     /// `BadHandle`; `NoBuffers` when no queues are left.
     pub(crate) fn work<R>(
+        &mut self,
+        socket: Handle,
+        has_queues: bool,
+        work: impl FnOnce(&mut Connection<'_, D>) -> R,
+    ) -> Result<R, Error> {
+        self.parts.intent.begin(Operation::Tcp, socket.index);
+        let done = self.work_named(socket, has_queues, work);
+        self.parts.intent.end();
+        done
+    }
+
+    #[inline]
+    fn work_named<R>(
         &mut self,
         socket: Handle,
         has_queues: bool,

@@ -95,6 +95,7 @@ counters! {
     // The region itself
     Corrupt "corrupt" "Times that a record, a list or a table was found broken and the work on it given up.";
     Recovered "recovered" "Times that the lock was taken over from a process that died holding it.";
+    RecoveryLost "recovery_lost" "Connections that were lost with such a process, as it was changing them.";
 }
 
 /// How many words of the shared part: a counter each, then one for each rule that a packet may break.
@@ -158,7 +159,7 @@ mod tests {
             stats.malformed(rule);
         }
         assert_eq!((stats.of(Counter::PacketsIn), stats.of(Counter::Recovered)), (2, 3));
-        assert_eq!(Counter::Recovered as usize, COUNTERS.len() - 1);
+        assert_eq!(Counter::RecoveryLost as usize, COUNTERS.len() - 1);
         assert!(Malformed::ALL.iter().all(|rule| stats.of_malformed(*rule) == 1));
         let sum: u64 = words.iter().map(|word| word.load(Relaxed)).sum();
         assert_eq!(sum, 5 + Malformed::ALL.len() as u64);

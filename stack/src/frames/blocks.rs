@@ -11,6 +11,9 @@ use crate::region::slab::{Handle, Record, Slab, Tag};
 /// Bytes of data in a block.
 pub const BLOCK_BYTES: usize = 4080;
 
+/// While a recovery looks for owners: the bit of [`Block::begin`] that says it has one.
+const CLAIMED: u16 = 1 << 15;
+
 /// One block: a page with its head.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -190,6 +193,48 @@ impl Blocks<'_> {
         } else {
             list.head = next;
         }
+    }
+
+    /// Begins to look for owners: no block has one.
+    pub(crate) fn begin_claims(&mut self) {
+        let fresh = (self.slab.fresh() as usize).min(self.blocks.len());
+        self.blocks[..fresh].iter_mut().for_each(|block| block.begin &= !CLAIMED);
+    }
+
+    /// The blocks of a list have an owner, if it is a list of blocks that no other one has and its bytes are what it says.
+    pub(crate) fn claim(&mut self, list: &BlockList) -> bool {
+        let (mut at, mut last, mut claimed, mut bytes) = (list.head, 0, 0, 0u64);
+        while let Some(block) = self.get_mut(at) {
+            let is_free = block.tag.is_used() && block.begin & CLAIMED == 0;
+            if !is_free || block.begin > block.end || usize::from(block.end) > BLOCK_BYTES {
+                break;
+            }
+            bytes += u64::from(block.end - block.begin);
+            (block.begin, claimed) = (block.begin | CLAIMED, claimed + 1);
+            let next = if at == list.tail { 0 } else { block.next };
+            last = core::mem::replace(&mut at, next);
+        }
+        let is_one = at == 0 && last == list.tail && bytes == u64::from(list.bytes);
+        if !is_one {
+            self.unclaim(list, claimed);
+        }
+        is_one
+    }
+
+    /// The first blocks of a list have no owner after all.
+    pub(crate) fn unclaim(&mut self, list: &BlockList, claimed: u32) {
+        let mut at = list.head;
+        for _ in 0..claimed.min(self.blocks.len() as u32) {
+            let Some(block) = self.get_mut(at) else { return };
+            block.begin &= !CLAIMED;
+            at = if at == list.tail { 0 } else { block.next };
+        }
+    }
+
+    /// Blocks without an owner are free.
+    pub(crate) fn end_claims(&mut self) {
+        self.slab.rebuild(self.blocks, |_, block| block.begin & CLAIMED != 0);
+        self.begin_claims();
     }
 
     /// Gives back the blocks of a list without bytes: one for which nothing could be copied.

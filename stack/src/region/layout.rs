@@ -12,7 +12,8 @@ use crate::frames::pool::{self, Pool};
 use crate::hash::Secret;
 use crate::neighbour::Neighbour;
 use crate::ports::{Bound, Heads, Lease};
-use crate::process::{Intent, Process};
+use crate::process::Process;
+use crate::recover::Intent;
 use crate::route::{Address, Destination, Route};
 use crate::settings::Settings;
 use crate::tcp::listener::{Listener, SynEntry};
@@ -231,7 +232,7 @@ parts! {
     one {
         /// What the region says about itself.
         header: Header;
-        /// What the holder of the lock is doing.
+        /// What the holder of the lock is about to change.
         intent: Intent;
         /// The slabs' own state.
         slabs: Slabs;

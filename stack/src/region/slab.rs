@@ -107,6 +107,34 @@ impl Slab {
         true
     }
 
+    /// Counts the records that were ever used: one that was taken is known by its tag, even if the count was not written any more.
+    pub(crate) fn reach<R: Record>(&mut self, records: &mut [R]) {
+        let fresh = (self.fresh as usize).min(records.len());
+        let beyond = records[fresh..].iter_mut().position(|record| record.tag().generation == 0);
+        self.fresh = beyond.map_or(records.len(), |beyond| fresh + beyond) as u32;
+    }
+
+    /// Makes the list and the counts again from the tags: of the records in use those stay that `keeps`.
+    pub(crate) fn rebuild<R: Record>(
+        &mut self,
+        records: &mut [R],
+        mut keeps: impl FnMut(u32, &mut R) -> bool,
+    ) {
+        self.reach(records);
+        let fresh = self.fresh as usize;
+        *self = Self { fresh: self.fresh, ..Self::default() };
+        for (index, record) in records[..fresh].iter_mut().enumerate().rev() {
+            let generation = record.tag().generation;
+            if record.tag().is_used() && keeps(index as u32, record) {
+                *record.tag() = Tag { generation, next_free: 0 };
+                self.used += 1;
+            } else {
+                let next_free = core::mem::replace(&mut self.free, index as u32 + 1);
+                *record.tag() = Tag { generation: generation.wrapping_add(generation & 1), next_free };
+            }
+        }
+    }
+
     /// Whether the free list is one: every member free, none twice, as many as the counts say.
     ///
     /// # Errors

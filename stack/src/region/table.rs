@@ -91,6 +91,13 @@ impl<'a> Table<'a> {
         true
     }
 
+    /// Takes every record out.
+    pub(crate) fn clear(&mut self) {
+        for place in self.0.iter_mut().filter(|place| **place != Place::default()) {
+            *place = Place::default();
+        }
+    }
+
     /// How many places are in use, if each holds a record with the hash that `hash_of` knows for it, and is where a
     /// search for that hash comes by.
     ///

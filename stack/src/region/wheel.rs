@@ -247,6 +247,21 @@ impl Wheel {
         true
     }
 
+    /// Makes the lists again. `deadline` is told what a record's entry says, and says when it is to fire, if it is.
+    pub(crate) fn rebuild<R: Timed>(
+        &mut self,
+        records: &mut [R],
+        mut deadline: impl FnMut(&R, Option<Instant>) -> Option<Instant>,
+    ) {
+        *self = Self { now: self.now, ..Self::default() };
+        for index in 0..records.len() {
+            let was = core::mem::take(records[index].entry()).deadline();
+            if let Some(at) = deadline(&records[index], was) {
+                self.insert(records, index as u32, at.0);
+            }
+        }
+    }
+
     /// Whether every list is one that only its own entries are in, and every entry in one.
     ///
     /// # Errors

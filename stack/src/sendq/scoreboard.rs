@@ -485,7 +485,7 @@ impl SendQueue {
             |frame: &FrameIndex| frames.record(*frame).is_some_and(|record| record.has(FrameRecord::SACKED));
         for frame in frames.walk(&self.list).filter(sacked) {
             let is_first = frames.previous(frame).filter(sacked).is_none();
-            let last = frames.walk_from(Some(frame)).take_while(sacked).last().filter(|_| is_first);
+            let last = is_first.then(|| frames.walk_from(Some(frame)).take_while(sacked).last()).flatten();
             let is_last = frames.next(frame).filter(sacked).is_none();
             let back = frames.side_previous(frame).filter(|_| is_last);
             if frames.side_next(frame) != last.filter(|last| *last != frame)

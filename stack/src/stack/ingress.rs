@@ -3,6 +3,7 @@
 use super::Stack;
 use crate::device::{Checksum, ChecksumIn, Device, Link, Received};
 use crate::frames::Frames;
+use crate::recover::Lost;
 use crate::region::slab::Handle;
 use crate::stats::Counter;
 use crate::tcp::connection::HEADROOM;
@@ -203,6 +204,23 @@ impl<D: Device> Stack<'_, '_, D> {
             (Header { acknowledgment: seg.end().0.into(), ..header }, Flags::RST | Flags::ACK)
         };
         if self.control(seg, header, flags, Options::default()) {
+            self.count(Counter::ResetsOut);
+        }
+    }
+
+    /// The peer of a connection that was lost learns of it: the next segment of its own would tell it, too, if it sent one.
+    pub(crate) fn reset_lost(&mut self, lost: &Lost) {
+        let header = Header {
+            source: lost.local.1.into(),
+            destination: lost.remote.1.into(),
+            sequence: lost.seq.0.into(),
+            acknowledgment: lost.ack.0.into(),
+            ..Header::default()
+        };
+        let (ttl, tos) = hops(&crate::settings::Values::default(), &lost.remote.0);
+        let flags = Flags::RST | Flags::ACK;
+        let (local, remote, options) = (lost.local.0, lost.remote.0, Options::default());
+        if self.send_control(&Head { local, remote, header, flags, options, ttl, tos }) {
             self.count(Counter::ResetsOut);
         }
     }

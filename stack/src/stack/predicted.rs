@@ -4,6 +4,7 @@
 use super::Stack;
 use crate::device::{Checksum, Device, Link, Received};
 use crate::events;
+use crate::recover::Operation;
 use crate::region::slab::Handle;
 use crate::seq::Seq;
 use crate::stats::Counter;
@@ -135,17 +136,18 @@ impl<D: Device> Stack<'_, '_, D> {
         self.count(Counter::SegmentsIn);
         self.count(Counter::HeaderPredicted);
         let (mut spare, word) = (None, self.shared.tcp_events.get(index as usize)?);
+        self.parts.intent.begin(Operation::Tcp, index);
         let mut connection = self.connection(socket, &mut spare).ok()?;
         let wants_output = connection.expected_arrives(seg, packet.fragment.frame);
         events::add(word, connection.arrived, || connection.may_write());
         let armed = connection.armed;
-        if wants_output {
-            return Some(Some(socket));
+        if !wants_output {
+            self.arm_wheel_at(index, armed);
+            if seg.text == 0 {
+                self.parts.tcp_rest(socket).ok()?;
+            }
         }
-        self.arm_wheel_at(index, armed);
-        if seg.text == 0 {
-            self.parts.tcp_rest(socket).ok()?;
-        }
-        Some(None)
+        self.parts.intent.end();
+        Some(wants_output.then_some(socket))
     }
 }

@@ -8,6 +8,7 @@ use super::tcb::{Mark, Seldom, Tcb};
 use crate::demux::End;
 use crate::error::Error;
 use crate::ports::{Class, Protocol, Wish};
+use crate::recover::{Operation, fence};
 use crate::region::Parts;
 use crate::region::slab::{Handle, find};
 use crate::settings::{Switch, Values};
@@ -65,8 +66,10 @@ impl Parts<'_> {
     pub fn set_tcp_options(&mut self, socket: Handle, values: &Values) -> Result<(), Error> {
         let tcb = *self.tcb(socket)?;
         let number = self.options().intern(values).ok_or(Error::NoBuffers)?;
-        self.options().release(tcb.settings);
         self.tcb(socket)?.settings = number;
+        // A recovery counts anew who has which: the socket's word comes first.
+        fence();
+        self.options().release(tcb.settings);
         let from = Class(tcb.bound_as);
         let kept = from.0 & (Class::LISTEN | Class::EXPLICIT);
         let to = Class(Class::of(values.options).0 | kept);
@@ -84,7 +87,11 @@ impl Parts<'_> {
     /// # Errors
     /// `Invalid` if it has a port or a connection; `AddressFamily` if a socket of IPv4 should get an address of IPv6;
     /// `AddressNotAvailable` if it isn't ours; `AddressInUse`; `NoBuffers` at the limit of records.
-    pub fn tcp_bind(&mut self, socket: Handle, (address, port): End<'_>) -> Result<(), Error> {
+    pub fn tcp_bind(&mut self, socket: Handle, local: End<'_>) -> Result<(), Error> {
+        self.under(Operation::Tcp, socket, |parts| parts.bind(socket, local))
+    }
+
+    fn bind(&mut self, socket: Handle, (address, port): End<'_>) -> Result<(), Error> {
         let tcb = *self.tcb(socket)?;
         if tcb.state() != State::Closed || tcb.local_port != 0 {
             return Err(Error::Invalid);
@@ -158,6 +165,10 @@ impl Parts<'_> {
     /// `Invalid` if it has a connection; `AddressInUse` if another one listens there, or no port is left; `NoBuffers` at
     /// the limit of listeners.
     pub fn tcp_listen(&mut self, socket: Handle, backlog: u32) -> Result<(), Error> {
+        self.under(Operation::Tcp, socket, |parts| parts.begin_listening(socket, backlog))
+    }
+
+    fn begin_listening(&mut self, socket: Handle, backlog: u32) -> Result<(), Error> {
         let tcb = *self.tcb(socket)?;
         if tcb.state() == State::Listen {
             let index = self.seldom(socket.index)?.queue.checked_sub(1).ok_or(Error::Corrupt)?;
@@ -204,6 +215,10 @@ impl Parts<'_> {
     /// `Already`, `IsConnected`; `NetworkUnreachable` for IPv4 on a socket of IPv6 only; `AddressFamily` between addresses
     /// of different versions; `AddressNotAvailable` when the connection exists already or no port is left; `NoBuffers`.
     pub fn tcp_connect(&mut self, socket: Handle, source: &Ip, remote: End<'_>) -> Result<(), Error> {
+        self.under(Operation::Tcp, socket, |parts| parts.begin_connecting(socket, source, remote))
+    }
+
+    fn begin_connecting(&mut self, socket: Handle, source: &Ip, remote: End<'_>) -> Result<(), Error> {
         let tcb = *self.tcb(socket)?;
         match tcb.state() {
             State::Closed => {}
@@ -258,6 +273,10 @@ impl Parts<'_> {
     /// # Errors
     /// `BadHandle`; `Invalid` if it has no peer.
     pub fn tcp_disconnect(&mut self, socket: Handle) -> Result<(), Error> {
+        self.under(Operation::Tcp, socket, |parts| parts.disconnect(socket))
+    }
+
+    fn disconnect(&mut self, socket: Handle) -> Result<(), Error> {
         let tcb = *self.tcb(socket)?;
         if !tcb.has_peer() {
             return Err(Error::Invalid);

@@ -18,6 +18,7 @@ use crate::device::{Device, FrameIndex};
 use crate::error::Error;
 use crate::events;
 use crate::frames::FrameRecord;
+use crate::recover::Operation;
 use crate::region::slab::Handle;
 use crate::sendq::Shape;
 use crate::seq::Seq;
@@ -303,14 +304,16 @@ impl<D: Device> Stack<'_, '_, D> {
         if self.parts.tcb(socket)?.traffic == 0 && self.parts.tcp_traffic(socket).is_err() {
             return Ok(None);
         }
+        self.parts.intent.begin(Operation::Tcp, socket.index);
         let mut spare = None;
         let mut connection = self.connection(socket, &mut spare)?;
-        if !connection.send_at_once(text, len) {
-            return Ok(None);
+        let is_sent = connection.send_at_once(text, len);
+        if is_sent {
+            let armed = connection.armed;
+            self.arm_wheel_at(socket.index, armed);
         }
-        let armed = connection.armed;
-        self.arm_wheel_at(socket.index, armed);
-        Ok(Some(len))
+        self.parts.intent.end();
+        Ok(is_sent.then_some(len))
     }
 
     /// recv(2), if there is something to read and it has no consequence that the peer is to be told.
@@ -323,10 +326,12 @@ impl<D: Device> Stack<'_, '_, D> {
         if !self.predictable(socket)? {
             return Ok(None);
         }
+        self.parts.intent.begin(Operation::Tcp, socket.index);
         let mut spare = None;
         let mut connection = self.connection(socket, &mut spare)?;
         let done = connection.read(to);
         if done == 0 {
+            self.parts.intent.end();
             return Ok(None);
         }
         connection.note_reading();
@@ -343,6 +348,7 @@ impl<D: Device> Stack<'_, '_, D> {
                 self.parts.tcp_rest(socket)?;
             }
         }
+        self.parts.intent.end();
         Ok(Some(done))
     }
 }

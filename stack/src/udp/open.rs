@@ -4,6 +4,7 @@ use super::{Mark, UdpSocket};
 use crate::demux::{End, Sharing};
 use crate::error::Error;
 use crate::ports::{Class, Protocol, Wish};
+use crate::recover::{Operation, fence};
 use crate::region::Parts;
 use crate::region::slab::{Handle, find};
 use crate::settings::{Switch, Values};
@@ -56,8 +57,9 @@ impl Parts<'_> {
     pub fn set_udp_options(&mut self, socket: Handle, values: &Values) -> Result<(), Error> {
         let udp = *self.udp(socket)?;
         let number = self.options().intern(values).ok_or(Error::NoBuffers)?;
-        self.options().release(udp.settings);
         self.udp(socket)?.settings = number;
+        fence();
+        self.options().release(udp.settings);
         if let Some(bound) = udp.bound.checked_sub(1) {
             let class = Class::of(values.options);
             self.ports().change(bound, Class(udp.bound_as), class, false)?;
@@ -71,7 +73,11 @@ impl Parts<'_> {
     /// # Errors
     /// `Invalid` if it has a port; `AddressFamily`, `AddressNotAvailable`, `AddressInUse`; `NoBuffers` at the limit of
     /// records.
-    pub fn udp_bind(&mut self, socket: Handle, (address, port): End<'_>) -> Result<(), Error> {
+    pub fn udp_bind(&mut self, socket: Handle, local: End<'_>) -> Result<(), Error> {
+        self.under(Operation::Udp, socket, |parts| parts.udp_begin(socket, local))
+    }
+
+    fn udp_begin(&mut self, socket: Handle, (address, port): End<'_>) -> Result<(), Error> {
         let udp = *self.udp(socket)?;
         if udp.local_port != 0 {
             return Err(Error::Invalid);
@@ -140,6 +146,10 @@ impl Parts<'_> {
     /// `WouldBlock` when no port is left, as Linux has it; `NetworkUnreachable` for IPv4 on a socket of IPv6 only;
     /// `AddressFamily` between addresses of different versions; `NoBuffers` at the limit of records.
     pub fn udp_connect(&mut self, socket: Handle, source: &Ip, remote: End<'_>) -> Result<(), Error> {
+        self.under(Operation::Udp, socket, |parts| parts.udp_join(socket, source, remote))
+    }
+
+    fn udp_join(&mut self, socket: Handle, source: &Ip, remote: End<'_>) -> Result<(), Error> {
         let udp = *self.udp(socket)?;
         let options = self.udp_options(socket)?.options;
         if udp.is(Mark::V6) && options & Switch::V6_ONLY != 0 && remote.0.is_v4() {
@@ -182,6 +192,10 @@ impl Parts<'_> {
     /// # Errors
     /// `BadHandle`; `NoBuffers` at the limit of records.
     pub fn udp_disconnect(&mut self, socket: Handle) -> Result<(), Error> {
+        self.under(Operation::Udp, socket, |parts| parts.udp_part(socket))
+    }
+
+    fn udp_part(&mut self, socket: Handle) -> Result<(), Error> {
         let udp = *self.udp(socket)?;
         let local = if udp.is(Mark::ADDRESS_BOUND) { udp.local } else { udp.wildcard() };
         let marks = udp.marks & !Mark::CONNECTED;

@@ -3,6 +3,7 @@
 use crate::demux::Sharing;
 use crate::error::Error;
 use crate::ports::{Class, Protocol, Wish};
+use crate::recover::{Operation, fence};
 use crate::region::Parts;
 use crate::region::slab::Handle;
 use crate::tcp::listener::{Listener, SynEntry};
@@ -89,6 +90,8 @@ impl Parts<'_> {
             return Err(Error::NoBuffers);
         }
         let name = handle.index.wrapping_add(1);
+        // From here on a recovery finds it.
+        fence();
         let before = previous.checked_sub(1).and_then(|index| self.syns.get_mut(index as usize));
         let is_first = before.map(|before| before.next = name).is_none();
         let listener = self.listener(listener)?;
@@ -138,9 +141,12 @@ impl Parts<'_> {
         let parent = *self.tcbs.get(parent as usize).ok_or(Error::Corrupt)?;
         let class = Class(parent.bound_as & !Class::LISTEN);
         let child = self.tcp_socket(parent.is(Mark::V6), u64::BITS)?;
+        // It is named until its first work is done: no segment has opened it yet.
+        self.intent.begin(Operation::Tcp, child.index);
         let wish = Wish { protocol: Protocol::Tcp, local, v6_only: false, class };
         let Ok(bound) = self.ports().join(&wish) else {
             self.slabs.tcbs.give(self.tcbs, child);
+            self.intent.end();
             return Err(Error::NoBuffers);
         };
         let tcb = self.tcb(child)?;
@@ -157,12 +163,14 @@ impl Parts<'_> {
         if !self.connections().insert(child.index) {
             self.ports().leave(bound, class);
             self.slabs.tcbs.give(self.tcbs, child);
+            self.intent.end();
             return Err(Error::NoBuffers);
         }
         self.options().share(parent.settings);
         self.tcb(child)?.settings = parent.settings;
         *self.seldom(child.index)? = Seldom { bound: bound.wrapping_add(1), ..Seldom::default() };
         let name = child.index.wrapping_add(1);
+        fence();
         let tail = core::mem::replace(&mut self.listener(listener)?.accept_tail, name);
         match tail.checked_sub(1) {
             Some(tail) => self.seldom(tail)?.queue = name,
@@ -180,8 +188,12 @@ impl Parts<'_> {
     pub fn tcp_accept(&mut self, socket: Handle, holder: u32) -> Result<Handle, Error> {
         let index = self.listener_of(socket)?;
         let first = self.listener(index)?.accept_head.checked_sub(1).ok_or(Error::WouldBlock)?;
-        let seldom = self.seldom(first)?;
-        let next = core::mem::take(&mut seldom.queue);
+        let tcb = self.tcbs.get_mut(first as usize).ok_or(Error::Corrupt)?;
+        let accepted = tcb.tag.handle(first);
+        self.intent.other = index.wrapping_add(1);
+        self.intent.begin(Operation::Accept, first);
+        let seldom = self.seldoms.get_mut(first as usize).ok_or(Error::Corrupt)?;
+        let next = seldom.queue;
         seldom.holders = 1u64.checked_shl(holder).unwrap_or(0);
         let listener = self.listener(index)?;
         listener.accept_head = next;
@@ -189,8 +201,10 @@ impl Parts<'_> {
         if next == 0 {
             listener.accept_tail = 0;
         }
-        let tcb = self.tcbs.get_mut(first as usize).ok_or(Error::Corrupt)?;
-        tcb.marks &= !Mark::QUEUED;
-        Ok(tcb.tag.handle(first))
+        fence();
+        self.seldom(first)?.queue = 0;
+        self.tcbs.get_mut(first as usize).ok_or(Error::Corrupt)?.marks &= !Mark::QUEUED;
+        self.intent.end();
+        Ok(accepted)
     }
 }

@@ -229,9 +229,9 @@ fn the_record_that_rested_longest_is_taken() {
 }
 
 /// One of many things that can happen; the numbers choose whom and with what.
-type Act = (u8, u8, u16, u8);
+pub(crate) type Act = (u8, u8, u16, u8);
 
-fn act(
+pub(crate) fn act(
     parts: &mut Parts<'_>,
     sockets: &mut Vec<Handle>,
     (what, which, number, options): Act,
@@ -280,7 +280,7 @@ fn act(
     }
 }
 
-fn acts() -> impl Strategy<Value = Vec<Act>> {
+pub(crate) fn acts() -> impl Strategy<Value = Vec<Act>> {
     proptest::collection::vec((0u8..15, any::<u8>(), any::<u16>(), any::<u8>()), 0..160)
 }
 

@@ -1,0 +1,3 @@
+//! See the tests' own pages.
+
+mod alive;
