@@ -17,12 +17,14 @@ use stack::device::{
 };
 use stack::error::Error;
 use stack::hash::Secret;
+use stack::ip::Interface;
+use stack::ip::neighbour::State;
+use stack::ip::route::source::Address;
+use stack::ip::route::{Route, V4_BITS};
 use stack::ports::Lease;
 use stack::region::slab::Handle;
 use stack::region::{Layout, Limits, Parts, Shared};
-use stack::route::Address;
 use stack::stack::Stack;
-use stack::tcp::output::Hop;
 use stack::time::Instant;
 use stack::wire::checksum::Sum;
 use stack::wire::ip::Ip;
@@ -209,9 +211,13 @@ fn main() {
     let words: Vec<AtomicU64> =
         (0..stack::region::shared::words(&limits)).map(|_| AtomicU64::new(0)).collect();
     let mut parts = Parts::create(&mut memory[start..], &limits, Secret([1, 2])).expect("room");
-    let handle = parts.slabs.addresses.take(parts.addresses).expect("room");
-    let address = &mut parts.addresses[handle.index as usize];
-    *address = Address { ip: OURS, tag: address.tag, ..Address::default() };
+    let mac = |n| ethernet::Address([2, 0, 0, 0, 0, n]);
+    let (prefix_len, now) = (V4_BITS + 24, Instant(1_000_000_000));
+    parts.set_interface(&Interface { link: mac(1), ..Interface::default() });
+    parts.add_address(&Address { ip: OURS, prefix_len, ..Address::default() }).expect("room");
+    let destination = Ip::v4([10, 0, 0, 0]);
+    parts.add_route(&Route { destination, prefix_len, ..Route::default() }).expect("room");
+    parts.set_neighbour(&THEIRS, Some(mac(2)), State::Permanent, now).expect("nothing waits");
     let handle = parts.slabs.leases.take(parts.leases).expect("room");
     let lease = &mut parts.leases[handle.index as usize];
     *lease = Lease { tag: lease.tag, first: 40_000, count: 1000, protocols: 3, is_ephemeral: 1, reserved: 0 };
@@ -222,10 +228,8 @@ fn main() {
         sent: None,
         done: Vec::with_capacity(64),
     };
-    let mac = |n| ethernet::Address([2, 0, 0, 0, 0, n]);
     let shared = Shared::split(&words, &limits).expect("room");
-    let hop = Hop { source: mac(1), destination: mac(2) };
-    let mut stack = Stack { parts: &mut parts, shared, device: &mut wire, hop, now: Instant(1_000_000_000) };
+    let mut stack = Stack { parts: &mut parts, shared, device: &mut wire, now };
     let listener = stack.parts.tcp_socket(true, 0).expect("room");
     stack.parts.tcp_bind(listener, (&Ip::UNSPECIFIED, 80)).expect("free");
     stack.listen(listener, 8).expect("free");

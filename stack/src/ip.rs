@@ -7,12 +7,21 @@
 //! | [`neighbour`] | who is on the link: ARP, neighbor discovery, unreachability | RFC 826, 5227, 4861 §7 |
 //! | [`route`] | where packets go, and from which of our addresses | RFC 1122 §3.3.1, 6724 |
 //! | [`reassembly`] | datagrams from fragments | RFC 791, 815, 8200 §4.5, 5722, 6946, 3168 §5.3 |
+//! | [`state`] | the interface, and the tables' own state | IEEE 802.1Q |
+//! | [`tables`] | what the owner of the stack feeds: addresses, routes, neighbours | |
+//! | [`hop`] | how a packet leaves towards its next hop | RFC 1122 §2.3.2.2 |
 //! | [`path_mtu`] | what a path takes: what routers tell, and the search without them | RFC 1191, 8201, 4821, 8899 |
 //!
 //! Where Linux departs from an RFC, and we with it, the function says so.
 
+pub mod destination;
+pub mod hop;
 pub mod icmp;
 pub mod neighbour;
 pub mod path_mtu;
 pub mod reassembly;
 pub mod route;
+pub mod state;
+pub mod tables;
+
+pub use state::{Interface, State};

@@ -2,7 +2,7 @@
 //!
 //! Bytes, time and randomness are arguments; frames, deadlines and events are results. [`stack`] is where everything
 //! meets: the [`region`] that holds all of its state, the device's [`frames`], the formats on the [`wire`], [`tcp`].
-//! TCP runs; UDP, ICMP and the neighbours aren't joined to it yet, nor is any device or program: until they are, `accel`
+//! TCP runs over routes and neighbours; UDP and ICMP aren't joined to it yet, nor is any device or program: until they are, `accel`
 //! has the local and the kernel path.
 
 #![forbid(unsafe_code)]
@@ -14,14 +14,12 @@ pub mod events;
 pub mod frames;
 pub mod hash;
 pub mod ip;
-pub mod neighbour;
 pub mod ports;
 pub mod process;
 pub mod reassembly;
 pub mod recover;
 pub mod recvq;
 pub mod region;
-pub mod route;
 pub mod sendq;
 pub mod seq;
 pub mod settings;

@@ -36,6 +36,7 @@ use crate::stack::Stack;
 use crate::stats::Counter;
 use crate::wire::ip::Ip;
 
+mod ip;
 mod queues;
 mod sockets;
 mod tables;
@@ -163,6 +164,7 @@ impl Parts<'_> {
         self.recover_queues(shared, &mut lost);
         self.recover_slabs();
         self.recover_tables();
+        self.recover_ip();
         self.recover_frames(shared);
         for index in 0..self.slabs.listeners.fresh() {
             self.tell_queue(shared, index);

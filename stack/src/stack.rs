@@ -11,6 +11,7 @@ use crate::events;
 use crate::frames::blocks::Blocks;
 use crate::frames::pool::Purpose;
 use crate::frames::{Frames, link};
+use crate::ip::hop::Hop;
 use crate::recover::{Operation, fence};
 use crate::region::layout::Header;
 use crate::region::slab::Handle;
@@ -19,13 +20,15 @@ use crate::sendq::SendQueue;
 use crate::settings;
 use crate::stats::Counter;
 use crate::tcp::connection::Connection;
-use crate::tcp::output::Hop;
 use crate::tcp::state::State;
 use crate::tcp::tcb::{Flags, Tcb, Traffic};
 use crate::time::Instant;
 
 mod ingress;
+mod link;
 mod listen;
+mod other;
+mod path;
 mod predicted;
 
 /// Packets that are taken in one poll: no longer than the lock may be held.
@@ -44,8 +47,6 @@ pub struct Stack<'s, 'a, D> {
     pub shared: Shared<'a>,
     /// What carries frames.
     pub device: &'s mut D,
-    /// Whom packets are given to on the link.
-    pub hop: Hop,
     /// The time.
     pub now: Instant,
 }
@@ -94,11 +95,12 @@ impl<D: Device> Stack<'_, '_, D> {
                 self.output(tcb.tag.handle(*index));
             }
         }
-        let more_timers = self.run_timers() | self.run_syn_timers();
+        let more_timers = self.run_timers() | self.run_syn_timers() | self.run_neighbour_timers();
         self.fill();
         let kick = self.device.flush();
         let wheels = &mut *self.parts.wheels;
-        let deadline = [wheels.tcbs.deadline(), wheels.syns.deadline()].into_iter().flatten().min();
+        let deadline = [wheels.tcbs.deadline(), wheels.syns.deadline(), wheels.neighbours.deadline()];
+        let deadline = deadline.into_iter().flatten().min();
         let word = deadline.map_or(u64::MAX, |at| at.0);
         if let Some(shared) = self.shared.deadline.first() {
             shared.store(word, core::sync::atomic::Ordering::Relaxed);
@@ -255,15 +257,22 @@ impl<D: Device> Stack<'_, '_, D> {
             // Its FIN may wait for a frame still. Without queues it is tried again later.
             let _ = self.parts.tcp_traffic(socket);
         }
-        let mut spare = None;
+        let (mut spare, hop) = (None, self.hop_to_peer(socket.index));
         let takes_short_way = self.parts.header.modes & Header::LONG_WAY == 0;
-        let mut connection = self.connection(socket, &mut spare)?;
+        let mut connection = self.connection(socket, &mut spare, hop)?;
+        if connection.hop.mtu != 0 {
+            connection.set_path_mtu(connection.hop.mtu);
+        }
         let result = work(&mut connection);
         let predicted = takes_short_way && connection.is_predictable();
         let flags = connection.tcb.flags.without(Flags::PREDICTED);
         connection.tcb.flags = if predicted { flags | Flags::PREDICTED } else { flags };
         let (is_over, arrived) = (connection.is_over, connection.arrived);
         let ready = connection.ready();
+        if connection.hop.is_used || connection.hop.waiting != 0 {
+            let (mut hop, heard) = (connection.hop, connection.heard());
+            self.after(&mut hop, Some(heard));
+        }
         if let Some(word) = self.shared.tcp_events.get(socket.index as usize) {
             events::set(word, ready, arrived);
         }
@@ -276,11 +285,13 @@ impl<D: Device> Stack<'_, '_, D> {
         Ok(result)
     }
 
+    /// One connection at work, whose packets leave by `hop`.
     #[inline(always)]
     pub(crate) fn connection<'w>(
         &'w mut self,
         socket: Handle,
         spare: &'w mut Option<Traffic>,
+        hop: Hop,
     ) -> Result<Connection<'w, D>, Error> {
         let stats = self.shared.counters();
         let parts = &mut *self.parts;
@@ -303,7 +314,7 @@ impl<D: Device> Stack<'_, '_, D> {
             device: self.device,
             stats,
             secret: &parts.header.secret,
-            hop: &self.hop,
+            hop,
             now: self.now,
             overridden: false,
             arrived: false,
@@ -339,7 +350,7 @@ impl<D: Device> Stack<'_, '_, D> {
         let tcb = *self.parts.tcb(socket)?;
         if tcb.flags.has(Flags::ORPHAN) {
             let mut spare = None;
-            self.connection(socket, &mut spare)?.drop_received();
+            self.connection(socket, &mut spare, Hop::default())?.drop_received();
             self.parts.tcp_release(socket)?;
         } else {
             self.parts.tcp_rest(socket)?;

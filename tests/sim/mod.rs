@@ -16,6 +16,7 @@ use std::collections::BinaryHeap;
 use stack::time::{Duration, Instant};
 use stack::wire::ethernet;
 
+pub mod any;
 pub mod cut;
 pub mod line;
 pub mod path;

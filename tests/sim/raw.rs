@@ -180,6 +180,11 @@ impl Raw {
         self
     }
 
+    /// Sends this packet as soon as it is polled.
+    pub fn now(&mut self, bytes: Vec<u8>) {
+        self.plan.push_front(Send { at: 0, bytes, checksum: None, gso_size: 0 });
+    }
+
     /// Its frames.
     pub fn frames(&mut self) -> Frames<'_> {
         Frames { pool: &mut self.pool, records: &mut self.records, states: &self.states }

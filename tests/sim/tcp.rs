@@ -6,16 +6,18 @@ use std::sync::atomic::AtomicU64;
 use stack::error::Error;
 use stack::events::{Events, READABLE};
 use stack::hash::Secret;
+use stack::ip::Interface;
+use stack::ip::neighbour::{Heard, State};
+use stack::ip::route::source::Address;
+use stack::ip::route::{Route, V4_BITS, masked};
 use stack::ports::Lease;
 use stack::region::slab::Handle;
 use stack::region::{Layout, Limits, Parts, Shared};
-use stack::route::Address;
 use stack::settings::Values;
 use stack::stack::{Polled, Stack};
 use stack::stats::Counter;
 use stack::tcp::calls::How;
-use stack::tcp::output::Hop;
-use stack::tcp::state::State;
+use stack::tcp::state::State as Phase;
 use stack::time::{Duration, Instant};
 use stack::wire::ethernet;
 use stack::wire::ip::Ip;
@@ -88,7 +90,6 @@ pub struct TcpHost {
     aligned: usize,
     words: Vec<AtomicU64>,
     layout: Layout,
-    hop: Hop,
     /// Its addresses.
     pub addresses: [Ip; 2],
     /// What its program does.
@@ -115,22 +116,19 @@ pub fn limits(frames: u32) -> Limits {
 }
 
 impl TcpHost {
-    /// The host with this number, whose only neighbour is `peer`.
+    /// The host with this number, on a subnet of each version with all others.
     #[must_use]
-    pub fn new(number: u8, peer: u8, limits: &Limits) -> Self {
+    pub fn new(number: u8, limits: &Limits) -> Self {
         let layout = Layout::new(limits).expect("limits");
         let memory = vec![0; layout.size + 64];
         let aligned = memory.as_ptr().align_offset(64);
         let words = (0..stack::region::shared::words(limits)).map(|_| AtomicU64::new(0)).collect();
-        let address = |number| ethernet::Address([2, 0, 0, 0, 0, number]);
-        let hop = Hop { source: address(number), destination: address(peer) };
         let addresses = [super::raw::ip(number), super::raw::ip6(number)];
         let mut host = Self {
             memory,
             aligned,
             words,
             layout,
-            hop,
             addresses,
             plan: Plan::default(),
             listener: None,
@@ -140,11 +138,14 @@ impl TcpHost {
             values: Values::default(),
         };
         let bytes = &mut host.memory[aligned..];
-        let parts = Parts::create(bytes, limits, Secret([0x1234 + u64::from(number), 0x5678])).expect("room");
-        for ip in addresses {
-            let handle = parts.slabs.addresses.take(parts.addresses).expect("room");
-            let address = &mut parts.addresses[handle.index as usize];
-            *address = Address { ip, tag: address.tag, ..Address::default() };
+        let mut parts =
+            Parts::create(bytes, limits, Secret([0x1234 + u64::from(number), 0x5678])).expect("room");
+        let link = ethernet::Address([2, 0, 0, 0, 0, number]);
+        parts.set_interface(&Interface { link, flags: Interface::OWNS, ..Interface::default() });
+        for (ip, prefix_len) in addresses.into_iter().zip([V4_BITS + 24, 64]) {
+            parts.add_address(&Address { ip, prefix_len, ..Address::default() }).expect("room");
+            let destination = masked(&ip, prefix_len);
+            parts.add_route(&Route { destination, prefix_len, ..Route::default() }).expect("room");
         }
         let handle = parts.slabs.leases.take(parts.leases).expect("room");
         let lease = &mut parts.leases[handle.index as usize];
@@ -153,10 +154,25 @@ impl TcpHost {
         host
     }
 
+    /// The same with another interface, whose owner has these neighbours, and all their addresses.
+    #[must_use]
+    pub fn on(mut self, interface: Interface, neighbours: &[u8]) -> Self {
+        let mut parts = self.parts();
+        parts.set_interface(&interface);
+        for number in neighbours {
+            let link = Some(ethernet::Address([2, 0, 0, 0, 0, *number]));
+            for ip in [super::raw::ip(*number), super::raw::ip6(*number)] {
+                let heard = parts.set_neighbour(&ip, link, State::Permanent, Instant(0));
+                assert_eq!(heard, Ok(Heard::Nothing));
+            }
+        }
+        self
+    }
+
     /// A host that listens.
     #[must_use]
-    pub fn server(number: u8, peer: u8, limits: &Limits, plan: Plan) -> Self {
-        let mut host = Self { plan, ..Self::new(number, peer, limits) };
+    pub fn server(number: u8, limits: &Limits, plan: Plan) -> Self {
+        let mut host = Self { plan, ..Self::new(number, limits) };
         let socket = {
             let mut parts = host.parts();
             let socket = parts.tcp_socket(true, 0).expect("room");
@@ -195,7 +211,7 @@ impl TcpHost {
     ) -> R {
         let shared = Shared::split(&self.words, &self.layout.limits).expect("room");
         let mut parts = Parts::split(&mut self.memory[self.aligned..], &self.layout).expect("room");
-        act(&mut Stack { parts: &mut parts, shared, device: port, hop: self.hop, now })
+        act(&mut Stack { parts: &mut parts, shared, device: port, now })
     }
 
     /// Looks at every invariant of the region, and of the frames in it.
@@ -235,17 +251,17 @@ impl TcpHost {
     fn act(&mut self, now: Instant, port: &mut Port) -> bool {
         let (plan, values, listener) = (self.plan.clone(), self.values, self.listener);
         let due = self.opens.iter().position(|open| open.0 <= now).map(|at| self.opens.remove(at));
-        let addresses = self.addresses;
         let mut talks = std::mem::take(&mut self.talks);
         let acted = self.with(now, port, |stack| {
             let mut acted = false;
             if let Some((_, remote, text)) = due {
                 let socket = stack.parts.tcp_socket(!remote.is_v4(), 0).expect("room");
                 stack.parts.set_tcp_options(socket, &values).expect("room");
-                let source = addresses[usize::from(!remote.is_v4())];
                 stack.set_delay(socket, plan.no_delay, false).expect("a socket");
-                assert_eq!(stack.connect(socket, &source, (&remote, PORT)), Err(Error::InProgress));
-                talks.push(Talk { socket: Some(socket), text, ..Talk::default() });
+                let error =
+                    stack.connect(socket, &Ip::UNSPECIFIED, (&remote, PORT)).expect_err("no answer yet");
+                let error = Some(error).filter(|error| *error != Error::InProgress);
+                talks.push(Talk { socket: Some(socket), text, error, ..Talk::default() });
                 acted = true;
             }
             if let Some(listener) = listener {
@@ -283,7 +299,7 @@ impl Talk {
             }
         }
         // A connection that isn't there yet is not given up.
-        let is_open = stack.state(socket).is_ok_and(State::is_synchronized);
+        let is_open = stack.state(socket).is_ok_and(Phase::is_synchronized);
         if self.sent == self.text.len()
             && is_open
             && !self.is_finished

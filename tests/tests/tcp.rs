@@ -33,11 +33,11 @@ fn pair(
 }
 
 fn client() -> TcpHost {
-    TcpHost::new(1, 2, &limits(1024))
+    TcpHost::new(1, &limits(1024))
 }
 
 fn server(plan: Plan) -> TcpHost {
-    TcpHost::server(2, 1, &limits(1024), plan)
+    TcpHost::server(2, &limits(1024), plan)
 }
 
 /// Runs until both programs are done; when that was.
@@ -97,7 +97,7 @@ fn a_megabyte_each_way_without_loss_is_sent_once() {
 fn where_nobody_listens_a_connection_is_refused() {
     let client = client().opening(Instant(0), ip(2), Vec::new());
     let path = Path::delayed(Duration::from_millis(1));
-    let (mut network, a, b) = pair(4, client, TcpHost::new(2, 1, &limits(1024)), path, path);
+    let (mut network, a, b) = pair(4, client, TcpHost::new(2, &limits(1024)), path, path);
     network.run_for(Duration::from_secs(1));
     assert_eq!(network.look(a).talks[0].error, Some(Error::ConnectionRefused));
     assert_eq!(network.look(b).counter(Counter::NoConnection), 1);

@@ -1,5 +1,5 @@
 //! Who is on the link, and whether they are still there: the cache of ARP (RFC 826) and of neighbor discovery (RFC 4861
-//! §7.2, §7.3), with one packet for each neighbour that waits for its link address. What packets of [`arp`] and [`ndisc`]
+//! §7.2, §7.3), with the latest packet for each neighbour that waits for its link address. What packets of [`arp`] and [`ndisc`]
 //! claim comes to [`Cache::hear`], what the owner of the stack knows (netlink's neighbours) to [`Cache::set`].
 //!
 //! "Solicit" in an answer means to whoever resolves for us: a packet on a link of our own, a request to the kernel where
@@ -33,6 +33,8 @@ mod tests;
 
 /// Records that are looked at for one to give way.
 const SCAN: usize = 64;
+/// A confirmation is good for so long whatever ReachableTime is drawn: MIN_RANDOM_FACTOR times 30 s.
+const FRESH: Duration = Duration::from_secs(15);
 /// A claim sooner than this after the last change or confirmation is ignored (net.ipv4.neigh.*.locktime).
 const LOCK: Duration = Duration::from_secs(1);
 
@@ -86,6 +88,8 @@ pub struct Settings {
     pub delay: Duration,
     /// MAX_MULTICAST_SOLICIT and MAX_UNICAST_SOLICIT.
     pub solicitations: u8,
+    /// Somebody else (the kernel) sees to it that neighbours are there: what he says is used as it is, and never probed.
+    pub is_fed: bool,
 }
 
 impl Default for Settings {
@@ -95,6 +99,7 @@ impl Default for Settings {
             retrans: Duration::from_secs(1),
             delay: Duration::from_secs(5),
             solicitations: 3,
+            is_fed: false,
         }
     }
 }
@@ -153,6 +158,12 @@ impl Neighbour {
         self.ip
     }
 
+    /// Whether the record is one.
+    #[must_use]
+    pub const fn is_used(&self) -> bool {
+        self.tag.is_used()
+    }
+
     /// Its state.
     #[must_use]
     pub const fn state(&self) -> State {
@@ -163,6 +174,15 @@ impl Neighbour {
     #[must_use]
     pub fn link(&self) -> Option<Address> {
         self.state().has_link().then_some(self.link)
+    }
+
+    /// Its link address, if it is known to be there: then nothing further is to be done for a packet to it.
+    #[inline]
+    #[must_use]
+    pub fn fresh_link(&self, now: Instant) -> Option<Address> {
+        let is_fresh = self.state == State::Permanent as u8
+            || self.state == State::Reachable as u8 && now.0.wrapping_sub(self.confirmed) < FRESH.0;
+        is_fresh.then_some(self.link)
     }
 
     /// Whether it is a router.
@@ -199,7 +219,23 @@ pub struct Neighbours {
     slab: Slab,
     /// Where the next look for a record that gives way begins.
     hand: u32,
-    padding: u32,
+    /// Of the records that we had sent to, how many are another neighbour's now.
+    removed: u32,
+}
+
+impl Neighbours {
+    /// Another one each time that a record that somebody may have kept the index of has gone.
+    #[inline]
+    #[must_use]
+    pub const fn removed(&self) -> u32 {
+        self.removed
+    }
+
+    /// How many neighbours there are.
+    #[must_use]
+    pub const fn used(&self) -> u32 {
+        self.slab.used()
+    }
 }
 
 /// Where a packet goes.
@@ -209,9 +245,10 @@ pub enum Resolution {
     Link(Address, Handle),
     /// It waits.
     Waits {
-        /// The frame of the packet that waited before it, which is free. RFC 4861 §7.2.2: "When a queue overflows, the new
-        /// arrival SHOULD replace the oldest entry." RFC 1122 §2.3.2.2 saves "at least one (the latest) packet".
-        dropped: Option<u32>,
+        /// The frame of the packet that waited before it, which is the caller's: to be dropped, or to wait behind this one
+        /// in a list of his. RFC 4861 §7.2.2: "When a queue overflows, the new arrival SHOULD replace the oldest entry."
+        /// RFC 1122 §2.3.2.2 saves "at least one (the latest) packet".
+        before: Option<u32>,
         /// Everybody is to be asked now.
         solicit: bool,
     },
@@ -303,13 +340,13 @@ impl<'a> Cache<'a> {
         let record = &mut self.records[index as usize];
         let solicit = record.state() != State::Incomplete || record.probes == 0;
         record.is_ours = 1;
-        let dropped = record.pending();
+        let before = record.pending();
         record.pending = frame.wrapping_add(1);
         if solicit {
             (record.state, record.probes) = (State::Incomplete as u8, 1);
             self.arm(index, now + self.settings.retrans);
         }
-        Resolution::Waits { dropped, solicit }
+        Resolution::Waits { before, solicit }
     }
 
     /// The same with what an earlier [`Resolution::Link`] gave: no search. `None` says to [`Cache::resolve`].
@@ -321,14 +358,40 @@ impl<'a> Cache<'a> {
         self.send_to(handle.index, now)
     }
 
+    /// Where a neighbour is whom a caller will send to, by its index: good as long as [`Neighbours::removed`] is the same.
+    pub fn keep(&mut self, ip: &Ip, hash: u32) -> Option<(u32, Address)> {
+        let index = self.index(ip, hash)?;
+        let record = self.records.get_mut(index as usize)?;
+        let link = record.link()?;
+        record.is_ours = 1;
+        Some((index, link))
+    }
+
+    /// A packet has been sent to the neighbour of this index. `heard` is when the transport had a sign that packets to it
+    /// arrive.
+    ///
+    /// RFC 4861 §7.3.1: "Positive confirmation can be gathered in two ways: hints from upper-layer protocols that
+    /// indicate a connection is making 'forward progress'".
+    pub fn used(&mut self, index: u32, heard: Option<Instant>, now: Instant) {
+        let Some(record) = self.records.get_mut(index as usize) else { return };
+        let is_newer = heard.filter(|heard| heard.0 > record.confirmed && *heard <= now);
+        if let Some(heard) =
+            is_newer.filter(|_| record.state().has_link() && record.state() != State::Permanent)
+        {
+            record.confirm(heard);
+        }
+        let _ = self.send_to(index, now);
+    }
+
     /// The link address to send to. RFC 4861 §7.3.3: "The first time a node sends a packet to a neighbor whose entry is STALE,
     /// the sender changes the state to DELAY and sets a timer to expire in DELAY_FIRST_PROBE_TIME seconds."
     fn send_to(&mut self, index: u32, now: Instant) -> Option<Address> {
         let record = self.records.get_mut(index as usize)?;
         let link = record.link()?;
         record.is_ours = 1;
-        let is_old = now - Instant(record.confirmed) >= self.settings.reachable;
-        if record.state() == State::Stale || record.state() == State::Reachable && is_old {
+        let is_old = now - Instant(record.confirmed) >= self.settings.reachable && !self.settings.is_fed;
+        let is_stale = record.state() == State::Stale && !self.settings.is_fed;
+        if is_stale || record.state() == State::Reachable && is_old {
             record.state = State::Delay as u8;
             self.arm(index, now + self.settings.delay);
         }
@@ -459,6 +522,24 @@ impl<'a> Cache<'a> {
         Ok(pending.map_or(Heard::Nothing, |frame| Heard::Ready(frame, link)))
     }
 
+    /// Somebody died at work here: the records that know a link address are made a cache again, and who keeps an index looks it
+    /// up anew.
+    pub(crate) fn rebuild(&mut self) {
+        let Neighbours { slab, removed, .. } = &mut *self.state;
+        *removed = removed.wrapping_add(1);
+        slab.rebuild(self.records, |_, record| State::of(record.state).has_link());
+        let records = &mut self.records[..slab.fresh() as usize];
+        self.wheel.rebuild(records, |record, was| was.filter(|_| record.is_used()));
+        let mut table = Table::new(self.places);
+        table.clear();
+        for (index, record) in records.iter_mut().enumerate() {
+            record.pending = 0;
+            if record.is_used() && !table.insert(record.hash, index as u32) {
+                record.state = State::Failed as u8;
+            }
+        }
+    }
+
     /// The owner has removed it. The frame of the packet that waited comes back.
     pub fn remove(&mut self, ip: &Ip, hash: u32) -> Option<u32> {
         let index = self.index(ip, hash)?;
@@ -551,6 +632,9 @@ impl<'a> Cache<'a> {
         let Some(record) = self.records.get(index as usize).copied() else { return };
         self.wheel.disarm(self.records, index);
         Table::new(self.places).remove(record.hash, index);
+        if record.is_ours != 0 {
+            self.state.removed = self.state.removed.wrapping_add(1);
+        }
         self.state.slab.give(self.records, Handle { index, generation: record.tag.generation });
     }
 

@@ -16,7 +16,7 @@ impl Parts<'_> {
             ($($name:ident),+) => { $(self.slabs.$name.reach(self.$name);)+ };
         }
         reach!(tcbs, listeners, syns, udp_sockets, memberships, bounds, settings, traffics, blocks);
-        reach!(leases, addresses, routes, neighbours, destinations, processes);
+        reach!(leases, destinations, processes);
     }
 
     /// Free lists: a record is in use if it is somebody's.
@@ -34,7 +34,7 @@ impl Parts<'_> {
             ($($name:ident),+) => { $(self.slabs.$name.rebuild(self.$name, |_, _| true);)+ };
         }
         // These belong to the region's owner: what was being written is what a caller of the same call would find.
-        as_tagged!(memberships, leases, addresses, routes, neighbours, destinations);
+        as_tagged!(memberships, leases, destinations);
         self.recover_resting();
     }
 
@@ -83,10 +83,6 @@ impl Parts<'_> {
         wheels
             .syns
             .rebuild(&mut self.syns[..syns], |syn, was| syn.tag.is_used().then(|| was.unwrap_or(Instant(0))));
-        let neighbours = self.slabs.neighbours.fresh() as usize;
-        wheels.neighbours.rebuild(&mut self.neighbours[..neighbours], |neighbour, was| {
-            was.filter(|_| neighbour.tag.is_used())
-        });
     }
 
     fn recount_ports(&mut self) {

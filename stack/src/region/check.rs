@@ -11,6 +11,7 @@ use crate::frames::Frames;
 use crate::process::bit;
 use crate::settings;
 use crate::tcp::tcb::{self, Traffic};
+use crate::time::Instant;
 use crate::udp::{Mark, UdpSocket};
 
 /// The first invariant that does not hold.
@@ -66,6 +67,7 @@ impl Parts<'_> {
         self.check_tables()?;
         self.check_wheels()?;
         self.check_listeners()?;
+        self.check_ip()?;
         self.check_sockets()?;
         self.check_holders()
     }
@@ -92,9 +94,6 @@ impl Parts<'_> {
             bounds,
             settings,
             leases,
-            addresses,
-            routes,
-            neighbours,
             destinations,
             processes,
             traffics,
@@ -150,8 +149,17 @@ impl Parts<'_> {
                 holds(idle(records), stringify!($name), "a timer runs for a record that is not in use")?;
             )+ };
         }
-        wheels!(tcbs, syns, neighbours);
+        wheels!(tcbs, syns);
         Ok(())
+    }
+
+    fn check_ip(&mut self) -> Result<(), Broken> {
+        let count = self.ip.addresses as usize;
+        holds(count <= self.addresses.len(), "addresses", "more addresses are counted than there are")?;
+        self.routing().check().of("routes")?;
+        self.wheels.neighbours.check(self.neighbours).of("neighbours")?;
+        self.neighbour_cache(Instant(0)).check().of("neighbours")?;
+        self.reassembly().check().of("datagrams")
     }
 
     fn check_listeners(&mut self) -> Result<(), Broken> {

@@ -10,11 +10,17 @@ use crate::frames::FrameRecord;
 use crate::frames::blocks::Block;
 use crate::frames::pool::{self, Pool};
 use crate::hash::Secret;
-use crate::neighbour::Neighbour;
+use crate::ip;
+use crate::ip::destination::Destination;
+use crate::ip::icmp::limit::Bucket;
+use crate::ip::neighbour::Neighbour;
+use crate::ip::path_mtu::Path;
+use crate::ip::reassembly::{Datagram, Piece};
+use crate::ip::route::Route;
+use crate::ip::route::source::Address;
 use crate::ports::{Bound, Heads, Lease};
 use crate::process::Process;
 use crate::recover::Intent;
-use crate::route::{Address, Destination, Route};
 use crate::settings::Settings;
 use crate::tcp::listener::{Listener, SynEntry};
 use crate::tcp::tcb::{Resting, Seldom, Tcb, Traffic};
@@ -97,12 +103,6 @@ pub struct Slabs {
     pub settings: Slab,
     /// Of [`Parts::leases`].
     pub leases: Slab,
-    /// Of [`Parts::addresses`].
-    pub addresses: Slab,
-    /// Of [`Parts::routes`].
-    pub routes: Slab,
-    /// Of [`Parts::neighbours`].
-    pub neighbours: Slab,
     /// Of [`Parts::destinations`].
     pub destinations: Slab,
     /// Of [`Parts::processes`].
@@ -244,6 +244,8 @@ parts! {
         resting: Resting;
         /// How many frames there are, and for whom.
         pool: Pool;
+        /// The interface, and the state of the tables of IP.
+        ip: ip::State;
     }
     many {
         /// Sockets of TCP.
@@ -288,6 +290,16 @@ parts! {
         neighbours: Neighbour, |limits| limits.neighbours as usize;
         /// Neighbours by address.
         neighbour_places: Place, |limits| places(limits.neighbours);
+        /// What paths take.
+        paths: Path, |limits| limits.destinations as usize;
+        /// How often hosts are sent errors.
+        buckets: Bucket, |limits| limits.destinations as usize;
+        /// Datagrams of which fragments have arrived.
+        datagrams: Datagram, |limits| limits.datagrams as usize;
+        /// Those by what names them.
+        datagram_places: Place, |limits| places(limits.datagrams);
+        /// Their fragments.
+        pieces: Piece, |limits| limits.pieces as usize;
         /// What was learned about destinations.
         destinations: Destination, |limits| limits.destinations as usize;
         /// Destinations by address.
@@ -322,6 +334,8 @@ impl<'a> Parts<'a> {
         let size = layout.size as u64;
         let shared_words = super::shared::words(limits) as u64;
         *parts.pool = Pool::new(pool::Limits::of(limits.frames));
+        parts.ip.waiting.limit = parts.pool.limits.control_min;
+        parts.ip.fragments.limit = parts.pool.limits.low / 4;
         *parts.header = Header {
             magic: MAGIC,
             version: VERSION,

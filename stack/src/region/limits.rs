@@ -56,7 +56,11 @@ limits! {
     /// Routes.
     routes: 1..=65_535, 64;
     /// Neighbours on the link.
-    neighbours: 1..=1 << 20, 256;
+    neighbours: 1..=65_534, 256;
+    /// Datagrams whose fragments wait for each other.
+    datagrams: 1..=65_536, 64;
+    /// Fragments that wait.
+    pieces: 1..=1 << 20, 256;
     /// Destinations of which something was learned.
     destinations: 1..=1 << 24, 256;
     /// Processes that share the region.

@@ -65,6 +65,8 @@ pub(crate) const TINY: Limits = Limits {
     addresses: 2,
     routes: 2,
     neighbours: 2,
+    datagrams: 2,
+    pieces: 4,
     destinations: 2,
     processes: 4,
     frames: 4,

@@ -17,7 +17,7 @@ use crate::stats::Counter;
 
 /// Limits up to their bounds: mostly small, for the sum of all at their most is more than a test should add up.
 fn limits() -> impl Strategy<Value = Limits> {
-    proptest::array::uniform17((any::<u32>(), 0u32..26)).prop_map(|numbers| {
+    proptest::array::uniform19((any::<u32>(), 0u32..26)).prop_map(|numbers| {
         let values: Vec<u32> = LIMITS
             .iter()
             .zip(numbers)

@@ -3,6 +3,7 @@
 use super::Stack;
 use crate::device::{Checksum, ChecksumIn, Device, Link, Received};
 use crate::frames::Frames;
+use crate::ip::Interface;
 use crate::recover::Lost;
 use crate::region::slab::Handle;
 use crate::stats::Counter;
@@ -29,11 +30,15 @@ struct Carried<'p> {
     payload: &'p [u8],
 }
 
-/// The segment's bytes, if the packet carries one.
-fn carried(bytes: &[u8], link: Link) -> Result<Option<Carried<'_>>, Malformed> {
+/// The segment's bytes, if the packet carries one and is for this interface.
+fn carried<'p>(bytes: &'p [u8], link: Link, interface: &Interface) -> Result<Option<Carried<'p>>, Malformed> {
     let (is_v6, packet) = match link {
         Link::Ethernet => {
             let (frame, payload) = ethernet::parse(bytes)?;
+            let has_tag = frame.tags[0].is_some() || interface.vlan != 0;
+            if frame.destination != interface.link || has_tag && !interface.takes(&frame.tags) {
+                return Ok(None);
+            }
             match frame.ethertype {
                 ethernet::IPV4 => (false, payload),
                 ethernet::IPV6 => (true, payload),
@@ -78,8 +83,8 @@ impl<D: Device> Stack<'_, '_, D> {
         match self.segment_in(packet) {
             Ok(Some(segment)) => self.segment(segment),
             Ok(None) => {
-                self.count(Counter::UnknownProtocol);
-                self.discard(frame)
+                self.other(packet);
+                None
             }
             Err(rule) => {
                 self.shared.counters().malformed(rule);
@@ -94,7 +99,7 @@ impl<D: Device> Stack<'_, '_, D> {
         let bytes =
             self.device.bytes(piece.frame).and_then(|bytes| bytes.get(begin..begin + usize::from(piece.len)));
         let bytes = bytes.ok_or(Malformed::Truncated)?;
-        let Some(carried) = carried(bytes, device.link)? else { return Ok(None) };
+        let Some(carried) = carried(bytes, device.link, &self.parts.ip.interface)? else { return Ok(None) };
         verify(&carried, packet.checksum, device.checksum_in)?;
         let (parsed, text) = tcp::parse(carried.payload)?;
         let options = Options::parse(parsed.options);
@@ -234,10 +239,11 @@ impl<D: Device> Stack<'_, '_, D> {
 
     pub(super) fn send_control(&mut self, head: &Head) -> bool {
         let headroom = HEADROOM + self.device.capabilities().headroom_out;
-        let hop = self.hop;
+        let mut hop = self.hop_towards(&head.remote);
         let parts = &mut *self.parts;
         let mut frames = Frames { pool: parts.pool, records: parts.frames, states: self.shared.frames };
-        let is_sent = transmit_control(&mut frames, self.device, head, &hop, headroom);
+        let is_sent = transmit_control(&mut frames, self.device, head, &mut hop, headroom);
+        self.after(&mut hop, None);
         if is_sent {
             self.count(Counter::SegmentsOut);
             self.count(Counter::PacketsOut);

@@ -58,7 +58,7 @@ impl<D: Device> Stack<'_, '_, D> {
     }
 
     /// What is kept of a SYN: "Set RCV.NXT to SEG.SEQ+1, IRS is set to SEG.SEQ […] ISS should be selected".
-    fn syn_entry(&self, seg: &Segment) -> SynEntry {
+    fn syn_entry(&mut self, seg: &Segment) -> SynEntry {
         let options = &seg.options;
         let tuple = Tuple {
             local: seg.local.0,
@@ -67,7 +67,7 @@ impl<D: Device> Stack<'_, '_, D> {
             remote_port: seg.remote.1,
         };
         let device = self.device.capabilities();
-        let mss = advertised_mss(device.mtu, &seg.remote.0);
+        let mss = advertised_mss(self.link_mtu(&seg.remote.0), &seg.remote.0);
         let space = RECEIVE_FRAMES * u32::from(device.frame_size / 2);
         let mut flags = Tcbits::default();
         let mut agree = |on: bool, flag: Tcbits| {
@@ -107,7 +107,7 @@ impl<D: Device> Stack<'_, '_, D> {
         let offset = isn::timestamp_offset(&self.parts.header.secret.0, &tuple);
         let tsval = timestamps::clock(self.now, offset);
         let options = Options {
-            mss: Some(advertised_mss(self.device.capabilities().mtu, &syn.remote)),
+            mss: Some(advertised_mss(self.link_mtu(&syn.remote), &syn.remote)),
             window_scale: flags.has(Tcbits::SCALING).then_some(syn.shifts >> 4),
             sack_permitted: flags.has(Tcbits::SACK),
             timestamps: flags.has(Tcbits::TIMESTAMPS).then_some(Timestamps { tsval, tsecr: syn.ts_recent }),

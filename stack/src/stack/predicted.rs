@@ -4,6 +4,7 @@
 use super::Stack;
 use crate::device::{Checksum, Device, Link, Received};
 use crate::events;
+use crate::ip::hop::Hop;
 use crate::recover::Operation;
 use crate::region::slab::Handle;
 use crate::seq::Seq;
@@ -81,6 +82,10 @@ impl<D: Device> Stack<'_, '_, D> {
         let (is_v6, ip) = match self.device.capabilities().link {
             Link::Ethernet => {
                 let (head, rest) = bytes.split_first_chunk::<ETHERNET>()?;
+                let interface = &self.parts.ip.interface;
+                if head.first_chunk() != Some(&interface.link.0) || interface.vlan != 0 {
+                    return None;
+                }
                 match [head[12], head[13]] {
                     [0x08, 0x00] => (false, rest),
                     [0x86, 0xdd] => (true, rest),
@@ -127,7 +132,8 @@ impl<D: Device> Stack<'_, '_, D> {
         let socket = self.parts.tcbs.get(index as usize)?.tag.handle(index);
         let seg = &plain.seg;
         let tcb = self.parts.tcbs.get(index as usize)?;
-        if !seg.is_expected(tcb, self.now) {
+        // Where addresses or routes have changed it is looked at again whether the address is ours.
+        if !seg.is_expected(tcb, self.now) || tcb.route_version != self.parts.ip.version() {
             return None;
         }
         if seg.text > 0 && tcb.traffic == 0 {
@@ -137,7 +143,7 @@ impl<D: Device> Stack<'_, '_, D> {
         self.count(Counter::HeaderPredicted);
         let (mut spare, word) = (None, self.shared.tcp_events.get(index as usize)?);
         self.parts.intent.begin(Operation::Tcp, index);
-        let mut connection = self.connection(socket, &mut spare).ok()?;
+        let mut connection = self.connection(socket, &mut spare, Hop::default()).ok()?;
         let wants_output = connection.expected_arrives(seg, packet.fragment.frame);
         events::add(word, connection.arrived, || connection.may_write());
         let armed = connection.armed;

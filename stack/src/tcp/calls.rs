@@ -256,7 +256,7 @@ impl<D: Device> Connection<'_, D> {
 }
 
 impl<D: Device> Stack<'_, '_, D> {
-    /// connect(2) of a socket that does not wait: the SYN is on its way.
+    /// connect(2) of a socket that does not wait: the SYN is on its way. An unspecified `source` is what the route wants.
     ///
     /// # Errors
     /// `InProgress` in this case, too: readiness tells the end. `Already` and `IsConnected` later; those of
@@ -265,7 +265,10 @@ impl<D: Device> Stack<'_, '_, D> {
         if let Some(error) = Error::from_code(core::mem::take(&mut self.parts.tcb(socket)?.error)) {
             return Err(error);
         }
-        self.parts.tcp_connect(socket, source, remote)?;
+        let way = self.way(remote.0)?;
+        let source = if source.is_unspecified() { way.source } else { *source };
+        self.parts.tcp_connect(socket, &source, remote)?;
+        self.parts.tcb(socket)?.route = 0;
         self.count(Counter::ActiveOpens);
         // A SYN for which there is no room now is sent by its timer.
         self.work(socket, false, |connection| connection.open())?;

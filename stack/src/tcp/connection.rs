@@ -6,6 +6,7 @@ use crate::frames::Frames;
 use crate::frames::blocks::Blocks;
 use crate::frames::pool::Charge;
 use crate::hash::Secret;
+use crate::ip::hop::Hop;
 use crate::sendq::Shape;
 use crate::settings::Values;
 use crate::stats::{Counter, Stats};
@@ -57,7 +58,7 @@ pub(crate) struct Connection<'w, D> {
     pub(crate) values: &'w Values,
     pub(crate) stats: Stats<'w>,
     pub(crate) secret: &'w Secret,
-    pub(crate) hop: &'w super::output::Hop,
+    pub(crate) hop: Hop,
     pub(crate) now: Instant,
     /// The override timeout of silly-window avoidance has expired.
     pub(crate) overridden: bool,
@@ -277,11 +278,26 @@ impl<D: Device> Connection<'_, D> {
         }
     }
 
-    /// What a new connection starts with, once both ends and the MTU are known.
+    /// The path's MTU was looked up anew.
+    pub(crate) fn set_path_mtu(&mut self, mtu: u16) {
+        if mtu != self.tcb.path_mtu {
+            self.tcb.path_mtu = mtu;
+            self.set_mss();
+        }
+    }
+
+    /// When the peer was heard of last.
+    pub(crate) fn heard(&self) -> Instant {
+        let ms = clock_ms(self.now).wrapping_sub(self.tcb.last_ack_received);
+        Instant(self.now.0.saturating_sub(Duration::from_millis(ms.into()).0))
+    }
+
+    /// What a new connection starts with, once both ends and the way are known.
     pub(crate) fn begin(&mut self) {
-        let capabilities = self.capabilities();
-        self.tcb.path_mtu = u16::try_from(capabilities.mtu).unwrap_or(u16::MAX);
-        self.tcb.advertised_mss = advertised_mss(capabilities.mtu, &self.tcb.remote);
+        let device = u16::try_from(self.capabilities().mtu).unwrap_or(u16::MAX);
+        let or_device = |mtu: u16| if mtu == 0 { device } else { mtu };
+        self.tcb.path_mtu = or_device(self.hop.mtu);
+        self.tcb.advertised_mss = advertised_mss(or_device(self.hop.link_mtu).into(), &self.tcb.remote);
         self.tcb.ts_offset = super::isn::timestamp_offset(&self.secret.0, &self.tuple());
         let share = self.frame_share().max(1);
         let most = self.frames.pool.limits.high.max(2);

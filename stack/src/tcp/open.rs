@@ -125,13 +125,6 @@ impl Parts<'_> {
         Err(Error::AddressNotAvailable)
     }
 
-    /// Whether an address is one of ours.
-    #[must_use]
-    pub fn is_ours(&self, address: &Ip) -> bool {
-        let fresh = (self.slabs.addresses.fresh() as usize).min(self.addresses.len());
-        self.addresses[..fresh].iter().any(|ours| ours.tag.is_used() && ours.ip == *address)
-    }
-
     /// Counts the socket at this address and port; any port for 0.
     fn take_port(&mut self, socket: Handle, (address, port): End<'_>) -> Result<(), Error> {
         let options = self.tcp_options(socket)?.options;

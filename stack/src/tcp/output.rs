@@ -21,8 +21,6 @@ pub(crate) mod emit;
 pub(crate) mod header;
 pub(crate) mod plain;
 
-pub use header::Hop;
-
 /// Why a segment is sent: what a trace prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Why {

@@ -18,6 +18,7 @@ use crate::device::{Device, FrameIndex};
 use crate::error::Error;
 use crate::events;
 use crate::frames::FrameRecord;
+use crate::ip::hop::Hop;
 use crate::recover::Operation;
 use crate::region::slab::Handle;
 use crate::sendq::Shape;
@@ -271,7 +272,7 @@ impl<D: Device> Connection<'_, D> {
             text: (sum, len),
         };
         let Some(written) =
-            self.device.bytes_mut(frame).and_then(|bytes| head.write(bytes, begin, self.hop, &capabilities))
+            self.device.bytes_mut(frame).and_then(|bytes| head.write(bytes, begin, &self.hop, &capabilities))
         else {
             return false;
         };
@@ -304,9 +305,10 @@ impl<D: Device> Stack<'_, '_, D> {
         if self.parts.tcb(socket)?.traffic == 0 && self.parts.tcp_traffic(socket).is_err() {
             return Ok(None);
         }
+        let Some(hop) = self.plain_hop(socket.index) else { return Ok(None) };
         self.parts.intent.begin(Operation::Tcp, socket.index);
         let mut spare = None;
-        let mut connection = self.connection(socket, &mut spare)?;
+        let mut connection = self.connection(socket, &mut spare, hop)?;
         let is_sent = connection.send_at_once(text, len);
         if is_sent {
             let armed = connection.armed;
@@ -328,7 +330,7 @@ impl<D: Device> Stack<'_, '_, D> {
         }
         self.parts.intent.begin(Operation::Tcp, socket.index);
         let mut spare = None;
-        let mut connection = self.connection(socket, &mut spare)?;
+        let mut connection = self.connection(socket, &mut spare, Hop::default())?;
         let done = connection.read(to);
         if done == 0 {
             self.parts.intent.end();

@@ -149,12 +149,6 @@ impl<D: Device> Connection<'_, D> {
         }
     }
 
-    /// When the peer was heard of last.
-    fn heard(&self) -> Instant {
-        let ms = clock_ms(self.now).wrapping_sub(self.tcb.last_ack_received);
-        Instant(self.now.0.saturating_sub(Duration::from_millis(ms.into()).0))
-    }
-
     /// The connection is established, and its user wants to know whether the peer lives (RFC 9293 §3.8.4).
     pub(crate) fn begin_keepalive(&mut self) {
         if self.values.options & Switch::KEEP_ALIVE != 0 {

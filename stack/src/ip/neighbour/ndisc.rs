@@ -96,6 +96,25 @@ pub fn solicitation(target: &Ip, to: Option<Address>, ours: (&Ip, Address)) -> O
     }
 }
 
+/// An address of ours is told to everybody, unasked. RFC 4861 §7.2.6: "the Target Address field in the Neighbor
+/// Advertisement is set to an IP address of the interface, and the Target Link-Layer Address option is filled with the new
+/// link-layer address. The Solicited flag MUST be set to zero"; the Override flag says that it takes another one's place.
+#[must_use]
+pub fn announcement(ours: &Ip, link: Address) -> Outgoing {
+    Outgoing {
+        message: Message::NeighborAdvertisement {
+            target: *ours,
+            router: false,
+            solicited: false,
+            overrides: true,
+        },
+        options: Options { target_link: Some(link), ..Options::default() },
+        source: *ours,
+        destination: ALL_NODES,
+        link: Address::of_group(&ALL_NODES),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,7 @@ const OTHER: Address = Address([2, 0, 0, 0, 0, 9]);
 const START: Instant = Instant(1_000_000_000_000);
 const ANSWER: Kind = Kind::Answer { solicited: true, overrides: true, router: None };
 const UNASKED: Kind = Kind::Answer { solicited: false, overrides: true, router: None };
-const ASK: Resolution = Resolution::Waits { dropped: None, solicit: true };
+const ASK: Resolution = Resolution::Waits { before: None, solicit: true };
 
 fn at(ms: u64) -> Instant {
     START + Duration::from_millis(ms)
@@ -77,7 +77,7 @@ fn one_packet_waits_the_latest_and_goes_when_the_answer_comes() {
     assert_eq!(world.cache().resolve(&THEM, 1, 7, at(0)), ASK);
     assert_eq!(world.is(), (State::Incomplete, None));
     let second = world.cache().resolve(&THEM, 1, 8, at(1));
-    assert_eq!(second, Resolution::Waits { dropped: Some(7), solicit: false });
+    assert_eq!(second, Resolution::Waits { before: Some(7), solicit: false });
     assert_eq!(world.cache().hear(&claim(ANSWER, LINK), 1, at(2)), Heard::Ready(8, LINK));
     assert_eq!((world.is(), world.sends(at(3))), ((State::Reachable, Some(LINK)), Some(LINK)));
 }
@@ -302,9 +302,9 @@ proptest! {
             match act {
                 0 | 1 => match world.cache().resolve(&ip, hash, frame, at(now)) {
                     Resolution::Link(to, _) => prop_assert_eq!(to.0[4], last),
-                    Resolution::Waits { dropped, .. } => {
+                    Resolution::Waits { before, .. } => {
                         held.insert(frame);
-                        out.extend(dropped);
+                        out.extend(before);
                     }
                     Resolution::Full => {}
                 },

@@ -4,10 +4,10 @@ use proptest::prelude::*;
 use zerocopy::IntoBytes;
 
 use super::*;
+use crate::ip::route::source::Address;
 use crate::ports::Lease;
 use crate::recvq::ReceiveQueue;
 use crate::region::memory::{Memory, TINY};
-use crate::route::Address;
 use crate::tcp::listener::SynEntry;
 
 const OURS: Ip = Ip::v4([192, 0, 2, 1]);
@@ -19,11 +19,9 @@ const ANY: Ip = Ip::UNSPECIFIED_V4;
 /// A region with two addresses and six ephemeral ports.
 pub(crate) fn host() -> Memory {
     let mut memory = Memory::new(&TINY);
-    let parts = memory.parts();
+    let mut parts = memory.parts();
     for ip in [OURS, OURS_V6] {
-        let handle = parts.slabs.addresses.take(parts.addresses).expect("room");
-        let address = &mut parts.addresses[handle.index as usize];
-        *address = Address { ip, tag: address.tag, ..Address::default() };
+        parts.add_address(&Address { ip, prefix_len: 128, ..Address::default() }).expect("room");
     }
     let handle = parts.slabs.leases.take(parts.leases).expect("room");
     let lease = &mut parts.leases[handle.index as usize];

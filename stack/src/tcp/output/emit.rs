@@ -4,7 +4,9 @@ use super::header::{Head, Written};
 use super::{Plan, Text, Why};
 use crate::device::{Device, Fragment, FrameIndex, Outgoing};
 use crate::frames::pool::Purpose;
+use crate::frames::state::State as Place;
 use crate::frames::{FrameRecord, Frames};
+use crate::ip::hop::Hop;
 use crate::sendq::{SendQueue, text_sum};
 use crate::settings::Values;
 use crate::stats::Counter;
@@ -36,20 +38,25 @@ pub(crate) fn hops(values: &Values, remote: &Ip) -> (u8, u8) {
 }
 
 /// Gives a packet whose text is in `frame` to the device. The frame is a control packet's, free once it is complete, or a
-/// queue's. False if the device has no room, or the frame is not one that may be sent.
+/// queue's. What can't go yet waits, and counts as sent. False if the device has no room, or the frame is not one that may be sent.
 pub(crate) fn transmit<D: Device>(
     frames: &mut Frames<'_>,
     device: &mut D,
     frame: FrameIndex,
     head: &Head,
-    hop: &super::Hop,
+    hop: &mut Hop,
 ) -> bool {
+    if !hop.is_open() {
+        hold(frames, device, frame, head, hop);
+        return true;
+    }
     let capabilities = device.capabilities();
     let Some(record) = frames.record(frame).copied() else { return false };
     let place = (record.offset, record.len);
     let written = device
         .bytes_mut(frame)
         .and_then(|bytes| head.write(bytes, place, text_sum(&record), hop, &capabilities));
+    hop.is_used = true;
     written.is_some_and(|written| give(frames, device, frame, &written, record.len))
 }
 
@@ -74,12 +81,31 @@ pub(crate) fn give<D: Device>(
     is_taken
 }
 
+/// Keeps a packet that has no link address to go to yet, or drops it where there is no way. Of a queue's frame a copy
+/// waits: if there is none, the packet is lost, and the transport sends it again.
+#[cold]
+fn hold<D: Device>(frames: &mut Frames<'_>, device: &mut D, frame: FrameIndex, head: &Head, hop: &mut Hop) {
+    let is_queued = frames.state(frame) != Place::Moving;
+    let copy = if is_queued { SendQueue::copy_of(frames, device, frame) } else { Some(frame) };
+    let Some(copy) = copy else { return };
+    let capabilities = device.capabilities();
+    let record = frames.record(copy).copied().unwrap_or_default();
+    let place = (record.offset, record.len);
+    let written = device.bytes_mut(copy).and_then(|bytes| head.write(bytes, place, None, hop, &capabilities));
+    match written {
+        Some(written) => hop.hold(frames, copy, (written.offset, written.len + record.len), written.checksum),
+        None => {
+            frames.discard(copy);
+        }
+    }
+}
+
 /// A control packet: headers alone. False if there is no frame for it, or no room in the ring.
 pub(crate) fn transmit_control<D: Device>(
     frames: &mut Frames<'_>,
     device: &mut D,
     head: &Head,
-    hop: &super::Hop,
+    hop: &mut Hop,
     headroom: u16,
 ) -> bool {
     let Some(frame) = frames.take(Purpose::Control) else { return false };
@@ -121,7 +147,7 @@ impl<D: Device> Connection<'_, D> {
             &record,
             if record.len > 0 { ecn::Outgoing::NewText } else { ecn::Outgoing::PureAck },
         );
-        if !transmit(&mut self.frames, &mut *self.device, frame, &head, self.hop) {
+        if !transmit(&mut self.frames, &mut *self.device, frame, &head, &mut self.hop) {
             return false;
         }
         self.traffic.send.mark_sent(&mut self.frames, self.now);
@@ -146,11 +172,11 @@ impl<D: Device> Connection<'_, D> {
         let head = self.head_of(plan, &record, ecn::Outgoing::Again);
         // What the device still has is copied: it may neither be changed nor given twice.
         let is_sent = if self.frames.is_writable(frame) {
-            transmit(&mut self.frames, &mut *self.device, frame, &head, self.hop)
+            transmit(&mut self.frames, &mut *self.device, frame, &head, &mut self.hop)
         } else {
             match SendQueue::copy_of(&mut self.frames, &mut *self.device, frame) {
                 Some(copy) => {
-                    transmit(&mut self.frames, &mut *self.device, copy, &head, self.hop) || {
+                    transmit(&mut self.frames, &mut *self.device, copy, &head, &mut self.hop) || {
                         self.frames.discard(copy);
                         false
                     }
@@ -240,7 +266,7 @@ impl<D: Device> Connection<'_, D> {
 
     fn control(&mut self, head: &Head) -> bool {
         let headroom = self.shape().headroom;
-        transmit_control(&mut self.frames, &mut *self.device, head, self.hop, headroom)
+        transmit_control(&mut self.frames, &mut *self.device, head, &mut self.hop, headroom)
     }
 
     fn ports(&self) -> Header {

@@ -3,21 +3,13 @@
 use zerocopy::FromBytes;
 
 use crate::device::{Capabilities, ChecksumRequest, Link};
+use crate::ip::hop::Hop;
 use crate::wire::checksum::{Sum, pseudo};
-use crate::wire::ethernet::{self, Address, Frame};
+use crate::wire::ethernet;
 use crate::wire::ip::Ip;
 use crate::wire::tcp::options::Options;
 use crate::wire::tcp::{self, Flags, Header};
 use crate::wire::{ipv4, ipv6, protocol};
-
-/// Whom packets are given to on the link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hop {
-    /// Our address on the link.
-    pub source: Address,
-    /// The next hop's.
-    pub destination: Address,
-}
 
 /// A segment's headers.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +53,7 @@ impl Head {
     ) -> Option<Written> {
         let tcp_len = tcp::HEADER_LEN + self.options.len();
         let ip_len = if self.local.is_v4() { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
-        let link_len = if device.link == Link::Ethernet { ethernet::HEADER_LEN } else { 0 };
+        let link_len = if device.link == Link::Ethernet { hop.header_len() } else { 0 };
         let all = link_len + ip_len + tcp_len;
         let begin = usize::from(text).checked_sub(all)?;
         if begin < usize::from(device.headroom_out) {
@@ -76,7 +68,7 @@ impl Head {
         let (link, rest) = head.split_at_mut_checked(link_len)?;
         let (ip, tcp) = rest.split_at_mut_checked(ip_len)?;
         if link_len > 0 {
-            self.link(hop).emit(link)?;
+            hop.frame(self.ethertype()).emit(link)?;
         }
         self.ip(tcp_len + usize::from(len), ip)?;
         self.header.emit(self.flags, &self.options, tcp)?;
@@ -92,9 +84,8 @@ impl Head {
         Some(Written { offset: begin as u16, len: all as u16, checksum })
     }
 
-    fn link(&self, hop: &Hop) -> Frame {
-        let ethertype = if self.local.is_v4() { ethernet::IPV4 } else { ethernet::IPV6 };
-        Frame { destination: hop.destination, source: hop.source, tags: [None; 2], ethertype }
+    fn ethertype(&self) -> u16 {
+        if self.local.is_v4() { ethernet::IPV4 } else { ethernet::IPV6 }
     }
 
     fn ip(&self, payload: usize, bytes: &mut [u8]) -> Option<usize> {

@@ -1,9 +1,9 @@
 //! The headers of a segment as they almost always are, written at once: Ethernet or none, IP without options, TCP with timestamps
 //! alone. The same bytes as [`super::header`]'s, which a test compares.
 
-use super::Hop;
 use super::header::Written;
 use crate::device::{Capabilities, ChecksumRequest, Link};
+use crate::ip::hop::Hop;
 use crate::seq::Seq;
 use crate::wire::ip::Ip;
 use crate::wire::{ethernet, protocol};
@@ -190,7 +190,7 @@ mod tests {
                 (local, remote) = (quad(&local), quad(&remote));
             }
             let [a, b, c, d, e, f, g, h, i, j, k, l] = rest.3;
-            let hop = Hop { source: Address([a, b, c, d, e, f]), destination: Address([g, h, i, j, k, l]) };
+            let hop = Hop { source: Address([a, b, c, d, e, f]), destination: Address([g, h, i, j, k, l]), ..Hop::default() };
             let link = if is_ethernet { Link::Ethernet } else { Link::Ip };
             let device = Capabilities {
                 link, mtu: 1500, frame_size: 2048, headroom_out: 0, fragments_max: 1, checksum_in: ChecksumIn::Verify,

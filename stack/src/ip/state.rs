@@ -1,0 +1,121 @@
+//! What the IP layer has once: its interface, and the state of its tables. The tables' records are rows of the region.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::icmp::limit;
+use super::neighbour::{Neighbours, arp};
+use super::{reassembly, route};
+use crate::frames::pool::Charge;
+use crate::wire::ethernet::{Address, C_TAG, Tag};
+
+/// How the stack is on its link. Zero bytes are an interface without a tag whose addresses are the owner's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Interface {
+    /// Its address on the link; without meaning where packets begin with IP's header.
+    pub link: Address,
+    /// The tag of its packets: [`Interface::TAGGED`] and the VLAN's number, or 0 for none.
+    pub vlan: u16,
+    /// Bytes of its largest datagram; 0 is the device's.
+    pub mtu: u32,
+    /// Bits of [`Interface`].
+    pub flags: u32,
+}
+
+impl Interface {
+    /// Of [`Interface::vlan`]: packets have a tag (IEEE 802.1Q).
+    pub const TAGGED: u16 = 1 << 15;
+    /// Of [`Interface::flags`]: nobody else answers for the addresses. Questions of ARP and neighbor discovery, echo
+    /// requests and closed ports are answered, who is on the link is asked for, and groups are joined. Without it the
+    /// owner (the kernel, whose addresses these are) does all of it, and keeps the tables current.
+    pub const OWNS: u32 = 1;
+
+    /// Whether the addresses are ours alone.
+    #[must_use]
+    pub const fn owns(&self) -> bool {
+        self.flags & Self::OWNS != 0
+    }
+
+    /// The tag of what is sent.
+    #[must_use]
+    pub const fn tag(&self) -> Option<Tag> {
+        if self.vlan & Self::TAGGED == 0 {
+            return None;
+        }
+        Some(Tag { tpid: C_TAG, control: self.vlan & 0x0fff })
+    }
+
+    /// Whether a packet with these tags is for this interface: one with its tag, or one without where it has none. A tag
+    /// of VLAN 0 tells a priority and nothing else (IEEE 802.1Q §6.9.1).
+    #[must_use]
+    pub fn takes(&self, tags: &[Option<Tag>; 2]) -> bool {
+        let [outer, inner] = tags;
+        let vlan = outer.map_or(0, |tag| tag.vlan());
+        let ours = self.tag().map_or(0, |tag| tag.vlan());
+        inner.is_none() && vlan == ours && outer.is_none_or(|tag| tag.tpid == C_TAG)
+    }
+}
+
+/// What there is once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct State {
+    /// The routes' own state.
+    pub table: route::Table,
+    /// How the stack is on its link.
+    pub interface: Interface,
+    /// How many addresses are ours.
+    pub addresses: u32,
+    /// The neighbours' own state.
+    pub neighbours: Neighbours,
+    /// Names the next datagram that goes in fragments.
+    pub identification: u32,
+    /// Counts the numbers that were drawn.
+    pub drawn: u32,
+    /// No meaning yet; zero.
+    pub reserved: u32,
+    /// When the first path's MTU is forgotten, in nanoseconds; 0 is never.
+    pub paths_until: u64,
+    /// The fragments' own state.
+    pub reassembly: reassembly::State,
+    /// How many errors may be sent to whomever.
+    pub errors: limit::Global,
+    /// When one of our addresses was defended.
+    pub defence: arp::Defence,
+    /// Frames of packets that wait for a neighbour.
+    pub waiting: Charge,
+    /// Frames of fragments that wait for each other.
+    pub fragments: Charge,
+}
+
+impl State {
+    /// Of all that a socket keeps of a lookup: while it is the same, what it keeps is right.
+    #[inline]
+    #[must_use]
+    pub const fn version(&self) -> u32 {
+        // Both only ever grow, so the sum is another one after each change of either.
+        self.table.version().wrapping_add(self.neighbours.removed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::ethernet::S_TAG;
+
+    #[test]
+    fn an_interface_takes_its_own_vlan_and_no_other() {
+        let tagged = |tpid, control| Some(Tag { tpid, control });
+        let plain = Interface::default();
+        let vlan = Interface { vlan: Interface::TAGGED | 7, ..plain };
+        assert_eq!((plain.tag(), vlan.tag()), (None, tagged(C_TAG, 7)));
+        assert!(plain.takes(&[None, None]) && !vlan.takes(&[None, None]));
+        // With priority 5, which is nobody's business here.
+        assert!(vlan.takes(&[tagged(C_TAG, 5 << 13 | 7), None]) && !plain.takes(&[tagged(C_TAG, 7), None]));
+        assert!(plain.takes(&[tagged(C_TAG, 5 << 13), None]), "a priority alone");
+        for tags in [[tagged(C_TAG, 8), None], [tagged(S_TAG, 7), None], [tagged(S_TAG, 7), tagged(C_TAG, 7)]]
+        {
+            assert!(!vlan.takes(&tags) && !plain.takes(&tags), "{tags:?}");
+        }
+    }
+}
