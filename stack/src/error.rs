@@ -43,13 +43,13 @@ errors! {
     AddressFamily => EAFNOSUPPORT,
     /// The arguments, or the socket's state, make no sense for this call.
     Invalid => EINVAL,
-    /// The call is for another kind of socket.
+    /// The call is for another kind of socket; or a source route failed (ICMP).
     NotSupported => EOPNOTSUPP,
     /// There is no such option.
     NoSuchOption => ENOPROTOOPT,
     /// The handle names no socket: it was closed, or never was one.
     BadHandle => EBADF,
-    /// A broadcast without SO_BROADCAST, or what the owner of the stack forbids.
+    /// A broadcast without SO_BROADCAST, or what the owner of the stack, a router or a firewall forbids.
     Forbidden => EACCES,
     /// The datagram is larger than the protocol, or the path without fragments, carries.
     MessageSize => EMSGSIZE,
@@ -75,6 +75,10 @@ errors! {
     ProtocolUnreachable => ENOPROTOOPT,
     /// A message of the network that fits no other row (ICMP, parameter problem).
     Protocol => EPROTO,
+    /// A router does not know the host (ICMP, host unknown).
+    HostDown => EHOSTDOWN,
+    /// A router says that our own host is isolated (ICMP, source host isolated).
+    NoNetwork => ENONET,
 }
 
 impl Error {

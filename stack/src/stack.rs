@@ -24,10 +24,14 @@ use crate::tcp::state::State;
 use crate::tcp::tcb::{Flags, Tcb, Traffic};
 use crate::time::Instant;
 
+mod errors;
+mod fragments;
+mod icmp;
 mod ingress;
 mod link;
 mod listen;
 mod other;
+pub(crate) mod parcel;
 mod path;
 mod predicted;
 
@@ -95,12 +99,12 @@ impl<D: Device> Stack<'_, '_, D> {
                 self.output(tcb.tag.handle(*index));
             }
         }
-        let more_timers = self.run_timers() | self.run_syn_timers() | self.run_neighbour_timers();
+        let more_timers = self.run_timers() | self.run_syn_timers() | self.run_ip_timers();
         self.fill();
         let kick = self.device.flush();
+        let ip = self.next_of_ip();
         let wheels = &mut *self.parts.wheels;
-        let deadline = [wheels.tcbs.deadline(), wheels.syns.deadline(), wheels.neighbours.deadline()];
-        let deadline = deadline.into_iter().flatten().min();
+        let deadline = [wheels.tcbs.deadline(), wheels.syns.deadline(), ip].into_iter().flatten().min();
         let word = deadline.map_or(u64::MAX, |at| at.0);
         if let Some(shared) = self.shared.deadline.first() {
             shared.store(word, core::sync::atomic::Ordering::Relaxed);

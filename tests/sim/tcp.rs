@@ -154,11 +154,17 @@ impl TcpHost {
         host
     }
 
-    /// The same with another interface, whose owner has these neighbours, and all their addresses.
+    /// The same with another interface.
     #[must_use]
-    pub fn on(mut self, interface: Interface, neighbours: &[u8]) -> Self {
+    pub fn on(mut self, interface: Interface) -> Self {
+        self.parts().set_interface(&interface);
+        self
+    }
+
+    /// The same that knows these neighbours, and will not ask for them.
+    #[must_use]
+    pub fn knowing(mut self, neighbours: &[u8]) -> Self {
         let mut parts = self.parts();
-        parts.set_interface(&interface);
         for number in neighbours {
             let link = Some(ethernet::Address([2, 0, 0, 0, 0, *number]));
             for ip in [super::raw::ip(*number), super::raw::ip6(*number)] {

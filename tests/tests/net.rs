@@ -90,8 +90,8 @@ fn the_first_packet_waits_until_the_neighbour_has_answered() {
 fn on_an_interface_of_the_owner_nobody_is_asked() {
     let interface = |number| Interface { link: address(number), ..Interface::default() };
     let request = text(3, 3000);
-    let client = client().on(interface(1), &[2]).opening(Instant(MS), ip(2), request.clone());
-    let server = server(Plan::default()).on(interface(2), &[1]);
+    let client = client().on(interface(1)).knowing(&[2]).opening(Instant(MS), ip(2), request.clone());
+    let server = server(Plan::default()).on(interface(2)).knowing(&[1]);
     let (mut network, a, b) = pair(3, client, server, Setup::plain);
     talked(&mut network, [a, b], &request, &[]);
     let sent: Vec<u64> = [a, b].map(|node| network.port(node).counters.sent).into();
@@ -104,8 +104,8 @@ fn on_an_interface_of_the_owner_nobody_is_asked() {
 fn the_owner_is_told_whom_packets_wait_for_and_his_word_sends_them() {
     let interface = |number| Interface { link: address(number), ..Interface::default() };
     let request = text(4, 3000);
-    let client = client().on(interface(1), &[]).opening(Instant(MS), ip(2), request.clone());
-    let server = server(Plan::default()).on(interface(2), &[1]);
+    let client = client().on(interface(1)).opening(Instant(MS), ip(2), request.clone());
+    let server = server(Plan::default()).on(interface(2)).knowing(&[1]);
     let (mut network, a, b) = pair(4, client, server, Setup::plain);
     network.run_for(Duration::from_millis(100));
     assert_eq!(network.port(a).counters.sent, 0);
@@ -139,13 +139,13 @@ fn hosts_of_one_vlan_talk_and_those_of_others_hear_nothing() {
         ..Interface::default()
     };
     let request = text(7, 30_000);
-    let both = client().on(vlan(1, 7), &[]).opening(Instant(MS), ip(2), request.clone());
-    let (mut network, a, b) = pair(7, both, server(Plan::default()).on(vlan(2, 7), &[]), Setup::plain);
+    let both = client().on(vlan(1, 7)).opening(Instant(MS), ip(2), request.clone());
+    let (mut network, a, b) = pair(7, both, server(Plan::default()).on(vlan(2, 7)), Setup::plain);
     talked(&mut network, [a, b], &request, &[]);
     for other in [vlan(2, 8), Interface { link: address(2), flags: Interface::OWNS, ..Interface::default() }]
     {
-        let one = client().on(vlan(1, 7), &[]).opening(Instant(MS), ip(2), request.clone());
-        let (mut network, a, b) = pair(8, one, server(Plan::default()).on(other, &[]), Setup::plain);
+        let one = client().on(vlan(1, 7)).opening(Instant(MS), ip(2), request.clone());
+        let (mut network, a, b) = pair(8, one, server(Plan::default()).on(other), Setup::plain);
         network.run_for(Duration::from_secs(2));
         assert!(network.look(b).look().counter(Counter::NotOurs) >= 2, "questions");
         assert_eq!(network.port(b).counters.sent, 0);

@@ -32,12 +32,13 @@ fn pair(
     (network, client, server)
 }
 
+/// Both know each other: on a wire that loses, who is asked for may be given up.
 fn client() -> TcpHost {
-    TcpHost::new(1, &limits(1024))
+    TcpHost::new(1, &limits(1024)).knowing(&[2])
 }
 
 fn server(plan: Plan) -> TcpHost {
-    TcpHost::server(2, &limits(1024), plan)
+    TcpHost::server(2, &limits(1024), plan).knowing(&[1])
 }
 
 /// Runs until both programs are done; when that was.

@@ -8,6 +8,7 @@
 //! and __udp4_lib_err, __udp6_lib_err.
 
 use super::path_mtu::TooBig;
+use crate::error::Error;
 use crate::seq::Seq;
 use crate::wire::{icmp, icmpv6};
 
@@ -17,37 +18,11 @@ pub mod limit;
 #[cfg(test)]
 mod tests;
 
-/// Linux's errno for what a socket is told. Only those that an ICMP error stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Errno {
-    /// EACCES: a firewall or a policy said no (ICMPv6 only).
-    Access = 13,
-    /// ENONET: our host is isolated.
-    NoNet = 64,
-    /// EPROTO: the header that we wrote makes no sense to them.
-    Proto = 71,
-    /// EMSGSIZE: too large for the path.
-    MessageSize = 90,
-    /// ENOPROTOOPT: they don't speak the protocol.
-    NoProtocol = 92,
-    /// EOPNOTSUPP: a source route failed.
-    NotSupported = 95,
-    /// ENETUNREACH.
-    NetUnreachable = 101,
-    /// ECONNREFUSED: nobody listens.
-    ConnectionRefused = 111,
-    /// EHOSTDOWN: the host isn't known.
-    HostDown = 112,
-    /// EHOSTUNREACH.
-    HostUnreachable = 113,
-}
-
 /// What an error says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meaning {
-    /// The errno for the socket.
-    pub errno: Errno,
+    /// What the socket is told.
+    pub error: Error,
     /// Nothing will change that: a connected UDP socket's next call fails even without IP_RECVERR (RFC 1122 §4.1.3.3).
     /// For TCP [`to_tcp`] says what happens.
     pub is_hard: bool,
@@ -58,8 +33,8 @@ pub struct Meaning {
     pub too_big: Option<TooBig>,
 }
 
-/// A row: type, code (or any), errno, hard, connectivity.
-type Row = (u8, Option<u8>, Errno, bool, bool);
+/// A row: type, code (or any), error, hard, connectivity.
+type Row = (u8, Option<u8>, Error, bool, bool);
 
 /// RFC 1122 §3.2.2.1: "A Destination Unreachable message that is received with code 0 (Net), 1 (Host), or 5 (Bad Source
 /// Route) may result from a routing transient and MUST therefore be interpreted as only a hint, not proof, that the
@@ -67,46 +42,46 @@ type Row = (u8, Option<u8>, Errno, bool, bool);
 /// has become path MTU discovery.
 #[rustfmt::skip]
 const V4: &[Row] = &[
-    (3,  Some(0),  Errno::NetUnreachable,    false, true),  // net unreachable
-    (3,  Some(1),  Errno::HostUnreachable,   false, true),  // host unreachable
-    (3,  Some(2),  Errno::NoProtocol,        true,  false), // protocol unreachable
-    (3,  Some(3),  Errno::ConnectionRefused, true,  false), // port unreachable
-    (3,  Some(4),  Errno::MessageSize,       false, false), // fragmentation needed and DF set
-    (3,  Some(5),  Errno::NotSupported,      false, false), // source route failed
-    (3,  Some(6),  Errno::NetUnreachable,    true,  false), // net unknown
-    (3,  Some(7),  Errno::HostDown,          true,  false), // host unknown
-    (3,  Some(8),  Errno::NoNet,             true,  false), // source host isolated
-    (3,  Some(9),  Errno::NetUnreachable,    true,  false), // net prohibited
-    (3,  Some(10), Errno::HostUnreachable,   true,  false), // host prohibited
-    (3,  Some(11), Errno::NetUnreachable,    false, false), // net unreachable for type of service
-    (3,  Some(12), Errno::HostUnreachable,   false, false), // host unreachable for type of service
-    (3,  Some(13), Errno::HostUnreachable,   true,  false), // filtered
-    (3,  Some(14), Errno::HostUnreachable,   true,  false), // precedence violation
-    (3,  Some(15), Errno::HostUnreachable,   true,  false), // precedence cutoff
-    (11, None,     Errno::HostUnreachable,   false, false), // time exceeded
-    (12, None,     Errno::Proto,             true,  false), // parameter problem
+    (3,  Some(0),  Error::NetworkUnreachable,    false, true),  // net unreachable
+    (3,  Some(1),  Error::HostUnreachable,   false, true),  // host unreachable
+    (3,  Some(2),  Error::ProtocolUnreachable,        true,  false), // protocol unreachable
+    (3,  Some(3),  Error::ConnectionRefused, true,  false), // port unreachable
+    (3,  Some(4),  Error::MessageSize,       false, false), // fragmentation needed and DF set
+    (3,  Some(5),  Error::NotSupported,      false, false), // source route failed
+    (3,  Some(6),  Error::NetworkUnreachable,    true,  false), // net unknown
+    (3,  Some(7),  Error::HostDown,          true,  false), // host unknown
+    (3,  Some(8),  Error::NoNetwork,             true,  false), // source host isolated
+    (3,  Some(9),  Error::NetworkUnreachable,    true,  false), // net prohibited
+    (3,  Some(10), Error::HostUnreachable,   true,  false), // host prohibited
+    (3,  Some(11), Error::NetworkUnreachable,    false, false), // net unreachable for type of service
+    (3,  Some(12), Error::HostUnreachable,   false, false), // host unreachable for type of service
+    (3,  Some(13), Error::HostUnreachable,   true,  false), // filtered
+    (3,  Some(14), Error::HostUnreachable,   true,  false), // precedence violation
+    (3,  Some(15), Error::HostUnreachable,   true,  false), // precedence cutoff
+    (11, None,     Error::HostUnreachable,   false, false), // time exceeded
+    (12, None,     Error::Protocol,             true,  false), // parameter problem
 ];
 
 /// Unassigned codes of "unreachable" are hard (icmpv6_err_convert).
 #[rustfmt::skip]
 const V6: &[Row] = &[
-    (1,  Some(0),  Errno::NetUnreachable,    false, true),  // no route
-    (1,  Some(1),  Errno::Access,            true,  false), // prohibited
-    (1,  Some(2),  Errno::HostUnreachable,   false, false), // beyond the scope of the source
-    (1,  Some(3),  Errno::HostUnreachable,   false, false), // address unreachable
-    (1,  Some(4),  Errno::ConnectionRefused, true,  false), // port unreachable
-    (1,  Some(5),  Errno::Access,            true,  false), // source address failed policy
-    (1,  Some(6),  Errno::Access,            true,  false), // reject route
-    (1,  None,     Errno::Proto,             true,  false), // unassigned
-    (2,  None,     Errno::MessageSize,       false, false), // packet too big
-    (3,  None,     Errno::HostUnreachable,   false, false), // time exceeded
-    (4,  None,     Errno::Proto,             true,  false), // parameter problem
+    (1,  Some(0),  Error::NetworkUnreachable,    false, true),  // no route
+    (1,  Some(1),  Error::Forbidden,            true,  false), // prohibited
+    (1,  Some(2),  Error::HostUnreachable,   false, false), // beyond the scope of the source
+    (1,  Some(3),  Error::HostUnreachable,   false, false), // address unreachable
+    (1,  Some(4),  Error::ConnectionRefused, true,  false), // port unreachable
+    (1,  Some(5),  Error::Forbidden,            true,  false), // source address failed policy
+    (1,  Some(6),  Error::Forbidden,            true,  false), // reject route
+    (1,  None,     Error::Protocol,             true,  false), // unassigned
+    (2,  None,     Error::MessageSize,       false, false), // packet too big
+    (3,  None,     Error::HostUnreachable,   false, false), // time exceeded
+    (4,  None,     Error::Protocol,             true,  false), // parameter problem
 ];
 
 fn row(rows: &[Row], kind: u8, code: u8, too_big: Option<TooBig>) -> Option<Meaning> {
     let is_it = |row: &&Row| row.0 == kind && row.1.is_none_or(|of| of == code);
-    let &(_, _, errno, is_hard, is_connectivity) = rows.iter().find(is_it)?;
-    Some(Meaning { errno, is_hard, is_connectivity, too_big })
+    let &(_, _, error, is_hard, is_connectivity) = rows.iter().find(is_it)?;
+    Some(Meaning { error, is_hard, is_connectivity, too_big })
 }
 
 /// What a message of IPv4 says to a socket; `None` if it isn't an error or means nothing to one: source quench, which
@@ -155,12 +130,12 @@ pub fn is_about_what_is_in_flight(quoted: Seq, snd_una: Seq, snd_nxt: Seq) -> bo
 /// What an error does to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// The connection ends; the next call gets the errno.
-    Abort(Errno),
-    /// The next call gets the errno (IP_RECVERR is set); the connection goes on.
-    Report(Errno),
-    /// Kept: it becomes the errno if the connection is given up for another reason (sk_err_soft).
-    Remember(Errno),
+    /// The connection ends; the next call gets the error.
+    Abort(Error),
+    /// The next call gets the error (IP_RECVERR is set); the connection goes on.
+    Report(Error),
+    /// Kept: it becomes the error if the connection is given up for another reason (sk_err_soft).
+    Remember(Error),
     /// The path's MTU is asked: [`super::path_mtu`].
     TooBig(TooBig),
 }
@@ -176,9 +151,9 @@ pub enum Effect {
 pub fn to_tcp(meaning: &Meaning, is_opening: bool, receives_errors: bool) -> Effect {
     match (meaning.too_big, is_opening, receives_errors) {
         (Some(too_big), _, _) => Effect::TooBig(too_big),
-        (None, true, _) => Effect::Abort(meaning.errno),
-        (None, false, true) => Effect::Report(meaning.errno),
-        (None, false, false) => Effect::Remember(meaning.errno),
+        (None, true, _) => Effect::Abort(meaning.error),
+        (None, false, true) => Effect::Report(meaning.error),
+        (None, false, false) => Effect::Remember(meaning.error),
     }
 }
 
@@ -193,17 +168,17 @@ pub struct Datagrams {
     pub discovers_mtu: bool,
 }
 
-/// The errno that the next call on a socket of UDP gets, if any.
+/// The error that the next call on a socket of UDP gets, if any.
 ///
 /// RFC 1122 §4.1.3.3: "UDP MUST pass to the application layer all ICMP error messages that it receives from the IP
 /// layer." As Linux, that is on request; without, hard ones to sockets with a peer.
 #[must_use]
-pub fn to_udp(meaning: &Meaning, socket: &Datagrams) -> Option<Errno> {
+pub fn to_udp(meaning: &Meaning, socket: &Datagrams) -> Option<Error> {
     let is_hard = match meaning.too_big {
         // IPv4's is no error at all to who lets routers fragment.
         Some(TooBig::V4 { .. }) if !socket.discovers_mtu => return None,
         Some(_) => socket.discovers_mtu,
         None => meaning.is_hard,
     };
-    (socket.receives_errors || is_hard && socket.is_connected).then_some(meaning.errno)
+    (socket.receives_errors || is_hard && socket.is_connected).then_some(meaning.error)
 }

@@ -145,6 +145,12 @@ impl<'a> Cache<'a> {
         Some(known)
     }
 
+    /// When the next of them is forgotten, after this moment.
+    #[must_use]
+    pub fn next(&self, now: Instant) -> Option<Instant> {
+        self.0.iter().map(|path| path.until).filter(|until| *until > now.0).min().map(Instant)
+    }
+
     /// Forgets what is known of a path: its route has changed.
     pub fn forget(&mut self, ip: &Ip, hash: u32) {
         self.set(hash).iter_mut().filter(|path| path.ip == *ip).for_each(|path| *path = Path::default());

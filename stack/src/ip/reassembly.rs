@@ -112,6 +112,15 @@ pub struct State {
     next: u64,
 }
 
+impl State {
+    /// A moment before which nothing expires.
+    #[inline]
+    #[must_use]
+    pub fn next(&self) -> Option<Instant> {
+        (self.oldest != 0).then_some(Instant(self.next))
+    }
+}
+
 /// Bounds beside the numbers of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -281,10 +290,17 @@ impl<'a> Reassembly<'a> {
         })
     }
 
+    /// The datagram whose first fragment is the longest ago gives way: frames are scarce.
+    pub fn drop_oldest(&mut self, free: &mut impl FnMut(u32)) {
+        if let Some(oldest) = self.state.oldest.checked_sub(1) {
+            self.discard(oldest, free);
+        }
+    }
+
     /// A moment before which nothing expires.
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
-        (self.state.oldest != 0).then_some(Instant(self.state.next))
+        self.state.next()
     }
 
     /// Gives up one datagram whose time is over; call until `None`. `tell` sees it before its frames are freed.

@@ -19,7 +19,7 @@ use crate::wire::ip::Ip;
 /// every few hours".
 const DRAW: u64 = Duration::from_secs(7200).0;
 /// Datagrams in fragments that one source may have waiting.
-const PER_SOURCE: u32 = 16;
+pub(crate) const PER_SOURCE: u32 = 16;
 
 /// How a destination is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +142,7 @@ impl Parts<'_> {
     /// The neighbours.
     pub fn neighbour_cache(&mut self, now: Instant) -> Cache<'_> {
         let default = Settings::default();
-        let random = self.header.secret.words(&[now.0 / DRAW, REACHABLE]);
+        let random = self.header.secret.words(&[REACHABLE, now.0 / DRAW]);
         let reachable = reachable_time(default.reachable, random);
         let settings = Settings { reachable, is_fed: !self.ip.interface.owns(), ..default };
         let state = &mut self.ip.neighbours;
@@ -173,6 +173,19 @@ impl Parts<'_> {
     #[must_use]
     pub fn address_hash(&self, ip: &Ip) -> u32 {
         self.header.secret.endpoint((ip, 0))
+    }
+
+    /// A number that nobody predicts.
+    pub(crate) fn draw(&mut self) -> u32 {
+        self.ip.drawn = self.ip.drawn.wrapping_add(1);
+        self.header.secret.words(&[DRAWN, self.ip.drawn.into()])
+    }
+
+    /// Whether an error may be sent to a host now; then it is ([`super::icmp::limit`]).
+    pub(crate) fn may_send_error_to(&mut self, host: &Ip, now: Instant) -> bool {
+        let (hash, random) = (self.address_hash(host), self.draw());
+        super::icmp::limit::Limits { global: &mut self.ip.errors, buckets: self.buckets }
+            .allows(hash, now, random)
     }
 
     /// How a destination is reached from an interface whose datagrams are at most `mtu` bytes.
@@ -208,8 +221,9 @@ impl Parts<'_> {
     }
 }
 
-/// What the hash is made for.
+/// What hashes are made for.
 const REACHABLE: u64 = 0x7265_6163;
+const DRAWN: u64 = 0x6472_6177;
 
 #[cfg(test)]
 mod tests {

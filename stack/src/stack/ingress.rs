@@ -1,6 +1,7 @@
 //! From a packet to its connection: link, IP, TCP, and whose it is.
 
 use super::Stack;
+use super::other::Seen;
 use crate::device::{Checksum, ChecksumIn, Device, Link, Received};
 use crate::frames::Frames;
 use crate::ip::Interface;
@@ -56,7 +57,8 @@ fn carried<'p>(bytes: &'p [u8], link: Link, interface: &Interface) -> Result<Opt
     }
     let (datagram, payload) = ipv4::parse(packet)?;
     let header = datagram.header;
-    let is_tcp = header.protocol == protocol::TCP && datagram.fragment().is_none();
+    let is_tcp =
+        header.protocol == protocol::TCP && datagram.fragment().is_none() && datagram.options.is_empty();
     let (source, destination) = (header.source(), header.destination());
     Ok(is_tcp.then_some(Carried { source, destination, marked: header.ecn() == CE, payload }))
 }
@@ -114,23 +116,45 @@ impl<D: Device> Stack<'_, '_, D> {
         }))
     }
 
+    /// The segment of a datagram that took the long way: it had options or came in fragments.
+    pub(super) fn segment_of(&self, seen: &Seen) -> Result<Segment, Malformed> {
+        let payload = seen.bytes(&*self.device, seen.payload);
+        let (source, destination) = (seen.source, seen.destination);
+        let carried = Carried { source, destination, marked: seen.ecn == CE, payload };
+        verify(&carried, Checksum::Unchecked, self.device.capabilities().checksum_in)?;
+        let (parsed, text) = tcp::parse(payload)?;
+        Ok(Segment {
+            text: text.len() as u16,
+            offset: seen.end - text.len() as u16,
+            frame: Some(seen.frame),
+            marked: carried.marked,
+            ..Segment::of(parsed.header, Options::parse(parsed.options), destination, source)
+        })
+    }
+
     /// Whose segment it is: a connection's, a SYN's that waits, a listener's, nobody's.
-    fn segment(&mut self, mut seg: Segment) -> Option<Handle> {
+    pub(super) fn segment(&mut self, mut seg: Segment) -> Option<Handle> {
         self.count(Counter::SegmentsIn);
         let (local, remote) = ((&seg.local.0, seg.local.1), (&seg.remote.0, seg.remote.1));
-        // RFC 9293 §3.9.2.3 (MUST-57): a segment from or to an address of many is dropped.
-        let is_many = |ip: &Ip| ip.is_multicast() || ip.is_broadcast() || ip.is_unspecified();
-        if is_many(local.0) || is_many(remote.0) || !self.parts.is_ours(local.0) {
-            self.count(if is_many(remote.0) { Counter::Martians } else { Counter::NotOurs });
-            return self.drop_segment(&seg);
-        }
         if let Some(index) = self.parts.connections().find(local, remote) {
-            let socket = self.parts.tcbs.get(index as usize)?.tag.handle(index);
+            let tcb = self.parts.tcbs.get(index as usize)?;
+            let (socket, version) = (tcb.tag.handle(index), tcb.route_version);
+            if version != self.parts.ip.version() && !self.parts.is_ours(local.0) {
+                self.count(Counter::NotOurs);
+                return self.drop_segment(&seg);
+            }
             if !self.gives_way(socket, &seg) {
                 return self.connection_segment(socket, &mut seg);
             }
         } else if let Some(index) = self.parts.waiting().find(local, remote) {
             return self.waiting_segment(index, &mut seg);
+        }
+        // RFC 9293 §3.9.2.3 (MUST-63): "An incoming SYN with an invalid source address MUST be ignored either by TCP or by the IP
+        // layer"; (MUST-57): "A TCP implementation MUST silently discard an incoming SYN segment that is addressed to a broadcast
+        // or multicast address". What a connection is with was looked at when that began.
+        if self.is_martian(remote.0) || !self.parts.is_ours(local.0) {
+            self.count(if self.is_martian(remote.0) { Counter::Martians } else { Counter::NotOurs });
+            return self.drop_segment(&seg);
         }
         let hash = self.parts.header.secret.tuple(local, remote);
         if let Some(listener) = self.parts.listening().find(local, hash) {

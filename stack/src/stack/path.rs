@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::frames::{Frames, link, linked};
 use crate::ip::hop::{Hop, Via, unpack};
 use crate::ip::neighbour::{Due, Heard, Resolution, State};
+use crate::ip::path_mtu::V4_MIN;
 use crate::ip::tables::Way;
 use crate::stats::Counter;
 use crate::time::Instant;
@@ -34,13 +35,14 @@ impl<D: Device> Stack<'_, '_, D> {
         }
     }
 
-    /// The same, if it is known and nothing more is to be done for it, and packets have no tag.
+    /// The same, if it is known and nothing more is to be done for it, and packets have neither tags nor fragments.
     #[inline]
     pub(crate) fn plain_hop(&self, index: u32) -> Option<Hop> {
         let parts = &*self.parts;
         let tcb = parts.tcbs.get(index as usize)?;
         let interface = &parts.ip.interface;
-        if tcb.route_version != parts.ip.version() || interface.vlan != 0 {
+        let is_rare = interface.vlan != 0 || tcb.path_mtu <= V4_MIN;
+        if tcb.route_version != parts.ip.version() || is_rare {
             return None;
         }
         let destination = match parts.neighbours.get(usize::from(tcb.route).wrapping_sub(1)) {
@@ -58,15 +60,16 @@ impl<D: Device> Stack<'_, '_, D> {
             return Hop::default();
         }
         let (local, remote, route) = (tcb.local, tcb.remote, tcb.route);
+        let may_fragment = tcb.path_mtu <= V4_MIN;
         let version = self.parts.ip.version();
         if tcb.route_version == version && route != 0 {
             // As before, but for the neighbour's state.
             let neighbour = self.parts.neighbours.get(usize::from(route) - 1);
             let known = neighbour.and_then(|neighbour| Some((u32::from(route) - 1, neighbour.link()?)));
             if let Some((neighbour, destination)) = known.filter(|_| route != DIRECT) {
-                return Hop { destination, via: Via::Old(neighbour), ..self.hop() };
+                return Hop { destination, via: Via::Old(neighbour), may_fragment, ..self.hop() };
             } else if route == DIRECT {
-                return self.hop();
+                return Hop { may_fragment, ..self.hop() };
             }
         }
         let hop = match self.parts.is_ours(&local) {
@@ -245,6 +248,18 @@ impl<D: Device> Stack<'_, '_, D> {
         frames.release(frame, &mut parts.ip.waiting);
     }
 
+    /// Drops packets that waited for a neighbour who doesn't answer. Their sockets are told as by a router (arp_error_report).
+    fn failed(&mut self, frame: Option<u32>) {
+        let mut list = frame.map_or(0, |frame| frame.wrapping_add(1));
+        for _ in 0..PENDING_MAX {
+            let Some(frame) = linked(list) else { break };
+            list = self.parts.frames.get(frame.0 as usize).map_or(0, |record| record.next);
+            self.unreachable(frame);
+            self.release_waiting(frame);
+            self.count(Counter::NeighbourFailed);
+        }
+    }
+
     /// Drops packets that wait in a list.
     pub(super) fn drop_waiting(&mut self, mut list: u32) {
         for _ in 0..self.parts.frames.len() {
@@ -280,16 +295,31 @@ impl<D: Device> Stack<'_, '_, D> {
         self.failed(frame);
     }
 
-    /// A neighbour doesn't answer: what waited for it is dropped.
-    fn failed(&mut self, frame: Option<u32>) {
-        self.drop_waiting(frame.map_or(0, |frame| frame.wrapping_add(1)));
+    /// When something of IP is to be done next.
+    #[inline]
+    pub(super) fn next_of_ip(&mut self) -> Option<Instant> {
+        let paths = Some(Instant(self.parts.ip.paths_until)).filter(|at| at.0 != 0);
+        let (neighbours, fragments) =
+            (self.parts.wheels.neighbours.deadline(), self.parts.ip.reassembly.next());
+        [neighbours, fragments, paths].into_iter().flatten().min()
+    }
+
+    /// Does what is due of IP; true if more may be.
+    #[inline]
+    pub(super) fn run_ip_timers(&mut self) -> bool {
+        let (now, ip) = (self.now, &self.parts.ip);
+        if ip.paths_until != 0 && ip.paths_until <= now.0 {
+            self.run_path_timers();
+        }
+        if self.parts.ip.reassembly.next().is_some_and(|at| at <= now) {
+            self.run_reassembly_timers();
+        }
+        self.parts.wheels.neighbours.is_due(now) && self.run_neighbour_timers()
     }
 
     /// Neighbours are asked again, or given up.
-    pub(super) fn run_neighbour_timers(&mut self) -> bool {
-        if !self.parts.wheels.neighbours.is_due(self.now) {
-            return false;
-        }
+    #[cold]
+    fn run_neighbour_timers(&mut self) -> bool {
         let (mut due, mut count) = ([None; NEIGHBOURS], 0);
         let now = self.now;
         let more = self.parts.neighbour_cache(now).poll(now, NEIGHBOURS, |one| {

@@ -404,6 +404,35 @@ impl<D: Device> Connection<'_, D> {
         self.traffic.rack.on_tlp_sent(self.tcb.snd.nxt, !is_new);
     }
 
+    /// The path takes less than was sent: what is longer than a segment is lost, and goes again in shorter ones. The
+    /// congestion window stays, for it counts segments and these carry less (tcp_simple_retransmit).
+    pub(crate) fn resegment(&mut self) {
+        let (mss, mut is_lost, mut at) = (self.shape().mss, false, self.traffic.send.list().first());
+        for _ in 0..self.traffic.send.sent().frames {
+            let Some(frame) = at else { break };
+            at = self.frames.next(frame);
+            if self.frames.record(frame).is_some_and(|record| record.len > mss) {
+                is_lost |= self.traffic.send.mark_lost(&mut self.frames, frame);
+            }
+        }
+        if is_lost && self.tcb.episode.state() != CaState::Loss {
+            self.tcb.episode.continue_as(CaState::Loss, self.tcb.snd.nxt);
+        }
+    }
+
+    /// A router says that there was no way for what was sent again last: the timer was backed off for another cause than
+    /// congestion (RFC 6069 §3; tcp_ld_RTO_revert).
+    pub(crate) fn revert_backoff(&mut self, seq: Seq) {
+        let first = self.traffic.send.list().first().and_then(|first| self.frames.record(first));
+        let Some(sent_at) = first.map(|record| Instant(record.sent_at)) else { return };
+        if seq != self.tcb.snd.una || self.tcb.retransmits == 0 || self.tcb.rtt.backoff() == 0 {
+            return;
+        }
+        self.tcb.rtt.revert();
+        let at = (sent_at + self.rto()).max(self.now);
+        self.tcb.timers.arm(Timer::Rto, at);
+    }
+
     /// The retransmission timer has expired with text in flight (RFC 6298 §5.4–5.6, RFC 8985 §6.4).
     pub(super) fn on_rto(&mut self) {
         self.count(Counter::Timeouts);

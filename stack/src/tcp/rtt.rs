@@ -160,6 +160,11 @@ impl Rtt {
         self.backoff = 0;
     }
 
+    /// A doubling is taken back: a router says that there was no way meanwhile (RFC 6069 §3).
+    pub fn revert(&mut self) {
+        self.backoff = self.backoff.saturating_sub(1);
+    }
+
     /// RTO without backoff.
     #[must_use]
     pub fn base(&self, bounds: &Bounds) -> Duration {

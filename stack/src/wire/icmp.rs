@@ -156,6 +156,17 @@ impl Message {
     /// Writes the message, its payload and its checksum.
     #[must_use]
     pub fn emit(&self, payload: &[u8], bytes: &mut [u8]) -> Option<usize> {
+        emit(self.fields(), Sum::ZERO, payload, bytes)
+    }
+
+    /// The header alone, before a payload with this sum.
+    #[must_use]
+    pub fn header(&self, payload: Sum) -> Header {
+        summed(self.fields(), Sum::ZERO, payload)
+    }
+
+    /// The header without its checksum.
+    fn fields(&self) -> Header {
         let pair = |identifier: u16, sequence: u16| u32::from(identifier) << 16 | u32::from(sequence);
         let (kind, code, word) = match *self {
             Self::EchoReply { identifier, sequence } => (0, 0, pair(identifier, sequence)),
@@ -166,8 +177,14 @@ impl Message {
             Self::ParameterProblem { code, pointer } => (12, code, u32::from(pointer) << 24),
             Self::Other { kind, code, word } => (kind, code, word),
         };
-        emit(Header { kind, code, checksum: 0.into(), word: word.into() }, Sum::ZERO, payload, bytes)
+        Header { kind, code, checksum: 0.into(), word: word.into() }
     }
+}
+
+/// A header with its checksum, before a payload with this sum.
+pub(super) fn summed(header: Header, pseudo: Sum, payload: Sum) -> Header {
+    let checksum = pseudo.bytes(header.as_bytes()).and(payload).checksum();
+    Header { checksum: checksum.into(), ..header }
 }
 
 /// Writes a header with its checksum, and the payload; `pseudo` is the sum of what stands in front of both.

@@ -5,7 +5,7 @@ use core::fmt;
 
 use zerocopy::FromBytes;
 
-use super::checksum::pseudo;
+use super::checksum::{Sum, pseudo};
 use super::icmp::{self, Header};
 use super::ip::Ip;
 use super::{Malformed, protocol};
@@ -133,6 +133,20 @@ impl Message {
     /// Writes the message between these addresses, its payload and its checksum.
     #[must_use]
     pub fn emit(&self, source: &Ip, destination: &Ip, payload: &[u8], bytes: &mut [u8]) -> Option<usize> {
+        let len = u32::try_from(HEADER_LEN + payload.len()).ok()?;
+        let pseudo = pseudo(source, destination, protocol::ICMPV6, len);
+        icmp::emit(self.fields(), pseudo, payload, bytes)
+    }
+
+    /// The header alone, before a payload of `len` bytes with this sum.
+    #[must_use]
+    pub fn header(&self, source: &Ip, destination: &Ip, payload: Sum, len: u32) -> Header {
+        let pseudo = pseudo(source, destination, protocol::ICMPV6, HEADER_LEN as u32 + len);
+        icmp::summed(self.fields(), pseudo, payload)
+    }
+
+    /// The header without its checksum.
+    fn fields(&self) -> Header {
         let pair = |identifier: u16, sequence: u16| u32::from(identifier) << 16 | u32::from(sequence);
         let (kind, code, word) = match *self {
             Self::Unreachable(why) => (1, why.code(), 0),
@@ -143,9 +157,7 @@ impl Message {
             Self::EchoReply { identifier, sequence } => (129, 0, pair(identifier, sequence)),
             Self::Other { kind, code, word } => (kind, code, word),
         };
-        let header = Header { kind, code, checksum: 0.into(), word: word.into() };
-        let len = u32::try_from(HEADER_LEN + payload.len()).ok()?;
-        icmp::emit(header, pseudo(source, destination, protocol::ICMPV6, len), payload, bytes)
+        Header { kind, code, checksum: 0.into(), word: word.into() }
     }
 }
 

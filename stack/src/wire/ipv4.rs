@@ -130,6 +130,17 @@ impl Header {
         })
     }
 
+    /// The same of a datagram that may be fragmented on its way, or is a fragment.
+    #[must_use]
+    pub const fn fragment(self, place: Option<Fragment>, identification: u16) -> Self {
+        let flags = match place {
+            Some(Fragment { offset, more, .. }) => offset >> 3 | if more { MF } else { 0 },
+            None => 0,
+        };
+        let flags_fragment = U16::from_bytes(flags.to_be_bytes());
+        Self { identification: U16::from_bytes(identification.to_be_bytes()), flags_fragment, ..self }
+    }
+
     /// Sender.
     #[inline]
     #[must_use]

@@ -1,4 +1,4 @@
-//! IPv6 and its extension headers (RFC 8200). None of the latter is ever sent.
+//! IPv6 and its extension headers (RFC 8200). Of the latter only fragment headers are sent.
 
 use core::fmt;
 
@@ -10,6 +10,8 @@ use super::{Malformed, protocol, put};
 
 /// Bytes of the header.
 pub const HEADER_LEN: usize = size_of::<Header>();
+/// Bytes of a fragment header.
+pub const FRAGMENT_LEN: usize = size_of::<Extension>();
 
 /// Extension headers that a datagram may have: each kind once, and one more set of destination options.
 const EXTENSIONS_MAX: usize = 5;
@@ -20,7 +22,8 @@ const OPTIONS_MAX: usize = 8;
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
+/// A fragment header (RFC 8200 §4.5).
+pub const FRAGMENT: u8 = 44;
 const DESTINATION_OPTIONS: u8 = 60;
 
 /// The header (RFC 8200 §3).
@@ -177,6 +180,18 @@ fn options(mut bytes: &[u8]) -> Result<(), Malformed> {
         }
     }
     Ok(())
+}
+
+/// Writes a fragment header before a piece of a datagram whose payload is this `protocol`.
+#[must_use]
+pub fn emit_fragment(protocol: u8, place: Fragment, bytes: &mut [u8]) -> Option<usize> {
+    let header = Extension {
+        next_header: protocol,
+        length: 0,
+        word: (place.offset & !7 | u16::from(place.more)).into(),
+        identification: place.identification.into(),
+    };
+    put(header.as_bytes(), bytes)
 }
 
 impl Header {

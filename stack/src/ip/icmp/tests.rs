@@ -25,9 +25,9 @@ fn net_host_and_source_route_are_hints() {
 #[test]
 fn a_closed_port_is_a_refused_connection() {
     for meaning in [v4(Unreachable::Port), v6(icmpv6::Unreachable::Port)] {
-        assert_eq!((meaning.errno, meaning.is_hard), (Errno::ConnectionRefused, true));
-        assert_eq!(to_tcp(&meaning, true, false), Effect::Abort(Errno::ConnectionRefused));
-        assert_eq!(to_udp(&meaning, &CONNECTED), Some(Errno::ConnectionRefused));
+        assert_eq!((meaning.error, meaning.is_hard), (Error::ConnectionRefused, true));
+        assert_eq!(to_tcp(&meaning, true, false), Effect::Abort(Error::ConnectionRefused));
+        assert_eq!(to_udp(&meaning, &CONNECTED), Some(Error::ConnectionRefused));
     }
 }
 
@@ -42,9 +42,9 @@ fn no_error_ends_an_established_connection() {
             assert!(code > 15, "{code} is assigned");
             continue;
         };
-        assert_eq!(to_tcp(&meaning, false, false), Effect::Remember(meaning.errno), "RFC 5927 §5.2");
-        assert_eq!(to_tcp(&meaning, false, true), Effect::Report(meaning.errno), "IP_RECVERR");
-        assert_eq!(to_tcp(&meaning, true, false), Effect::Abort(meaning.errno), "as Linux");
+        assert_eq!(to_tcp(&meaning, false, false), Effect::Remember(meaning.error), "RFC 5927 §5.2");
+        assert_eq!(to_tcp(&meaning, false, true), Effect::Report(meaning.error), "IP_RECVERR");
+        assert_eq!(to_tcp(&meaning, true, false), Effect::Abort(meaning.error), "as Linux");
     }
 }
 
@@ -55,7 +55,7 @@ fn what_says_too_big_goes_to_the_path() {
     let too_big = meaning_v6(&icmpv6::Message::PacketTooBig { mtu: 1300 }).expect("an error");
     assert_eq!(to_tcp(&too_big, false, false), Effect::TooBig(TooBig::V6 { mtu: 1300 }));
     for meaning in [needed, too_big] {
-        assert_eq!(to_udp(&meaning, &CONNECTED), Some(Errno::MessageSize));
+        assert_eq!(to_udp(&meaning, &CONNECTED), Some(Error::MessageSize));
         assert_eq!(to_udp(&meaning, &Datagrams { discovers_mtu: false, ..CONNECTED }), None);
     }
 }
@@ -68,7 +68,7 @@ fn quench_redirects_and_the_unknown_mean_nothing() {
     assert_eq!(meaning(&icmp::Message::EchoReply { identifier: 0, sequence: 0 }), None);
     assert_eq!(meaning_v6(&icmpv6::Message::Other { kind: 100, code: 0, word: 0 }), None);
     assert_eq!(meaning_v6(&icmpv6::Message::Other { kind: 137, code: 0, word: 0 }), None);
-    assert_eq!(v6(icmpv6::Unreachable::Other(9)).errno, Errno::Proto);
+    assert_eq!(v6(icmpv6::Unreachable::Other(9)).error, Error::Protocol);
 }
 
 #[test]
@@ -76,8 +76,8 @@ fn a_datagram_socket_without_a_peer_hears_nothing_unless_it_asks() {
     let alone = Datagrams { is_connected: false, ..CONNECTED };
     assert_eq!(to_udp(&v4(Unreachable::Port), &alone), None);
     let asks = Datagrams { receives_errors: true, ..alone };
-    assert_eq!(to_udp(&v4(Unreachable::Port), &asks), Some(Errno::ConnectionRefused));
-    assert_eq!(to_udp(&v4(Unreachable::Net), &asks), Some(Errno::NetUnreachable), "soft ones too");
+    assert_eq!(to_udp(&v4(Unreachable::Port), &asks), Some(Error::ConnectionRefused));
+    assert_eq!(to_udp(&v4(Unreachable::Net), &asks), Some(Error::NetworkUnreachable), "soft ones too");
 }
 
 #[test]
@@ -99,12 +99,18 @@ fn an_error_counts_only_if_it_quotes_what_is_in_flight() {
 }
 
 #[test]
-fn errno_are_those_of_linux() {
-    let numbers = [Errno::Access, Errno::NoNet, Errno::Proto, Errno::MessageSize, Errno::NoProtocol];
-    assert_eq!(numbers.map(|errno| errno as u8), [13, 64, 71, 90, 92]);
-    let numbers = [Errno::NotSupported, Errno::NetUnreachable, Errno::ConnectionRefused];
-    assert_eq!(numbers.map(|errno| errno as u8), [95, 101, 111]);
-    assert_eq!([Errno::HostDown, Errno::HostUnreachable].map(|errno| errno as u8), [112, 113]);
+fn what_a_socket_is_told_has_the_errno_of_linux() {
+    let rows = [
+        (v4(Unreachable::Protocol), "ENOPROTOOPT"),
+        (v4(Unreachable::SourceRouteFailed), "EOPNOTSUPP"),
+        (v4(Unreachable::HostUnknown), "EHOSTDOWN"),
+        (v4(Unreachable::SourceIsolated), "ENONET"),
+        (v6(icmpv6::Unreachable::Other(9)), "EPROTO"),
+        (v6(icmpv6::Unreachable::Other(6)), "EACCES"),
+    ];
+    for (meaning, errno) in rows {
+        assert_eq!(meaning.error.errno(), errno);
+    }
 }
 
 proptest! {

@@ -168,6 +168,13 @@ impl<D: Device> Connection<'_, D> {
 
     /// Text that was sent before.
     fn emit_again(&mut self, plan: &Plan, frame: FrameIndex) -> bool {
+        let shape = self.shape();
+        let is_long = self.frames.record(frame).is_some_and(|record| record.len > shape.mss);
+        if is_long
+            && self.traffic.send.split(&mut means!(self, send_charge), shape, frame, shape.mss).is_none()
+        {
+            return false;
+        }
         let Some(record) = self.frames.record(frame).copied() else { return false };
         let head = self.head_of(plan, &record, ecn::Outgoing::Again);
         // What the device still has is copied: it may neither be changed nor given twice.

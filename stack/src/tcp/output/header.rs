@@ -70,7 +70,7 @@ impl Head {
         if link_len > 0 {
             hop.frame(self.ethertype()).emit(link)?;
         }
-        self.ip(tcp_len + usize::from(len), ip)?;
+        self.ip(hop, tcp_len + usize::from(len), ip)?;
         self.header.emit(self.flags, &self.options, tcp)?;
         let checksum = if device.checksum_out {
             let partial =
@@ -88,9 +88,12 @@ impl Head {
         if self.local.is_v4() { ethernet::IPV4 } else { ethernet::IPV6 }
     }
 
-    fn ip(&self, payload: usize, bytes: &mut [u8]) -> Option<usize> {
+    fn ip(&self, hop: &Hop, payload: usize, bytes: &mut [u8]) -> Option<usize> {
         if self.local.is_v4() {
             let header = ipv4::Header::new(&self.local, &self.remote, protocol::TCP, self.ttl)?;
+            // Segments of one flight that may be fragmented have names of their own (RFC 6864 §4.1).
+            let name = self.header.sequence.get() as u16 ^ self.header.source.get();
+            let header = if hop.may_fragment { header.fragment(None, name) } else { header };
             return ipv4::Header { tos: self.tos, ..header }.emit(payload, bytes);
         }
         let header = ipv6::Header::new(&self.local, &self.remote, protocol::TCP, self.ttl)?;
