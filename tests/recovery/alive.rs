@@ -24,8 +24,8 @@ impl Host for Recovering {
 fn run(seed: u64, path: Path, len: usize, plan: Plan) {
     let (there, back) = (text(seed, len), text(seed + 1, len / 3));
     let remote = if seed.is_multiple_of(2) { ip(2) } else { ip6(2) };
-    let client = TcpHost::new(1, 2, &limits(1024)).opening(Instant(0), remote, there.clone());
-    let server = TcpHost::server(2, 1, &limits(1024), Plan { answer: back.clone(), ..plan });
+    let client = TcpHost::new(1, &limits(1024)).opening(Instant(0), remote, there.clone());
+    let server = TcpHost::server(2, &limits(1024), Plan { answer: back.clone(), ..plan });
     let mut network = Simulation::new(seed);
     let setup =
         |number| Setup { completion_lag: Duration::from_millis(seed % 3 * 20), ..Setup::plain(number) };

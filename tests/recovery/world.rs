@@ -7,14 +7,15 @@ use harness::sim::tcp::text;
 use stack::error::Error;
 use stack::frames::state::{self, State as FrameState};
 use stack::hash::Secret;
+use stack::ip::Interface;
+use stack::ip::neighbour::State as Reach;
+use stack::ip::route::V4_BITS;
 use stack::ports::Lease;
 use stack::process::{self, Identity};
 use stack::region::slab::Handle;
 use stack::region::{Layout, Limits, Parts, Shared, shared};
-use stack::route::Address;
 use stack::stack::{Polled, Stack};
 use stack::tcp::calls::How;
-use stack::tcp::output::Hop;
 use stack::tcp::state::State;
 use stack::time::{Duration, Instant};
 use stack::wire::ethernet;
@@ -55,7 +56,6 @@ pub(super) struct Machine {
     mapping: Mapping,
     layout: Layout,
     words: usize,
-    hop: Hop,
     /// Its number.
     pub(super) number: u8,
 }
@@ -67,14 +67,14 @@ impl Machine {
         let memory = FRAMES as usize * usize::from(SIZE);
         let mapping = Mapping::new(layout.size + 64 + 8 * (words + WORDS) + 64 + memory);
         let address = |number| ethernet::Address([2, 0, 0, 0, 0, number]);
-        let hop = Hop { source: address(number), destination: address(peer) };
-        let mut machine = Self { mapping, layout, words, hop, number };
+        let mut machine = Self { mapping, layout, words, number };
         let (bytes, ..) = machine.split();
         let secret = Secret([0x1234 + u64::from(number), 0x5678]);
-        let parts = Parts::create(bytes, &limits(), secret).expect("room");
-        let handle = parts.slabs.addresses.take(parts.addresses).expect("room");
-        let address = &mut parts.addresses[handle.index as usize];
-        *address = Address { ip: ip(number), tag: address.tag, ..Address::default() };
+        let mut parts = Parts::create(bytes, &limits(), secret).expect("room");
+        parts.set_interface(&Interface { link: address(number), ..Interface::default() });
+        parts.join_subnet(&ip(number), V4_BITS + 24).expect("room");
+        let known = parts.set_neighbour(&ip(peer), Some(address(peer)), Reach::Permanent, Instant(0));
+        known.expect("nothing waits");
         let handle = parts.slabs.leases.take(parts.leases).expect("room");
         let lease = &mut parts.leases[handle.index as usize];
         *lease =
@@ -89,12 +89,12 @@ impl Machine {
 
     /// Does something with its stack.
     pub(super) fn with<R>(&mut self, now: Instant, act: impl FnOnce(&mut Stack<'_, '_, Card<'_>>) -> R) -> R {
-        let (layout, hop, words) = (self.layout, self.hop, self.words);
+        let (layout, words) = (self.layout, self.words);
         let (bytes, all, memory) = self.split();
         let shared = Shared::split(&all[..words], &layout.limits).expect("room");
         let mut parts = Parts::split(bytes, &layout).expect("room");
         let mut device = Card::new(&all[words..], memory);
-        act(&mut Stack { parts: &mut parts, shared, device: &mut device, hop, now })
+        act(&mut Stack { parts: &mut parts, shared, device: &mut device, now })
     }
 
     /// Does something with its device.

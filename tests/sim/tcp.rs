@@ -8,8 +8,7 @@ use stack::events::{Events, READABLE};
 use stack::hash::Secret;
 use stack::ip::Interface;
 use stack::ip::neighbour::{Heard, State};
-use stack::ip::route::source::Address;
-use stack::ip::route::{Route, V4_BITS, masked};
+use stack::ip::route::V4_BITS;
 use stack::ports::Lease;
 use stack::region::slab::Handle;
 use stack::region::{Layout, Limits, Parts, Shared};
@@ -143,9 +142,7 @@ impl TcpHost {
         let link = ethernet::Address([2, 0, 0, 0, 0, number]);
         parts.set_interface(&Interface { link, flags: Interface::OWNS, ..Interface::default() });
         for (ip, prefix_len) in addresses.into_iter().zip([V4_BITS + 24, 64]) {
-            parts.add_address(&Address { ip, prefix_len, ..Address::default() }).expect("room");
-            let destination = masked(&ip, prefix_len);
-            parts.add_route(&Route { destination, prefix_len, ..Route::default() }).expect("room");
+            parts.join_subnet(&ip, prefix_len).expect("room");
         }
         let handle = parts.slabs.leases.take(parts.leases).expect("room");
         let lease = &mut parts.leases[handle.index as usize];

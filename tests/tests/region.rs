@@ -30,8 +30,8 @@ const fn who(pid: u32) -> Identity {
 impl World {
     fn new() -> Self {
         let mut network = Simulation::new(1);
-        let ours = network.add(TcpHost::new(1, 2, &limits(1024)), Setup::plain(1));
-        let theirs = network.add(TcpHost::new(2, 1, &limits(1024)), Setup::plain(2));
+        let ours = network.add(TcpHost::new(1, &limits(1024)), Setup::plain(1));
+        let theirs = network.add(TcpHost::new(2, &limits(1024)), Setup::plain(2));
         let path = Path::delayed(Duration::from_millis(1));
         network.wire(ours, theirs, path, path);
         Self { network, ours, theirs }

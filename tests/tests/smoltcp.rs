@@ -63,14 +63,14 @@ fn both_ways(seed: u64, path: Path, len: usize, we_connect: bool, counter: Count
     let (there, back) = (text(seed, len), text(seed ^ 1 << 40, len / 2 + 1));
     let kind = Kind::of(seed);
     let hosts = if we_connect {
-        let client = TcpHost::new(1, 2, &room()).opening(Instant(MS), remote(seed), there.clone());
+        let client = TcpHost::new(1, &room()).opening(Instant(MS), remote(seed), there.clone());
         let mut server = SmolHost::new(2, seed, kind, 1);
         server.answer = back.clone();
         [Either::Ours(Box::new(client)), Either::Smol(Box::new(server))]
     } else {
         let client = SmolHost::new(1, seed, kind, 0).opening(Instant(MS), remote(seed), there.clone());
         let plan = Plan { answer: back.clone(), ..Plan::default() };
-        [Either::Smol(Box::new(client)), Either::Ours(Box::new(TcpHost::server(2, 1, &room(), plan)))]
+        [Either::Smol(Box::new(client)), Either::Ours(Box::new(TcpHost::server(2, &room(), plan)))]
     };
     let (mut network, nodes) = network(seed, hosts, [path, path]);
     network.host(nodes[usize::from(!we_connect)]).ours().checks = len < 5_000;
@@ -139,14 +139,14 @@ fn after_our_end_the_peer_still_sends() {
         let (there, back) = (text(seed, 10), text(seed + 50, 400_000));
         let kind = Kind { buffer: 20_000, ..Kind::of(seed) };
         let hosts = if we_connect {
-            let client = TcpHost::new(1, 2, &room()).opening(Instant(0), remote(seed), there.clone());
+            let client = TcpHost::new(1, &room()).opening(Instant(0), remote(seed), there.clone());
             let mut server = SmolHost::new(2, seed, kind, 1);
             server.answer = back.clone();
             [Either::Ours(Box::new(client)), Either::Smol(Box::new(server))]
         } else {
             let client = SmolHost::new(1, seed, kind, 0).opening(Instant(0), remote(seed), there.clone());
             let plan = Plan { answer: back.clone(), ..Plan::default() };
-            [Either::Smol(Box::new(client)), Either::Ours(Box::new(TcpHost::server(2, 1, &room(), plan)))]
+            [Either::Smol(Box::new(client)), Either::Ours(Box::new(TcpHost::server(2, &room(), plan)))]
         };
         let (mut network, nodes) = network(seed, hosts, [BASE, BASE]);
         run(&mut network, nodes, 1);
@@ -162,14 +162,14 @@ fn a_reader_that_sleeps_closes_the_window() {
         let (there, sleeps) = (text(5, 400_000), Instant(10_000 * MS));
         let kind = Kind { buffer: 30_000, ..Kind::of(4) };
         let hosts = if we_connect {
-            let client = TcpHost::new(1, 2, &room()).opening(Instant(0), ip(2), there.clone());
+            let client = TcpHost::new(1, &room()).opening(Instant(0), ip(2), there.clone());
             let mut server = SmolHost::new(2, 5, kind, 1);
             server.reads_from = sleeps;
             [Either::Ours(Box::new(client)), Either::Smol(Box::new(server))]
         } else {
             let client = SmolHost::new(1, 5, kind, 0).opening(Instant(0), ip(2), there.clone());
             let plan = Plan { reads_from: sleeps, ..Plan::default() };
-            [Either::Smol(Box::new(client)), Either::Ours(Box::new(TcpHost::server(2, 1, &room(), plan)))]
+            [Either::Smol(Box::new(client)), Either::Ours(Box::new(TcpHost::server(2, &room(), plan)))]
         };
         let (mut network, nodes) = network(5, hosts, [BASE, BASE]);
         run(&mut network, nodes, 1);
@@ -192,7 +192,7 @@ fn many_connections_at_once_are_kept_apart() {
         };
         let back = text(999, 3_000);
         let hosts = if we_connect {
-            let mut client = TcpHost::new(1, 2, &room());
+            let mut client = TcpHost::new(1, &room());
             client.opens = (0..COUNT).map(opens).collect();
             let mut server = SmolHost::new(2, 7, kind, COUNT);
             server.answer = back.clone();
@@ -201,7 +201,7 @@ fn many_connections_at_once_are_kept_apart() {
             let mut client = SmolHost::new(1, 7, kind, 0);
             client.opens = (0..COUNT).map(opens).collect();
             let plan = Plan { answer: back.clone(), ..Plan::default() };
-            let mut server = TcpHost::server(2, 1, &room(), plan);
+            let mut server = TcpHost::server(2, &room(), plan);
             // More arrive within a round trip than the plan's backlog takes.
             let listener = server.listener.expect("a server");
             assert_eq!(server.parts().tcp_listen(listener, COUNT as u32), Ok(()));
@@ -224,7 +224,7 @@ fn many_connections_at_once_are_kept_apart() {
 fn a_reset_ends_a_connection() {
     // As Linux tells it (tcp_reset): a connection whose peer has sent its FIN before can only break while it sends.
     for (answer, error) in [(text(1, 1 << 20), Error::ConnectionReset), (Vec::new(), Error::BrokenPipe)] {
-        let client = TcpHost::new(1, 2, &room()).opening(Instant(0), ip(2), text(8, 300_000));
+        let client = TcpHost::new(1, &room()).opening(Instant(0), ip(2), text(8, 300_000));
         let mut server = SmolHost::new(2, 8, Kind::of(8), 1);
         (server.aborts_after, server.answer) = (50_000, answer);
         let hosts = [Either::Ours(Box::new(client)), Either::Smol(Box::new(server))];
@@ -239,8 +239,7 @@ fn a_reset_ends_a_connection() {
 fn our_reset_ends_the_peers_connection() {
     let client = SmolHost::new(1, 9, Kind::of(9), 0).opening(Instant(0), ip(2), text(9, 50_000));
     let plan = Plan { closes_unread: true, ..Plan::default() };
-    let hosts =
-        [Either::Smol(Box::new(client)), Either::Ours(Box::new(TcpHost::server(2, 1, &room(), plan)))];
+    let hosts = [Either::Smol(Box::new(client)), Either::Ours(Box::new(TcpHost::server(2, &room(), plan)))];
     let (mut network, nodes) = network(9, hosts, [BASE, BASE]);
     network.run_for(Duration::from_secs(5));
     let Either::Smol(smol) = network.look(nodes[0]) else { panic!("the client") };

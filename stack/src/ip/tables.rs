@@ -8,7 +8,7 @@ use super::neighbour::{Cache, Heard, Neighbour, Settings, State, reachable_time}
 use super::path_mtu::{Cache as Paths, Known};
 use super::reassembly::{Limits, Reassembly};
 use super::route::source::{self, Address};
-use super::route::{Kind, Route, Routes};
+use super::route::{Kind, Route, Routes, masked};
 use crate::error::Error;
 use crate::region::Parts;
 use crate::time::{Duration, Instant};
@@ -90,6 +90,16 @@ impl Parts<'_> {
         self.ip.addresses = self.ip.addresses.max(at as u32 + 1);
         self.routing().touch();
         Ok(())
+    }
+
+    /// Adds an address of ours, and the route to its subnet that comes with it (fib_add_ifaddr in Linux).
+    ///
+    /// # Errors
+    /// Those of both.
+    pub fn join_subnet(&mut self, ip: &Ip, prefix_len: u8) -> Result<(), Error> {
+        self.add_address(&Address { ip: *ip, prefix_len, ..Address::default() })?;
+        let destination = masked(ip, prefix_len);
+        self.add_route(&Route { destination, prefix_len, ..Route::default() })
     }
 
     /// Removes an address of ours: its connections hear nothing any more. False if it was none.

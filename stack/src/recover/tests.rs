@@ -50,7 +50,7 @@ fn known(parts: &mut Parts<'_>) -> Known {
         slabs.settings,
         slabs.traffics,
         slabs.leases,
-        slabs.addresses,
+        slabs.processes,
     ];
     (sockets, queues, counts.map(|slab| slab.used()))
 }

@@ -2,12 +2,13 @@
 
 use stack::device::Link;
 use stack::hash::Secret;
+use stack::ip::Interface;
+use stack::ip::neighbour::State;
+use stack::ip::route::{Route, V4_BITS};
 use stack::ports::Lease;
 use stack::region::slab::Handle;
 use stack::region::{Layout, Limits, Parts, Shared};
-use stack::route::Address;
 use stack::stack::{Polled, Stack};
-use stack::tcp::output::Hop;
 use stack::time::Instant;
 use stack::wire::ethernet;
 use stack::wire::ip::Ip;
@@ -19,7 +20,6 @@ pub(crate) struct Machine {
     pub(crate) parts: Parts<'static>,
     pub(crate) shared: Shared<'static>,
     pub(crate) card: Card,
-    pub(crate) hop: Hop,
     pub(crate) now: Instant,
 }
 
@@ -52,25 +52,29 @@ impl Machine {
         let words = super::sys::words(stack::region::shared::words(limits)).expect("memory for its words");
         let parts =
             Parts::create(bytes, limits, Secret([0x1234 + u64::from(number), 0x5678])).expect("a region");
-        let address = |number| ethernet::Address([2, 0, 0, 0, 0, number]);
         let mut machine = Self {
             parts,
             shared: Shared::split(words, limits).expect("its words"),
             card: Card::new(limits.frames, link, offload).expect("memory for frames"),
-            hop: Hop { source: address(number), destination: address(peer) },
             now: Instant(1_000_000_000),
         };
-        machine.configure(number);
+        machine.configure(number, peer);
         machine.poll();
         machine
     }
 
-    /// Its address, and the ports that it may connect from.
-    fn configure(&mut self, number: u8) {
+    /// Its address, its neighbour, behind whom everybody else is, and the ports that it may connect from.
+    fn configure(&mut self, number: u8, peer: u8) {
         let parts = &mut self.parts;
-        let handle = parts.slabs.addresses.take(parts.addresses).expect("room");
-        let address = &mut parts.addresses[handle.index as usize];
-        *address = Address { ip: ip(number), tag: address.tag, ..Address::default() };
+        let address = |number| ethernet::Address([2, 0, 0, 0, 0, number]);
+        parts.set_interface(&Interface { link: address(number), ..Interface::default() });
+        parts.join_subnet(&ip(number), V4_BITS + 24).expect("room");
+        let (destination, gateway) = (Ip::UNSPECIFIED_V4, ip(peer));
+        let route = Route { destination, prefix_len: V4_BITS, gateway, ..Route::default() };
+        parts.add_route(&route).expect("room");
+        parts
+            .set_neighbour(&gateway, Some(address(peer)), State::Permanent, self.now)
+            .expect("nothing waits");
         let handle = parts.slabs.leases.take(parts.leases).expect("room");
         let lease = &mut parts.leases[handle.index as usize];
         let (first, count) = (32_768, 28_232);
@@ -87,8 +91,8 @@ impl Machine {
 
     /// The stack at this time.
     pub(crate) fn stack(&mut self) -> Stack<'_, 'static, Card> {
-        let Self { parts, shared, card, hop, now, .. } = self;
-        Stack { parts, shared: *shared, device: card, hop: *hop, now: *now }
+        let Self { parts, shared, card, now, .. } = self;
+        Stack { parts, shared: *shared, device: card, now: *now }
     }
 
     /// Rounds of the stack until nothing is left to do at this time.

@@ -3,14 +3,12 @@
 use std::sync::atomic::AtomicU64;
 
 use stack::hash::Secret;
+use stack::ip::route::{Route, V4_BITS};
 use stack::ports::Lease;
 use stack::region::{Layout, Limits, Parts, Shared};
-use stack::route::Address;
 use stack::stack::Stack;
 use stack::stats::Counter;
-use stack::tcp::output::Hop;
 use stack::time::{Duration, Instant};
-use stack::wire::ethernet;
 use stack::wire::ip::Ip;
 
 use crate::files::Files;
@@ -55,7 +53,6 @@ pub struct Host {
     words: Vec<AtomicU64>,
     layout: Layout,
     link: Link,
-    hop: Hop,
     now: Instant,
     deadline: Option<Instant>,
     /// Its descriptors.
@@ -78,14 +75,12 @@ impl Host {
         let memory = vec![0; layout.size + 64];
         let aligned = memory.as_ptr().align_offset(64);
         let words = (0..stack::region::shared::words(&limits)).map(|_| AtomicU64::new(0)).collect();
-        let address = |number| ethernet::Address([2, 0, 0, 0, 0, number]);
         let mut host = Self {
             memory,
             aligned,
             words,
             layout,
             link: Link::new(setup.frames, setup.frame_size, setup.mtu),
-            hop: Hop { source: address(1), destination: address(2) },
             now: BEGIN,
             deadline: None,
             files: Files::default(),
@@ -98,11 +93,13 @@ impl Host {
     fn configure(&mut self, limits: &Limits) {
         let bytes = &mut self.memory[self.aligned..];
         let secret = Secret([0x0123_4567_89ab_cdef, 0x0f1e_2d3c_4b5a_6978]);
-        let parts = Parts::create(bytes, limits, secret).expect("memory for the layout");
-        for ip in [LOCAL, LOCAL_6] {
-            let handle = parts.slabs.addresses.take(parts.addresses).expect("room for two addresses");
-            let address = &mut parts.addresses[handle.index as usize];
-            *address = Address { ip, tag: address.tag, ..Address::default() };
+        let mut parts = Parts::create(bytes, limits, secret).expect("memory for the layout");
+        for (ip, prefix_len) in [(LOCAL, V4_BITS + 16), (LOCAL_6, 64)] {
+            parts.join_subnet(&ip, prefix_len).expect("room for two addresses");
+        }
+        // A tun device: whatever is sent goes to its other side.
+        for (destination, prefix_len) in [(Ip::UNSPECIFIED_V4, V4_BITS), (Ip::UNSPECIFIED, 0)] {
+            parts.add_route(&Route { destination, prefix_len, ..Route::default() }).expect("room for routes");
         }
         let handle = parts.slabs.leases.take(parts.leases).expect("room for a lease");
         let lease = &mut parts.leases[handle.index as usize];
@@ -139,7 +136,7 @@ impl Host {
         let shared = Shared::split(&self.words, &self.layout.limits).expect("words for the limits");
         let mut parts = Parts::split(&mut self.memory[self.aligned..], &self.layout).expect("a region");
         self.link.now = self.now;
-        act(&mut Stack { parts: &mut parts, shared, device: &mut self.link, hop: self.hop, now: self.now })
+        act(&mut Stack { parts: &mut parts, shared, device: &mut self.link, now: self.now })
     }
 
     /// Polls until nothing is left to do at this time.
