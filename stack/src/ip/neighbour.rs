@@ -522,12 +522,12 @@ impl<'a> Cache<'a> {
         Ok(pending.map_or(Heard::Nothing, |frame| Heard::Ready(frame, link)))
     }
 
-    /// Somebody died at work here: the records that know a link address are made a cache again, and who keeps an index looks it
-    /// up anew.
+    /// Somebody died at work here: the records are made a cache again, of which no packet waits for any, and who keeps an index
+    /// looks it up anew.
     pub(crate) fn rebuild(&mut self) {
         let Neighbours { slab, removed, .. } = &mut *self.state;
         *removed = removed.wrapping_add(1);
-        slab.rebuild(self.records, |_, record| State::of(record.state).has_link());
+        slab.rebuild(self.records, |_, _| true);
         let records = &mut self.records[..slab.fresh() as usize];
         self.wheel.rebuild(records, |record, was| was.filter(|_| record.is_used()));
         let mut table = Table::new(self.places);
