@@ -60,6 +60,7 @@ pub struct Run {
     how: How,
     start: Instant,
     tolerance: i64,
+    mtu: u32,
     pub(super) flows: Vec<Flow>,
     /// The connection that packets without ports belong to.
     pub(super) current: usize,
@@ -103,6 +104,8 @@ impl Run {
                 "mtu" => setup.mtu = number()? as u32,
                 "ip_version" if (value == "ipv6") == how.is_v6 => {}
                 "tcp_ts_tick_usecs" if value == "1000" => {}
+                // How packetdrill cuts what it injects: here the link's MTU says that.
+                "mss" => {}
                 "tcp_ts_ecr_scaled" | "send_omit_free" => {}
                 _ => return Err(Stopped::Unsupported(format!("the option {name}={value}"))),
             }
@@ -121,6 +124,7 @@ impl Run {
             how,
             start,
             tolerance,
+            mtu: setup.mtu,
             flows: Vec::new(),
             current: 0,
             fds: Vec::new(),
@@ -311,11 +315,15 @@ impl Run {
             Body::Tcp(segment) => {
                 self.choose(segment);
                 let live = self.flows[self.current].to_wire(segment);
-                wire::inject(packet, &live, &self.ends())
+                let ends = self.ends();
+                wire::cut(&live, self.mtu, self.how.is_v6)
+                    .iter()
+                    .map(|segment| wire::inject(packet, segment, &ends))
+                    .collect()
             }
-            Body::Icmp(icmp) => self.icmp(icmp)?,
+            Body::Icmp(icmp) => vec![self.icmp(icmp)?],
         };
-        if !self.host.packet_in(&bytes) {
+        if !self.host.packets_in(&bytes) {
             return Err(self.failed("the packet is longer than the device takes"));
         }
         self.try_call()
@@ -444,6 +452,9 @@ impl Run {
     /// Makes the connection of a packet the current one.
     fn flow_of(&mut self, live: &Live, event: &Event) -> Result<(), Stopped> {
         let (local, remote) = (live.ends.source.1, live.ends.destination.1);
+        if (live.ends.source.0, live.ends.destination.0) != self.addresses() {
+            return Err(self.failed(format!("from {} to {}", live.ends.source.0, live.ends.destination.0)));
+        }
         let flow = &mut self.flows[self.current];
         if flow.local_port == 0 {
             // The stack has chosen a port for a connection that it opens.

@@ -2,6 +2,7 @@
 
 use accel_packetdrill::calls::{Answer, Call as Operation, End, Pending};
 use accel_packetdrill::errno::Errno;
+use stack::wire::ip::Ip;
 
 use super::flow::{Flow, Role};
 use super::run::{PORT, Run, Stopped};
@@ -90,7 +91,7 @@ impl Run {
         let flags = |at: usize| self.int(call, at);
         let zeros = |len: usize| vec![0; len];
         Ok(Some(match call.name.as_str() {
-            "connect" => Operation::Connect(self.fd(call, 0)?, self.connect_end()),
+            "connect" => Operation::Connect(self.fd(call, 0)?, self.connect_end(call)?),
             "accept" => Operation::Accept(self.fd(call, 0)?, false),
             "accept4" => Operation::Accept(self.fd(call, 0)?, flags(3)? & libc::SOCK_NONBLOCK != 0),
             "read" => Operation::Receive(self.fd(call, 0)?, self.len(call, 1)?, 0),
@@ -123,8 +124,23 @@ impl Run {
         }))
     }
 
-    const fn connect_end(&self) -> End {
-        (self.addresses().1, PORT)
+    /// Whom connect(2) names: `...` is the peer.
+    fn connect_end(&self, call: &Call) -> Result<End, Stopped> {
+        let Some(Expr::Record(members)) = call.arguments.get(1) else {
+            return Ok((self.addresses().1, PORT));
+        };
+        let member = |name: &str| members.iter().find(|member| member.0 == name).map(|member| &member.1);
+        match (member("sin_addr").or(member("sin6_addr")), member("sin_port").or(member("sin6_port"))) {
+            (Some(Expr::Text(address)), Some(Expr::Number(port))) => {
+                let ip: std::net::IpAddr = address.parse().map_err(|_| self.argument(call, 1))?;
+                let ip = match ip {
+                    std::net::IpAddr::V4(ip) => Ip::v4(ip.octets()),
+                    std::net::IpAddr::V6(ip) => Ip(ip.octets()),
+                };
+                Ok((ip, *port as u16))
+            }
+            _ => Err(self.argument(call, 1)),
+        }
     }
 
     // ---- calls that don't ----
@@ -327,6 +343,8 @@ impl Run {
         let tcb = self.host.tcb(fd).map_err(|error| self.failed(error.name()))?;
         let rows = [
             ("snd_cwnd", i64::from(tcb.congestion.cwnd())),
+            ("snd_ssthresh", i64::from(tcb.congestion.ssthresh())),
+            ("ca_state", tcb.episode.state() as i64),
             ("snd_mss", i64::from(tcb.mss)),
             ("total_retrans", i64::from(tcb.total_retrans)),
             ("retransmits", i64::from(tcb.retransmits)),

@@ -183,10 +183,15 @@ impl Host {
 
     /// An IP packet arrives; false if it is longer than any that this device takes.
     pub fn packet_in(&mut self, packet: &[u8]) -> bool {
+        self.packets_in(&[packet])
+    }
+
+    /// The same for several, in one burst.
+    pub fn packets_in<P: AsRef<[u8]>>(&mut self, packets: &[P]) -> bool {
         self.link.now = self.now;
-        let is_taken = self.link.deliver(packet);
+        let are_taken = packets.iter().all(|packet| self.link.deliver(packet.as_ref()));
         self.settle();
-        is_taken
+        are_taken
     }
 
     /// The next IP packet that has left, and when.
