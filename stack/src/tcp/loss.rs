@@ -311,7 +311,11 @@ impl<D: Device> Connection<'_, D> {
             let cwnd = self.traffic.prr.on_ack(delivered, board.pipe(), ssthresh, safe);
             return self.tcb.congestion.set_cwnd(cwnd);
         }
-        self.grow_window(news.acked + news.sacked, rtt);
+        // RFC 5681 §3.2: "the TCP sender MUST NOT change cwnd" for what only reports that something is missing
+        // (tcp_may_raise_cwnd).
+        if news.advances {
+            self.grow_window(news.acked + news.sacked, rtt);
+        }
     }
 
     /// So many segments arrived: congestion control's business, unless the window is being reduced.
