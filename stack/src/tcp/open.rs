@@ -222,6 +222,11 @@ impl Parts<'_> {
         if tcb.is(Mark::V6) && options & Switch::V6_ONLY != 0 && remote.0.is_v4() {
             return Err(Error::NetworkUnreachable);
         }
+        // RFC 9293 §3.9.1.1: "MUST reject as an error a local OPEN call for an invalid remote IP address (e.g., a broadcast or
+        // multicast address) (MUST-46)".
+        if remote.0.is_multicast() || remote.0.is_broadcast() {
+            return Err(Error::NetworkUnreachable);
+        }
         let local = if tcb.is(Mark::ADDRESS_BOUND) { tcb.local } else { *source };
         if local.is_v4() != remote.0.is_v4() || (!local.is_v4() && !tcb.is(Mark::V6)) {
             return Err(Error::AddressFamily);
