@@ -108,6 +108,14 @@ impl<D: Device> Connection<'_, D> {
     /// "First, check sequence number": the RFC's table, row for row.
     fn first_check_sequence_number(&mut self, seg: &mut Segment) -> ControlFlow<Stop> {
         let rcv = self.tcb.rcv;
+        // RFC 9293 figure 7, line 6: the SYN that we know, now with an acknowledgment of ours. It is what an empty segment at RCV.NXT
+        // would be (Linux since 6.11: tcp_validate_incoming).
+        let crosses = self.tcb.state() == State::SynReceived && seg.is(Flags::SYN) && seg.is(Flags::ACK);
+        if crosses && seg.len() == 1 && seg.end() == rcv.nxt && seg.ack == self.tcb.snd.nxt {
+            seg.trim_front(1);
+            self.owe_ack(true);
+            return Continue(());
+        }
         let edge = rcv.nxt + rcv.wnd;
         let in_window = |seq: crate::seq::Seq| rcv.nxt.le(seq) && seq.lt(edge);
         let acceptable = match (seg.len(), rcv.wnd) {
