@@ -295,6 +295,10 @@ impl SendQueue {
             }
         } else {
             frames.grow(&mut self.list, frame, got as u16);
+            // RFC 9293 §3.9.1.2 (SHLD-27): "collapse successive bits" (tcp_sendmsg_locked).
+            if let Some(record) = frames.record_mut(frame) {
+                record.flags &= !FrameRecord::PUSH;
+            }
         }
         self.end = self.end.wrapping_add(got as u32);
         Ok((got, asked))
