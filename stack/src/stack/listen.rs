@@ -18,7 +18,7 @@ use crate::tcp::recovery::ecn::Ecn;
 use crate::tcp::rtt;
 use crate::tcp::segment::Segment;
 use crate::tcp::tcb::{Flags as Tcbits, Rcv, Snd, Tcb};
-use crate::tcp::timers::limits;
+use crate::tcp::timers::{Timer, limits};
 use crate::tcp::timestamps::{self, Recent};
 use crate::tcp::window;
 use crate::wire::tcp::options::{Options, Timestamps};
@@ -232,6 +232,10 @@ impl<D: Device> Stack<'_, '_, D> {
             tcb.shifts = syn.shifts;
             tcb.peer_mss = syn.peer_mss;
             tcb.retransmits = syn.retransmits;
+            // Its timer ran since the SYN-ACK: by it the first round trip is measured (tcp_synack_rtt_meas).
+            if let Some(at) = syn.entry.deadline() {
+                tcb.timers.arm(Timer::Rto, at);
+            }
             tcb.recent = match tcb.flags.has(Tcbits::TIMESTAMPS) {
                 true => Recent::new(connection.now, syn.ts_recent),
                 false => Recent::default(),
