@@ -48,10 +48,10 @@ impl<D: Device> Connection<'_, D> {
         }
     }
 
-    /// RFC 9293 §3.8.3 (MUST-20): beyond R2, "close the connection".
+    /// RFC 9293 §3.8.3 (MUST-20): beyond R2, "close the connection"; §3.10.8: "flush all queues, signal the user […] delete the
+    /// TCB". A peer that has said nothing for so long gets no reset (tcp_write_err).
     fn give_up(&mut self) {
         self.count(Counter::TimedOut);
-        self.emit_reset();
         let soft = Error::from_code(self.tcb.soft_error);
         self.fail(soft.unwrap_or(Error::TimedOut));
     }
@@ -173,7 +173,11 @@ impl<D: Device> Connection<'_, D> {
                 self.emit_bare(Why::Probe, seq);
                 self.tcb.timers.arm(Timer::Keepalive, at);
             }
-            Action::GiveUp => self.give_up(),
+            Action::GiveUp => {
+                // RFC 1122 §4.2.3.6 leaves it open; Linux tells a peer whose silence was asked about (tcp_keepalive_timer).
+                self.emit_reset();
+                self.give_up();
+            }
         }
     }
 }
