@@ -152,12 +152,15 @@ impl<D: Device> Stack<'_, '_, D> {
         let count = self.device.receive(&mut packets).min(N);
         let size = self.device.capabilities().frame_size;
         // All of them are the stack's before one is looked at: the ring has given them away.
-        let mut believed = [false; N];
-        for (packet, believed) in packets[..count].iter().zip(&mut believed) {
-            *believed = self.frames().received(packet.fragment, size);
+        let mut believed = 0u64;
+        for (at, packet) in packets[..count].iter().enumerate() {
+            believed |= u64::from(self.frames().received(packet.fragment, size)) << at;
         }
         let mut is_part = false;
-        for (packet, _) in packets[..count].iter().zip(believed).filter(|(_, believed)| *believed) {
+        for (at, packet) in packets[..count].iter().enumerate() {
+            if believed >> at & 1 == 0 {
+                continue;
+            }
             let is_single = !is_part && !packet.continues;
             is_part = packet.continues;
             self.count(Counter::PacketsIn);

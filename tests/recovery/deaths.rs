@@ -104,8 +104,12 @@ fn finish(mut world: World, before: Vec<(Handle, Tcb)>, named: Option<u32>, when
     world.ours.check();
     world.theirs.check();
     assert_eq!(left[..3], [1, 0, 0], "{when}: but for the listener nothing is left");
-    assert!(left[3] <= 1, "{when}: {} frames are lost", left[3]);
+    assert!(left[3] <= FRAMES_LOST, "{when}: {} frames are lost", left[3]);
 }
+
+/// Frames that may be lost until the device is closed: those that the process had taken from a ring at once, and one that it was
+/// giving to another.
+const FRAMES_LOST: u32 = 8 + 1;
 
 /// What the victim sends.
 static VICTIMS: [[u8; 9000]; 1] = [[0x5a; 9000]];
