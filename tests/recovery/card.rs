@@ -1,6 +1,7 @@
 //! A device whose rings and frames lie in shared memory, as AF_XDP's do: what a process that died has given to it or taken from it
 //! is what the next one finds. An entry is complete before the ring's end moves behind it.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use stack::device::{
@@ -78,12 +79,18 @@ impl Ring<'_> {
 pub(super) struct Card<'a> {
     words: &'a [AtomicU64],
     memory: &'a mut [u8],
+    looks: Cell<u64>,
 }
 
 impl<'a> Card<'a> {
     /// The device in this memory.
     pub(super) fn new(words: &'a [AtomicU64], memory: &'a mut [u8]) -> Self {
-        Self { words, memory }
+        Self { words, memory, looks: Cell::new(0) }
+    }
+
+    /// How often somebody has asked for a frame's bytes.
+    pub(super) fn looks(&self) -> u64 {
+        self.looks.get()
     }
 
     fn ring(&self, which: usize) -> Ring<'a> {
@@ -149,6 +156,7 @@ impl<'a> Card<'a> {
 
 impl Memory for Card<'_> {
     fn bytes(&self, frame: FrameIndex) -> Option<&[u8]> {
+        self.looks.set(self.looks.get() + 1);
         self.memory.get(self.place(frame)?)
     }
 

@@ -26,6 +26,12 @@ impl Mapping {
         Self { base: base.cast(), len }
     }
 
+    /// All of it.
+    pub(super) fn all(&mut self) -> &mut [u8] {
+        // SAFETY: the mapping, which nobody else looks at while `self` is borrowed.
+        unsafe { std::slice::from_raw_parts_mut(self.base, self.len) }
+    }
+
     /// Three pieces of it, from its begin on: bytes, words, bytes. Each begins at a multiple of 64.
     pub(super) fn split(
         &mut self,

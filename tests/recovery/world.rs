@@ -13,7 +13,7 @@ use stack::ip::route::V4_BITS;
 use stack::ports::Lease;
 use stack::process::{self, Identity};
 use stack::region::slab::Handle;
-use stack::region::{Layout, Limits, Parts, Shared, shared};
+use stack::region::{Header, Layout, Limits, Parts, Shared, shared};
 use stack::stack::{Polled, Stack};
 use stack::tcp::calls::How;
 use stack::tcp::state::State;
@@ -61,7 +61,7 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    fn new(number: u8, peer: u8) -> Self {
+    pub(super) fn new(number: u8, peer: u8) -> Self {
         let layout = Layout::new(&limits()).expect("limits");
         let words = shared::words(&limits()).next_multiple_of(8);
         let memory = FRAMES as usize * usize::from(SIZE);
@@ -85,6 +85,29 @@ impl Machine {
     fn split(&mut self) -> (&mut [u8], &[std::sync::atomic::AtomicU64], &mut [u8]) {
         let memory = FRAMES as usize * usize::from(SIZE);
         self.mapping.split(self.layout.size, self.words + WORDS, memory)
+    }
+
+    /// All of its memory.
+    pub(super) fn image(&mut self) -> &mut [u8] {
+        self.mapping.all()
+    }
+
+    /// Where that is.
+    pub(super) fn address(&mut self) -> usize {
+        self.image().as_ptr().addr()
+    }
+
+    /// Becomes what another one is.
+    pub(super) fn copy_from(&mut self, other: &mut Self) {
+        self.image().copy_from_slice(other.image());
+    }
+
+    /// Changes the locked part behind its header, and the shared part.
+    pub(super) fn spoil(&mut self, mut change: impl FnMut(&mut [u8])) {
+        let shared = self.layout.size.next_multiple_of(64);
+        let end = shared + 8 * self.words;
+        let bytes = &mut self.image()[..end];
+        change(&mut bytes[size_of::<Header>()..]);
     }
 
     /// Does something with its stack.
