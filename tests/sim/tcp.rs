@@ -205,6 +205,13 @@ impl TcpHost {
         Shared::split(&self.words, &self.layout.limits).expect("room").counters().of(counter)
     }
 
+    /// Where each of its frames is.
+    #[must_use]
+    pub fn frame_states(&self) -> Vec<stack::frames::state::State> {
+        let shared = Shared::split(&self.words, &self.layout.limits).expect("room");
+        shared.frames.iter().map(|word| stack::frames::state::load(word).0).collect()
+    }
+
     /// Does something with its stack.
     pub fn with<R>(
         &mut self,

@@ -4,16 +4,17 @@
 use harness::sim::path::Path;
 use harness::sim::port::{Port, Setup};
 use harness::sim::raw::ip;
-use harness::sim::tcp::{PORT, TcpHost, limits};
+use harness::sim::tcp::{PATIENCE, PORT, Plan, TcpHost, limits, text};
 use harness::sim::{Node, Simulation};
 use stack::error::Error;
 use stack::events::{READ_HUNG_UP, READABLE};
+use stack::frames::state::State as FrameState;
 use stack::process::Identity;
 use stack::region::slab::Handle;
 use stack::stack::Stack;
 use stack::stats::Counter;
 use stack::tcp::state::State;
-use stack::time::Duration;
+use stack::time::{Duration, Instant};
 use stack::wire::ip::Ip;
 
 /// Two hosts whose programs are the test itself.
@@ -220,7 +221,7 @@ fn many_sockets_of_a_dead_process_are_closed_a_few_at_a_time() {
         let closed = theirs.iter().filter(|socket| {
             let ready = world.network.host_and_port(world.theirs);
             let (host, port) = ready;
-            host.with(stack::time::Instant(0), port, |stack| stack.events(**socket).ready) & READ_HUNG_UP != 0
+            host.with(Instant(0), port, |stack| stack.events(**socket).ready) & READ_HUNG_UP != 0
         });
         assert!(closed.count() <= 4 * calls);
     }
@@ -228,4 +229,52 @@ fn many_sockets_of_a_dead_process_are_closed_a_few_at_a_time() {
     for socket in theirs {
         assert_eq!(world.their_state(socket), State::CloseWait);
     }
+}
+
+/// A device that completes what it sends up to three seconds late, and in any order, on a wire that loses: retransmissions, resets
+/// and closes find frames that the device still has. It compares the bytes of each when it is complete, and the words of frames say
+/// of none that it has that anybody else may have it.
+#[test]
+fn late_completions_find_their_frames_as_they_were() {
+    for seed in 0..8 {
+        let (there, back) = (text(seed, 60_000), text(seed ^ 1 << 40, 30_000));
+        let client = TcpHost::new(1, 2, &limits(1024)).opening(Instant(0), ip(2), there.clone());
+        let plan = Plan { answer: back.clone(), closes_unread: seed % 4 == 3, ..Plan::default() };
+        let server = TcpHost::server(2, 1, &limits(1024), plan);
+        let path = Path { loss: 0.05, ..Path::delayed(Duration::from_millis(5)) };
+        let mut network = Simulation::new(seed);
+        let late = |number| Setup { completion_lag: Duration::from_secs(3), ..Setup::plain(number) };
+        let nodes = [network.add(client, late(1)), network.add(server, late(2))];
+        network.wire(nodes[0], nodes[1], path, path);
+        let (mut most, mut again) = (0, 0);
+        while !nodes.into_iter().all(|node| network.look(node).is_done()) {
+            assert!(network.step() && network.now() < Instant(PATIENCE.0), "seed {seed}: it does not end");
+            for node in nodes {
+                let held = network.port(node).held();
+                let (host, _) = network.host_and_port(node);
+                let [fill, sending, sent_for_none] = in_states(host);
+                assert_eq!(held, (fill, sending + sent_for_none), "seed {seed}: who has a frame");
+                most = most.max(sending);
+                again += usize::from(sent_for_none > 0);
+            }
+        }
+        assert!(most > 5 && again > 0, "seed {seed}: frames were in flight and in queues at once");
+        if seed % 4 != 3 {
+            assert!(most > 10 && again > 10, "seed {seed}: {most} {again}");
+            let got = nodes.map(|node| network.look(node).talks[0].got.clone());
+            assert!(got == [back, there], "seed {seed}");
+        }
+        network.run_for(Duration::from_secs(400));
+        for node in nodes {
+            network.host(node).check();
+            assert_eq!(network.host(node).held()[3], 0, "seed {seed}: every frame is back");
+        }
+    }
+}
+
+/// How many frames the words say the device receives into, sends for a queue, and sends for nobody any more.
+fn in_states(host: &mut TcpHost) -> [usize; 3] {
+    let states = host.frame_states();
+    let count = |state: FrameState| states.iter().filter(|found| **found == state).count();
+    [FrameState::Fill, FrameState::TxSocket, FrameState::Tx].map(count)
 }
