@@ -11,6 +11,7 @@ pub mod demux;
 pub mod device;
 pub mod error;
 pub mod events;
+pub mod export;
 pub mod frames;
 pub mod hash;
 pub mod ip;

@@ -16,6 +16,7 @@ use crate::frames::blocks::BlockList;
 use crate::frames::list::FrameList;
 use crate::frames::pool::Shortage;
 use crate::frames::{FrameRecord, Frames, Means};
+use crate::seq::Seq;
 
 #[cfg(test)]
 mod tests;
@@ -95,6 +96,28 @@ impl ReceiveQueue {
             means.frames.discard(frame);
         }
         kept
+    }
+
+    /// Adds text that another stack had received, the next in order; false if there are not frames enough.
+    pub fn restore<M: Memory>(&mut self, means: &mut Means<'_, '_, '_, M>, seq: Seq, text: &[u8]) -> bool {
+        let (mut seq, mut left) = (seq, text);
+        while !left.is_empty() {
+            let Ok(frame) = means.frames.take_data(means.charge, means.owner) else { return false };
+            let room = means.memory.bytes_mut(frame);
+            let len = room.map_or(0, |room| {
+                let len = left.len().min(room.len()).min(u16::MAX.into());
+                room[..len].copy_from_slice(&left[..len]);
+                len
+            });
+            let Some(record) = means.frames.record_mut(frame).filter(|_| len > 0) else {
+                means.frames.release(frame, means.charge);
+                return false;
+            };
+            (record.seq, record.offset, record.len) = (seq.0, 0, len as u16);
+            means.frames.push_back(&mut self.list, frame);
+            (seq, left) = (seq + len as u32, &left[len..]);
+        }
+        true
     }
 
     /// Adds the text of a frame that the socket may not have.

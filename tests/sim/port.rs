@@ -181,6 +181,12 @@ impl Port {
         }
     }
 
+    /// A port of this kind in the place of another one: what that one had is lost.
+    #[must_use]
+    pub fn spare(setup: Setup) -> Self {
+        Self::new(setup, 0)
+    }
+
     /// What kind of device it is.
     #[must_use]
     pub const fn setup(&self) -> &Setup {
