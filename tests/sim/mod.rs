@@ -17,6 +17,7 @@ use stack::time::{Duration, Instant};
 use stack::wire::ethernet;
 
 pub mod any;
+pub mod craft;
 pub mod cut;
 pub mod line;
 pub mod path;

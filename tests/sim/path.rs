@@ -40,6 +40,8 @@ pub struct Path {
     pub reorder: f64,
     /// How late.
     pub reorder_by: Duration,
+    /// Bytes of the largest packet, the link's header with it; a larger one is lost, and nobody says so. 0 is without limit.
+    pub bytes_max: usize,
     /// Whether what the sender's device should have cut into segments goes over in one piece, as over a veth.
     pub is_whole: bool,
 }
@@ -58,6 +60,7 @@ impl Path {
         corrupt: 0.0,
         reorder: 0.0,
         reorder_by: Duration(0),
+        bytes_max: 0,
         is_whole: false,
     };
 
@@ -84,6 +87,8 @@ pub enum Lost {
     Burst,
     /// The queue was full.
     Queue,
+    /// It was larger than the path takes.
+    Size,
     /// The receiver's ring had no room or no frames.
     Ring,
 }
@@ -101,6 +106,8 @@ pub struct Counts {
     pub lost_in_bursts: u64,
     /// Lost because the queue was full.
     pub overflowed: u64,
+    /// Lost because they were too large.
+    pub too_large: u64,
     /// Arrived twice.
     pub duplicated: u64,
     /// With a flipped bit.
@@ -142,6 +149,7 @@ impl Way {
             lost: 0,
             lost_in_bursts: 0,
             overflowed: 0,
+            too_large: 0,
             duplicated: 0,
             corrupted: 0,
             reordered: 0,
@@ -162,6 +170,10 @@ impl Way {
                 counts.lost_in_bursts += 1;
                 return Fate { lost: Some(Lost::Burst), ..fate };
             }
+        }
+        if path.bytes_max > 0 && len > path.bytes_max {
+            counts.too_large += 1;
+            return Fate { lost: Some(Lost::Size), ..fate };
         }
         if random.happens(path.loss) {
             counts.lost += 1;

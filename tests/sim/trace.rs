@@ -90,6 +90,7 @@ impl Trace {
                 What::Got => "gets",
                 What::Dropped(Lost::Chance | Lost::Burst) => "lost",
                 What::Dropped(Lost::Queue) => "queue full",
+                What::Dropped(Lost::Size) => "too large",
                 What::Dropped(Lost::Ring) => "ring full",
                 What::Duplicated => "twice",
                 What::Corrupted => "corrupted",

@@ -8,7 +8,7 @@ use crate::device::{Device, Fragment as Piece, FrameIndex, Link, Memory, Receive
 use crate::ip::icmp::answer::Invoking;
 use crate::stats::Counter;
 use crate::wire::ip::{Fragment, Ip};
-use crate::wire::{Malformed, arp, ethernet, ipv4, ipv6, protocol};
+use crate::wire::{Malformed, arp, ethernet, ipv4, ipv6, ndisc, protocol};
 
 /// A datagram as it lies in a frame.
 #[derive(Clone, Copy, Debug)]
@@ -150,7 +150,10 @@ impl<D: Device> Stack<'_, '_, D> {
     /// A datagram; true if its frame is kept.
     fn datagram(&mut self, seen: &Seen) -> bool {
         // Who asks whether an address is taken has none yet (RFC 4862 §5.4.2).
-        let is_question = seen.protocol == protocol::ICMPV6 && seen.source == Ip::UNSPECIFIED;
+        let kind = seen.bytes(&*self.device, seen.payload).first();
+        let is_question = seen.protocol == protocol::ICMPV6
+            && seen.source == Ip::UNSPECIFIED
+            && kind == Some(&ndisc::NEIGHBOR_SOLICITATION);
         if self.is_martian(&seen.source) && !is_question {
             self.count(Counter::Martians);
             return false;

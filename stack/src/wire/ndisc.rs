@@ -13,7 +13,8 @@ use super::{Malformed, icmpv6, protocol, put};
 
 const ROUTER_SOLICITATION: u8 = 133;
 const ROUTER_ADVERTISEMENT: u8 = 134;
-const NEIGHBOR_SOLICITATION: u8 = 135;
+/// A neighbor solicitation (§4.3).
+pub const NEIGHBOR_SOLICITATION: u8 = 135;
 const NEIGHBOR_ADVERTISEMENT: u8 = 136;
 
 /// What a message must be sent and come with: no router has forwarded it.
