@@ -71,13 +71,7 @@ pub(crate) fn bulk<P: Pair>(pair: &mut P, bytes: usize) -> f64 {
     let (text, mut buffer) = (vec![7; WRITE], vec![0; WRITE]);
     let (mut sent, mut got, mut begun) = (0, 0, None);
     while got < bytes {
-        loop {
-            let len = pair.send(Side::Client, client, &text);
-            sent += len;
-            if len < WRITE {
-                break;
-            }
-        }
+        sent += pair.send(Side::Client, client, &text);
         pair.exchange();
         while let Some(len) = pair.receive(Side::Server, server, &mut buffer) {
             got += len;
