@@ -19,6 +19,7 @@
 use crate::demux::End;
 use crate::device::Device;
 use crate::error::Error;
+use crate::ip::hop::Hop;
 use crate::ports::{Class, Protocol, Wish};
 use crate::recover::Operation;
 use crate::region::Parts;
@@ -311,7 +312,7 @@ impl<D: Device> Stack<'_, '_, D> {
     ) -> Result<Snapshot, Error> {
         self.parts.tcb(socket)?;
         let mut spare = None;
-        let mut connection = self.connection(socket, &mut spare)?;
+        let mut connection = self.connection(socket, &mut spare, Hop::default())?;
         let snapshot = connection.snapshot()?;
         connection.hand_out(unread, text);
         Ok(snapshot)

@@ -100,8 +100,8 @@ impl Host for Restless {
 fn run(seed: u64, path: Path, len: usize, every: [u64; 2]) -> [Restless; 2] {
     let (there, back) = (text(seed, len), text(seed ^ 1 << 40, len / 2));
     let remote = if seed.is_multiple_of(2) { ip(2) } else { ip6(2) };
-    let client = TcpHost::new(1, 2, &limits(1024)).opening(Instant(0), remote, there.clone());
-    let server = TcpHost::server(2, 1, &limits(1024), Plan { answer: back.clone(), ..Plan::default() });
+    let client = TcpHost::new(1, &limits(1024)).opening(Instant(0), remote, there.clone());
+    let server = TcpHost::server(2, &limits(1024), Plan { answer: back.clone(), ..Plan::default() });
     let mut network = Simulation::new(seed);
     let [a, b] = [(1, client, every[0]), (2, server, every[1])].map(|(number, host, every)| {
         network.add(Restless::new(host, Duration::from_millis(every)), Setup::plain(number))
@@ -122,7 +122,7 @@ fn run(seed: u64, path: Path, len: usize, every: [u64; 2]) -> [Restless; 2] {
     network.run_for(Duration::from_secs(400));
     assert_eq!(network.host(a).host.held(), [0; 4], "seed {seed}");
     assert_eq!(network.host(b).host.held(), [1, 0, 0, 0], "seed {seed}");
-    let empty = || Restless::new(TcpHost::new(9, 8, &limits(64)), Duration(1));
+    let empty = || Restless::new(TcpHost::new(9, &limits(64)), Duration(1));
     [a, b].map(|node| std::mem::replace(network.host(node), empty()))
 }
 
@@ -156,11 +156,11 @@ fn a_transfer_over_a_bad_wire_ends_all_the_same() {
 fn a_connection_moves_to_another_stack() {
     let mut network = Simulation::new(3);
     let stays = Plan { stays: true, ..Plan::default() };
-    let mut client = TcpHost::new(1, 2, &limits(256)).opening(Instant(0), ip(2), text(1, 3000));
+    let mut client = TcpHost::new(1, &limits(256)).opening(Instant(0), ip(2), text(1, 3000));
     client.plan.stays = true;
     let [a, b] = [
         network.add(client, Setup { frames: 256, ..Setup::plain(1) }),
-        network.add(TcpHost::server(2, 1, &limits(256), stays), Setup { frames: 256, ..Setup::plain(2) }),
+        network.add(TcpHost::server(2, &limits(256), stays), Setup { frames: 256, ..Setup::plain(2) }),
     ];
     let path = Path::delayed(Duration::from_millis(2));
     network.wire(a, b, path, path);
@@ -178,7 +178,7 @@ fn a_connection_moves_to_another_stack() {
     };
     assert_eq!((parcel.it.state(), parcel.unread.len(), parcel.text.len()), (State::Established, 0, 0));
     // The other stack has the host's address and port from here on; its clock is another one's.
-    let mut other = TcpHost::new(1, 2, &limits(256));
+    let mut other = TcpHost::new(1, &limits(256));
     let (host, port) = network.host_and_port(a);
     std::mem::swap(host, &mut other);
     *port = Port::spare(Setup { frames: 256, ..Setup::plain(1) });

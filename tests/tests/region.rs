@@ -238,9 +238,9 @@ fn many_sockets_of_a_dead_process_are_closed_a_few_at_a_time() {
 fn late_completions_find_their_frames_as_they_were() {
     for seed in 0..8 {
         let (there, back) = (text(seed, 60_000), text(seed ^ 1 << 40, 30_000));
-        let client = TcpHost::new(1, 2, &limits(1024)).opening(Instant(0), ip(2), there.clone());
+        let client = TcpHost::new(1, &limits(1024)).opening(Instant(0), ip(2), there.clone());
         let plan = Plan { answer: back.clone(), closes_unread: seed % 4 == 3, ..Plan::default() };
-        let server = TcpHost::server(2, 1, &limits(1024), plan);
+        let server = TcpHost::server(2, &limits(1024), plan);
         let path = Path { loss: 0.05, ..Path::delayed(Duration::from_millis(5)) };
         let mut network = Simulation::new(seed);
         let late = |number| Setup { completion_lag: Duration::from_secs(3), ..Setup::plain(number) };
