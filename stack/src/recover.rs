@@ -165,6 +165,7 @@ impl Parts<'_> {
         self.recover_slabs();
         self.recover_tables();
         self.recover_ip();
+        self.recover_sending();
         self.recover_frames(shared);
         for index in 0..self.slabs.listeners.fresh() {
             self.tell_queue(shared, index);

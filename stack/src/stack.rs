@@ -20,6 +20,7 @@ use crate::sendq::SendQueue;
 use crate::settings;
 use crate::stats::Counter;
 use crate::tcp::connection::Connection;
+use crate::tcp::open::traffic::Want;
 use crate::tcp::state::State;
 use crate::tcp::tcb::{Flags, Tcb, Traffic};
 use crate::time::Instant;
@@ -100,6 +101,7 @@ impl<D: Device> Stack<'_, '_, D> {
             }
         }
         let more_timers = self.run_timers() | self.run_syn_timers() | self.run_ip_timers();
+        let more_senders = self.wake_senders();
         self.fill();
         let kick = self.device.flush();
         let ip = self.next_of_ip();
@@ -109,7 +111,20 @@ impl<D: Device> Stack<'_, '_, D> {
         if let Some(shared) = self.shared.deadline.first() {
             shared.store(word, core::sync::atomic::Ordering::Relaxed);
         }
-        Polled { deadline, more: received == BURST || more_timers, kick }
+        Polled { deadline, more: received == BURST || more_timers || more_senders, kick }
+    }
+
+    /// Wakes who has waited longest for queues, as long as there are some: its end is sent, or its user learns that there
+    /// is room. One who makes no use of it leaves it to the next, whom the next poll wakes. Whether somebody waits for that.
+    pub(crate) fn wake_senders(&mut self) -> bool {
+        if self.parts.sending.first == 0 {
+            return false;
+        }
+        for _ in 0..self.parts.free_to_send().min(BURST as u32) {
+            let Some(socket) = self.parts.tcp_next_to_send() else { return false };
+            self.output(socket);
+        }
+        self.parts.sending.first != 0 && self.parts.free_to_send() != 0
     }
 
     fn frames(&mut self) -> Frames<'_> {
@@ -219,7 +234,7 @@ impl<D: Device> Stack<'_, '_, D> {
             let (socket, next) = (tcb.tag.handle(*index), tcb.timers.next());
             match next {
                 Some(at) if at <= self.now => {
-                    let _ = self.work(socket, false, |connection| connection.on_timers());
+                    let _ = self.work(socket, None, |connection| connection.on_timers());
                 }
                 // It was put off since: the entry is lazy.
                 Some(at) => self.parts.wheels.tcbs.arm(self.parts.tcbs, *index, at),
@@ -231,22 +246,22 @@ impl<D: Device> Stack<'_, '_, D> {
 
     /// Sends what a socket may send now.
     pub(crate) fn output(&mut self, socket: Handle) {
-        let _ = self.work(socket, false, |connection| connection.output());
+        let _ = self.work(socket, None, |connection| connection.output());
     }
 
     /// Works on one connection, and does what follows from it for the region: its timer in the wheel, its readiness, its
-    /// queues given back, its record if it has ended and nobody holds it. With `has_queues` it gets queues if it has none.
+    /// queues given back, its record if it has ended and nobody holds it. It gets the queues that it is to have.
     ///
     /// # Errors
     /// `BadHandle`; `NoBuffers` when no queues are left.
     pub(crate) fn work<R>(
         &mut self,
         socket: Handle,
-        has_queues: bool,
+        queues: Option<Want>,
         work: impl FnOnce(&mut Connection<'_, D>) -> R,
     ) -> Result<R, Error> {
         self.parts.intent.begin(Operation::Tcp, socket.index);
-        let done = self.work_named(socket, has_queues, work);
+        let done = self.work_named(socket, queues, work);
         self.parts.intent.end();
         done
     }
@@ -255,14 +270,14 @@ impl<D: Device> Stack<'_, '_, D> {
     fn work_named<R>(
         &mut self,
         socket: Handle,
-        has_queues: bool,
+        queues: Option<Want>,
         work: impl FnOnce(&mut Connection<'_, D>) -> R,
     ) -> Result<R, Error> {
-        if has_queues {
-            self.parts.tcp_traffic(socket)?;
+        if let Some(want) = queues {
+            self.parts.tcp_traffic(socket, want)?;
         } else if matches!(self.state(socket)?, State::FinWait1 | State::Closing | State::LastAck) {
-            // Its FIN may wait for a frame still. Without queues it is tried again later.
-            let _ = self.parts.tcp_traffic(socket);
+            // Its FIN may wait for a frame still.
+            let _ = self.parts.tcp_traffic(socket, Want::Sending);
         }
         let (mut spare, hop) = (None, self.hop_to_peer(socket.index));
         let takes_short_way = self.parts.header.modes & Header::LONG_WAY == 0;
@@ -275,6 +290,7 @@ impl<D: Device> Stack<'_, '_, D> {
         let flags = connection.tcb.flags.without(Flags::PREDICTED);
         connection.tcb.flags = if predicted { flags | Flags::PREDICTED } else { flags };
         let (is_over, arrived) = (connection.is_over, connection.arrived);
+        let waits = !is_over && connection.lacks_queues();
         let ready = connection.ready();
         if connection.hop.is_used || connection.hop.waiting != 0 {
             let (mut hop, heard) = (connection.hop, connection.heard());
@@ -288,6 +304,9 @@ impl<D: Device> Stack<'_, '_, D> {
         } else {
             self.arm_wheel(socket.index);
             self.parts.tcp_rest(socket)?;
+            if waits {
+                self.parts.tcp_wait(socket)?;
+            }
         }
         Ok(result)
     }

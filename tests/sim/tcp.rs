@@ -4,7 +4,7 @@
 use std::sync::atomic::AtomicU64;
 
 use stack::error::Error;
-use stack::events::{Events, READABLE};
+use stack::events::{Events, FAILED, READABLE, WRITABLE};
 use stack::hash::Secret;
 use stack::ip::Interface;
 use stack::ip::neighbour::{Heard, State};
@@ -296,9 +296,11 @@ impl Talk {
         let Some(socket) = self.socket else { return false };
         let Events { ready, .. } = stack.events(socket);
         let mut acted = false;
+        // What isn't ready is not tried: who waits for room must be told of it.
         while self.sent < self.text.len()
             && self.error.is_none()
             && (!plan.in_turn || self.got.len() >= self.sent)
+            && stack.events(socket).ready & (WRITABLE | FAILED) != 0
         {
             let end = (self.sent + plan.write).min(self.text.len());
             let (first, second) = self.text[self.sent..end].split_at((end - self.sent) / 3);

@@ -10,6 +10,7 @@ use harness::sim::trace::Record;
 use harness::sim::{Node, Simulation};
 use stack::device::Link;
 use stack::error::Error;
+use stack::region::Limits;
 use stack::region::layout::Header;
 use stack::settings::{Switch, Values};
 use stack::stats::Counter;
@@ -345,5 +346,33 @@ fn the_short_way_and_the_long_one_send_the_same_packets() {
             };
             panic!("seed {seed}: packet {at} differs\nshort:\n{}\nlong:\n{}", lines(&short), lines(&long));
         }
+    }
+}
+
+/// Ten connections at once, each with text both ways, between hosts with queues for so many of them.
+fn few_queues(seed: u64, traffics: u32, path: Path) {
+    let limits = Limits { traffics, ..limits(1024) };
+    let (there, back) = (text(seed, 60_000), text(seed + 50, 60_000));
+    let mut client = TcpHost::new(1, 2, &limits);
+    for _ in 0..10 {
+        client = client.opening(Instant(0), ip(2), there.clone());
+    }
+    let mut server = TcpHost::server(2, 1, &limits, Plan { answer: back.clone(), ..Plan::default() });
+    (client.checks, server.checks) = (true, true);
+    let (mut network, a, b) = pair(seed, client, server, path, path);
+    let took = run(&mut network, [a, b]);
+    for at in 0..10 {
+        assert!(network.look(a).talks[at].got == back && network.look(b).talks[at].got == there, "{at}");
+    }
+    assert!(took < Duration::from_secs(60), "{took:?}");
+    settle(&mut network, [a, b]);
+}
+
+#[test]
+fn with_queues_for_three_of_ten_connections_all_of_them_end() {
+    few_queues(12, 3, BASE);
+    few_queues(13, 2, BASE);
+    for seed in 14..18 {
+        few_queues(seed, 3, Path { loss: 0.03, ..BASE });
     }
 }

@@ -5,7 +5,8 @@ use crate::demux::{Endpoints, Pairs};
 use crate::frames::blocks::Blocks;
 use crate::ports::{Class, Protocol};
 use crate::region::Parts;
-use crate::tcp::tcb::Resting;
+use crate::seq::Seq;
+use crate::tcp::tcb::{Resting, Sending};
 use crate::time::Instant;
 use crate::udp::Mark;
 
@@ -83,6 +84,28 @@ impl Parts<'_> {
         wheels
             .syns
             .rebuild(&mut self.syns[..syns], |syn, was| syn.tag.is_used().then(|| was.unwrap_or(Instant(0))));
+    }
+
+    /// Who sends is counted again, and those that waited until they may wait again, in whatever order.
+    pub(super) fn recover_sending(&mut self) {
+        *self.sending = Sending::default();
+        for traffic in self.traffics.iter_mut().take(self.slabs.traffics.fresh() as usize) {
+            traffic.is_sending = (traffic.tag.is_used() && !traffic.send.is_empty()).into();
+            self.sending.queues += u32::from(traffic.is_sending);
+        }
+        for index in 0..self.slabs.tcbs.fresh() {
+            let (Some(tcb), Some(seldom)) =
+                (self.tcbs.get(index as usize), self.seldoms.get_mut(index as usize))
+            else {
+                continue;
+            };
+            if tcb.tag.is_used() && tcb.waits_for_queues(seldom.queue) {
+                let socket = tcb.tag.handle(index);
+                (seldom.queue, seldom.snd_up) = (0, Seq(0));
+                // Whose connection is over has nothing to wait for.
+                let _ = self.tcp_wait(socket);
+            }
+        }
     }
 
     fn recount_ports(&mut self) {

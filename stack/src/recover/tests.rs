@@ -94,6 +94,7 @@ proptest! {
             parts.bound_places.as_mut_bytes(),
             parts.settings_places.as_mut_bytes(),
             parts.resting.as_mut_bytes(),
+            parts.sending.as_mut_bytes(),
             parts.wheels.as_mut_bytes(),
         ] {
             for byte in bytes {

@@ -10,7 +10,7 @@ use crate::demux::{Endpoints, Pairs};
 use crate::frames::Frames;
 use crate::process::bit;
 use crate::settings;
-use crate::tcp::tcb::{self, Traffic};
+use crate::tcp::tcb::{self, Seldom, Tcb, Traffic};
 use crate::time::Instant;
 use crate::udp::{Mark, UdpSocket};
 
@@ -170,7 +170,7 @@ impl Parts<'_> {
             }
             let socket =
                 self.tcbs.get(listener.socket as usize).zip(self.seldoms.get(listener.socket as usize));
-            let is_its = |(tcb, seldom): (&tcb::Tcb, &tcb::Seldom)| {
+            let is_its = |(tcb, seldom): (&Tcb, &Seldom)| {
                 tcb.tag.is_used() && !tcb.has_peer() && seldom.queue as usize == index + 1
             };
             holds(socket.is_some_and(is_its), "listeners", "a listener's socket does not know it")?;
@@ -241,14 +241,17 @@ impl Parts<'_> {
     }
 
     fn check_traffics(&self) -> Result<(), Broken> {
-        let mut having = 0;
+        let (mut having, mut sending) = (0, 0);
         for (index, tcb) in used(self.tcbs, &self.slabs.tcbs).iter().enumerate() {
             let Some(at) = tcb.traffic.checked_sub(1).filter(|_| tcb.tag.is_used()) else { continue };
             let traffic = self.traffics.get(at as usize).filter(|traffic| traffic.tag.is_used());
             let is_its = traffic.is_some_and(|traffic| traffic.socket as usize == index);
             holds(is_its, "traffics", "a socket's queues are another one's")?;
             having += 1;
+            sending += traffic.map_or(0, |traffic| u32::from(traffic.is_sending));
         }
+        holds(sending == self.sending.queues, "sending", "queues that send are not as many as are counted")?;
+        self.check_waiting()?;
         holds(having == self.slabs.traffics.used(), "traffics", "queues belong to no socket")?;
         let traffics = used(self.traffics, &self.slabs.traffics);
         let resting =
@@ -264,6 +267,29 @@ impl Parts<'_> {
         }
         let is_whole = count == resting && last == self.resting.youngest;
         holds(is_whole, "traffics", "queues that rest are not in the list of those")
+    }
+
+    /// The sockets that wait for queues.
+    fn check_waiting(&self) -> Result<(), Broken> {
+        let waits = |(tcb, seldom): (&Tcb, &Seldom)| tcb.tag.is_used() && tcb.waits_for_queues(seldom.queue);
+        // In an accept queue a link means something else.
+        let all =
+            used(self.tcbs, &self.slabs.tcbs).iter().zip(self.seldoms.iter()).filter(|both| waits(*both));
+        let all = all.count();
+        let (mut at, mut last, mut count) = (self.sending.first, 0, 0);
+        while let Some(index) = at.checked_sub(1).filter(|_| count <= all) {
+            let both = self.tcbs.get(index as usize).zip(self.seldoms.get(index as usize));
+            let Some((_, seldom)) = both.filter(|both| waits(*both) && both.1.snd_up.0 == last) else {
+                return Err(Broken {
+                    part: "sending",
+                    what: "the list of sockets that wait for queues is none",
+                });
+            };
+            (last, count) = (at, count + 1);
+            at = if seldom.queue == Seldom::LAST { 0 } else { seldom.queue };
+        }
+        let is_whole = count == all && last == self.sending.last;
+        holds(is_whole, "sending", "a socket that waits for queues is not in their list")
     }
 
     fn check_sockets(&mut self) -> Result<(), Broken> {

@@ -23,7 +23,7 @@ use crate::process::Process;
 use crate::recover::Intent;
 use crate::settings::Settings;
 use crate::tcp::listener::{Listener, SynEntry};
-use crate::tcp::tcb::{Resting, Seldom, Tcb, Traffic};
+use crate::tcp::tcb::{Resting, Seldom, Sending, Tcb, Traffic};
 use crate::udp::{Membership, UdpSocket};
 
 /// The first bytes of a region.
@@ -242,6 +242,8 @@ parts! {
         port_heads: Heads;
         /// Queues that rest.
         resting: Resting;
+        /// Who sends, and who waits until it may.
+        sending: Sending;
         /// How many frames there are, and for whom.
         pool: Pool;
         /// The interface, and the state of the tables of IP.

@@ -9,6 +9,7 @@ use crate::recover::Lost;
 use crate::region::slab::Handle;
 use crate::stats::Counter;
 use crate::tcp::connection::HEADROOM;
+use crate::tcp::open::traffic::Want;
 use crate::tcp::output::emit::{hops, transmit_control};
 use crate::tcp::output::header::Head;
 use crate::tcp::segment::Segment;
@@ -176,17 +177,20 @@ impl<D: Device> Stack<'_, '_, D> {
     /// The steps for a connection. It is asked for its output when the burst is over, or now if it answers what came out of order,
     /// since each of those has an acknowledgment of its own.
     pub(super) fn connection_segment(&mut self, socket: Handle, seg: &mut Segment) -> Option<Handle> {
+        let queues = (seg.text > 0).then_some(Want::Reception);
+        let has_queues = queues.is_some_and(|want| self.parts.tcp_traffic(socket, want).is_ok());
         let closes = self.parts.tcb(socket).is_ok_and(|tcb| tcb.flags.has(Tcbits::FIN_QUEUED));
-        let wants_queues = seg.text > 0 || closes;
-        let has_queues = wants_queues && self.parts.tcp_traffic(socket).is_ok();
-        if wants_queues && !has_queues {
+        if closes {
+            let _ = self.parts.tcp_traffic(socket, Want::Sending);
+        }
+        if queues.is_some() && !has_queues {
             // The peer sends its text again; what it acknowledges counts now.
             self.count(Counter::FramesShort);
             self.drop_segment(seg);
             seg.frame = None;
             seg.trim_back(seg.len());
         }
-        let done = self.work(socket, has_queues, |connection| {
+        let done = self.work(socket, queues.filter(|_| has_queues), |connection| {
             let stop = connection.segment_arrives(seg);
             if connection.tcb.flags.has(Tcbits::ACK_NOW) && stop.is_none() {
                 connection.output();
@@ -214,7 +218,7 @@ impl<D: Device> Stack<'_, '_, D> {
             && tcb.recent.allows_new_connection(seg.seq, tcb.rcv.nxt, tsval);
         if allowed {
             self.count(Counter::TimeWaitsReused);
-            let _ = self.work(socket, false, |connection| connection.end());
+            let _ = self.work(socket, None, |connection| connection.end());
         }
         allowed
     }

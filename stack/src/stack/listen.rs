@@ -222,7 +222,7 @@ impl<D: Device> Stack<'_, '_, D> {
         if let Some(word) = self.shared.tcp_events.get(child.index as usize) {
             events::clear(word);
         }
-        let begun = self.work(child, false, |connection| {
+        let begun = self.work(child, None, |connection| {
             let tcb = &mut *connection.tcb;
             let (irs, iss) = (syn.irs, syn.iss);
             tcb.rcv = Rcv { nxt: irs + 1, wnd: syn.rcv_wnd.into(), last_ack_sent: irs + 1 };

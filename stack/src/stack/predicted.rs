@@ -9,6 +9,7 @@ use crate::recover::Operation;
 use crate::region::slab::Handle;
 use crate::seq::Seq;
 use crate::stats::Counter;
+use crate::tcp::open::traffic::Want;
 use crate::tcp::predicted::Expected;
 use crate::wire::checksum::{Sum, pseudo};
 use crate::wire::ip::Ip;
@@ -136,8 +137,8 @@ impl<D: Device> Stack<'_, '_, D> {
         if !seg.is_expected(tcb, self.now) || tcb.route_version != self.parts.ip.version() {
             return None;
         }
-        if seg.text > 0 && tcb.traffic == 0 {
-            self.parts.tcp_traffic(socket).ok()?;
+        if seg.text > 0 && !self.parts.tcp_has_queues(tcb.traffic, Want::Reception) {
+            self.parts.tcp_traffic(socket, Want::Reception).ok()?;
         }
         self.count(Counter::SegmentsIn);
         self.count(Counter::HeaderPredicted);
@@ -149,7 +150,8 @@ impl<D: Device> Stack<'_, '_, D> {
         let armed = connection.armed;
         if !wants_output {
             self.arm_wheel_at(index, armed);
-            if seg.text == 0 {
+            // With text it rests once that is read, unless somebody waits for what it need not have.
+            if seg.text == 0 || self.parts.sending.first != 0 {
                 self.parts.tcp_rest(socket).ok()?;
             }
         }

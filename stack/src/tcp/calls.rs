@@ -3,6 +3,7 @@
 
 use super::connection::{Connection, RECEIVE_FRAMES_MAX, means, offered_shift};
 use super::isn;
+use super::open::traffic::Want;
 use super::state::{Event, State};
 use super::tcb::{Flags, Rcv, Snd};
 use super::timers::Timer;
@@ -49,11 +50,11 @@ impl<D: Device> Connection<'_, D> {
         ready
     }
 
-    /// Linux tells room when a third of the buffer is free (sk_stream_is_writeable).
+    /// Linux tells room when a third of the buffer is free (sk_stream_is_writeable); and there must be queues.
     #[inline]
     pub(crate) fn may_write(&self) -> bool {
         let max = self.send_bytes_max();
-        self.traffic.send.bytes() < max - max / 3
+        self.traffic.send.bytes() < max - max / 3 && !self.tcb.waits_for_queues(self.seldom.queue)
     }
 
     /// The SYN of an active open: RFC 9293 §3.10.1, "select an initial send sequence number".
@@ -271,7 +272,7 @@ impl<D: Device> Stack<'_, '_, D> {
         self.parts.tcb(socket)?.route = 0;
         self.count(Counter::ActiveOpens);
         // A SYN for which there is no room now is sent by its timer.
-        self.work(socket, false, |connection| connection.open())?;
+        self.work(socket, None, |connection| connection.open())?;
         Err(Error::InProgress)
     }
 
@@ -308,10 +309,15 @@ impl<D: Device> Stack<'_, '_, D> {
     }
 
     fn send_slowly(&mut self, socket: Handle, text: &[&[u8]], more: bool) -> Result<usize, Error> {
-        let can = self.parts.tcb(socket)?.state().may_send();
-        match self.work(socket, can, |connection| connection.send(text, more)) {
-            // All queues are in use: room comes with those that empty theirs.
-            Err(Error::NoBuffers) => Err(Error::WouldBlock),
+        let tcb = self.parts.tcb(socket)?;
+        let can = tcb.state().may_send() && !tcb.flags.has(Flags::FIN_QUEUED) && tcb.error == 0;
+        match self.work(socket, can.then_some(Want::Sending), |connection| connection.send(text, more)) {
+            Err(Error::NoBuffers) => {
+                // All queues are in use: it waits, and isn't writable until one comes free.
+                self.parts.tcp_wait(socket)?;
+                self.work(socket, None, |_| ())?;
+                Err(Error::WouldBlock)
+            }
             done => done?,
         }
     }
@@ -322,10 +328,12 @@ impl<D: Device> Stack<'_, '_, D> {
     /// `WouldBlock` if nothing is there; a pending error; `NotConnected`.
     #[inline]
     pub fn receive(&mut self, socket: Handle, to: &mut [&mut [u8]]) -> Result<usize, Error> {
-        if let Some(done) = self.predicted_receive(socket, to)? {
-            return Ok(done);
-        }
-        self.work(socket, false, |connection| connection.receive(to))?
+        let received = match self.predicted_receive(socket, to)? {
+            Some(done) => Ok(done),
+            None => self.work(socket, None, |connection| connection.receive(to))?,
+        };
+        self.wake_senders();
+        received
     }
 
     /// shutdown(2).
@@ -337,7 +345,9 @@ impl<D: Device> Stack<'_, '_, D> {
         if state == State::Listen {
             return Err(Error::NotConnected);
         }
-        self.work(socket, how != How::Read, |connection| connection.shutdown(how))?
+        self.work(socket, None, |connection| connection.shutdown(how))??;
+        // Its FIN may need queues, for which it waits if there are none.
+        self.work(socket, None, |connection| connection.output())
     }
 
     /// close(2) by the last holder. What was sent still arrives; the handle names nothing any more, but for that.
@@ -348,19 +358,15 @@ impl<D: Device> Stack<'_, '_, D> {
         self.parts.forget_holders(socket)?;
         match self.parts.tcb(socket)?.state() {
             State::Listen => self.close_listener(socket),
-            state => {
-                let has_queues = matches!(state, State::Established | State::CloseWait);
-                match self.work(socket, has_queues, |connection| connection.close()) {
-                    Err(Error::NoBuffers) => {
-                        // No queue for the FIN: it is reset, rather than kept without one.
-                        self.work(socket, false, |connection| {
-                            connection.tcb.flags |= Flags::ORPHAN;
-                            connection.emit_reset();
-                            connection.end();
-                        })
-                    }
+            _ => {
+                self.work(socket, None, |connection| connection.close())?;
+                // Its FIN may need queues, for which it waits if there are none.
+                match self.work(socket, None, |connection| connection.output()) {
+                    Err(Error::BadHandle) => Ok(()),
                     done => done,
-                }
+                }?;
+                self.wake_senders();
+                Ok(())
             }
         }
     }
@@ -369,7 +375,7 @@ impl<D: Device> Stack<'_, '_, D> {
     fn close_listener(&mut self, socket: Handle) -> Result<(), Error> {
         for _ in 0..self.parts.tcbs.len() {
             let Ok(child) = self.parts.tcp_accept(socket, u64::BITS) else { break };
-            self.work(child, false, |connection| {
+            self.work(child, None, |connection| {
                 connection.tcb.flags |= Flags::ORPHAN;
                 if connection.tcb.has_peer() {
                     connection.emit_reset();
@@ -389,7 +395,7 @@ impl<D: Device> Stack<'_, '_, D> {
     /// # Errors
     /// `BadHandle`.
     pub fn set_delay(&mut self, socket: Handle, no_delay: bool, cork: bool) -> Result<(), Error> {
-        self.work(socket, false, |connection| {
+        self.work(socket, None, |connection| {
             let flags = connection.tcb.flags.without(Flags::NO_DELAY).without(Flags::CORK);
             let put = |flags: Flags, on, flag| if on { flags | flag } else { flags };
             connection.tcb.flags = put(put(flags, no_delay, Flags::NO_DELAY), cork, Flags::CORK);
@@ -402,7 +408,7 @@ impl<D: Device> Stack<'_, '_, D> {
     /// # Errors
     /// `BadHandle`.
     pub fn take_error(&mut self, socket: Handle) -> Result<Option<Error>, Error> {
-        self.work(socket, false, |connection| connection.take_error())
+        self.work(socket, None, |connection| connection.take_error())
     }
 
     /// What is ready on a socket.

@@ -279,6 +279,7 @@ impl Parts<'_> {
         if !tcb.has_peer() {
             return Err(Error::Invalid);
         }
+        self.tcp_stop_waiting(socket)?;
         if !self.connections().remove(socket.index) {
             return Err(Error::Corrupt);
         }
@@ -319,6 +320,7 @@ impl Parts<'_> {
             return Err(Error::Invalid);
         }
         self.tcp_end_traffic(socket)?;
+        self.tcp_stop_waiting(socket)?;
         if tcb.state() == State::Listen {
             self.close_listener(socket)?;
         } else if tcb.has_peer() {

@@ -232,6 +232,12 @@ impl<D: Device> Connection<'_, D> {
         waits && self.tcb.flags.has(Tcbits::FIN_QUEUED) && has_queues && !self.is_fin_queued()
     }
 
+    /// Whether the user has finished, and there is no queue for the FIN: it waits for one.
+    pub(crate) fn lacks_queues(&self) -> bool {
+        let waits = matches!(self.tcb.state(), State::FinWait1 | State::Closing | State::LastAck);
+        waits && (!self.traffic.tag.is_used() || self.traffic.is_resting != 0)
+    }
+
     /// Whether something waits for memory, and nothing is in flight whose acknowledgment would give it.
     fn is_starved(&self) -> bool {
         let queue = &self.traffic.send;

@@ -6,6 +6,7 @@
 //! [`super::output`] do in such a state, no more and no less: a property test runs the same packets and calls both ways.
 
 use super::connection::{Connection, SEND_BYTES_MIN, bounds, clock_ms, means};
+use super::open::traffic::Want;
 use super::output::emit::{give, hops};
 use super::output::plain::Plain;
 use super::recovery::rack::Segment as Sent;
@@ -302,7 +303,10 @@ impl<D: Device> Stack<'_, '_, D> {
             return Ok(None);
         }
         let len = text.iter().map(|piece| piece.len()).sum();
-        if self.parts.tcb(socket)?.traffic == 0 && self.parts.tcp_traffic(socket).is_err() {
+        let traffic = self.parts.tcb(socket)?.traffic;
+        if !self.parts.tcp_has_queues(traffic, Want::Sending)
+            && self.parts.tcp_traffic(socket, Want::Sending).is_err()
+        {
             return Ok(None);
         }
         let Some(hop) = self.plain_hop(socket.index) else { return Ok(None) };

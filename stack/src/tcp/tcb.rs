@@ -295,7 +295,9 @@ pub struct Traffic {
     /// 1 while F-RTO waits for what comes back for new data (RFC 5682 §3.1, step 2 b).
     pub only_new: u32,
     /// 1 while it rests: its socket's queues are empty, and it may be taken away.
-    pub is_resting: u32,
+    pub is_resting: u16,
+    /// 1 while it is counted among those whose sending queue has something in it.
+    pub is_sending: u16,
     /// Of those that rest, the one before it, plus one.
     pub older: u32,
     /// The one behind it, plus one.
@@ -318,6 +320,18 @@ pub struct Resting {
     pub oldest: u32,
     /// The last one, plus one.
     pub youngest: u32,
+}
+
+/// Who sends, and who waits until it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Sending {
+    /// Queues with something to send, or to be acknowledged, in them.
+    pub queues: u32,
+    /// The socket that has waited longest for queues, plus one.
+    pub first: u32,
+    /// The last one, plus one.
+    pub last: u32,
 }
 
 /// Bits of [`Tcb::marks`]: of what kind the socket is, and what became of fast open (RFC 7413; TCP_INFO's options and
@@ -355,12 +369,18 @@ pub struct Seldom {
     pub bytes_retrans: u64,
     /// Its address and port among those in use ([`crate::ports`]), plus one.
     pub bound: u32,
-    /// In LISTEN, its record of the listeners, plus one; while it waits to be accepted, the one behind it, plus one.
+    /// In LISTEN, its record of the listeners, plus one; while it waits to be accepted, the one behind it, plus one; while it
+    /// waits for queues, the one behind it there, plus one, or [`Seldom::LAST`].
     pub queue: u32,
-    /// SND.UP.
+    /// SND.UP; while it waits for queues, and so has nothing to send, the one before it there, plus one.
     pub snd_up: Seq,
     /// RCV.UP.
     pub rcv_up: Seq,
+}
+
+impl Seldom {
+    /// [`Seldom::queue`] of the last one that waits for queues.
+    pub const LAST: u32 = u32::MAX;
 }
 
 const _: () = {
@@ -409,6 +429,12 @@ impl Tcb {
     /// Sets both shifts, of which none is above 14 (RFC 7323 §2.3).
     pub fn set_shifts(&mut self, snd: u8, rcv: u8) {
         self.shifts = snd.min(14) | rcv.min(14) << 4;
+    }
+
+    /// Whether it is in the list of those that wait for queues, as its [`Seldom::queue`] says.
+    #[must_use]
+    pub const fn waits_for_queues(&self, queue: u32) -> bool {
+        queue != 0 && !self.is(Mark::QUEUED) && !matches!(self.state(), State::Listen)
     }
 
     /// Whether segments may find it by both of its ends: in every state but CLOSED and LISTEN.
