@@ -29,6 +29,7 @@ use crate::seq::Seq;
 use crate::stack::Stack;
 use crate::tcp::congestion::{Algorithm, Congestion, initial_window};
 use crate::tcp::connection::{Connection, means};
+use crate::tcp::open::traffic::Want;
 use crate::tcp::recovery::ecn::Ecn;
 use crate::tcp::state::State;
 use crate::tcp::tcb::{Flags, Rcv, Snd, Tcb};
@@ -324,7 +325,7 @@ impl<D: Device> Stack<'_, '_, D> {
     /// `BadHandle`.
     pub fn abandon(&mut self, socket: Handle) -> Result<(), Error> {
         self.parts.forget_holders(socket)?;
-        self.work(socket, false, |connection| {
+        self.work(socket, None, |connection| {
             connection.tcb.flags |= Flags::ORPHAN;
             connection.drop_received();
             connection.end();
@@ -350,7 +351,7 @@ impl<D: Device> Stack<'_, '_, D> {
         }
         self.parts.under(Operation::Tcp, socket, |parts| parts.adopt(socket, it))?;
         let has_queues = it.unread != 0 || expected != 0 || it.is_finished;
-        let done = self.work(socket, has_queues, |connection| {
+        let done = self.work(socket, has_queues.then_some(Want::Sending), |connection| {
             let is_it = connection.become_it(it, unread, text);
             if !is_it {
                 connection.drop_received();

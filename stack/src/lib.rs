@@ -14,6 +14,7 @@ pub mod events;
 pub mod export;
 pub mod frames;
 pub mod hash;
+pub mod host;
 pub mod ip;
 pub mod ports;
 pub mod process;

@@ -338,6 +338,7 @@ impl<D: Device> Stack<'_, '_, D> {
             frames: Frames { pool: parts.pool, records: parts.frames, states: self.shared.frames },
             blocks: Blocks { slab: &mut parts.slabs.blocks, blocks: parts.blocks },
             device: self.device,
+            host: parts.host,
             stats,
             secret: &parts.header.secret,
             hop,

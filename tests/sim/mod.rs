@@ -19,6 +19,7 @@ use stack::wire::ethernet;
 pub mod any;
 pub mod craft;
 pub mod cut;
+pub mod forge;
 pub mod line;
 pub mod path;
 pub mod port;

@@ -64,6 +64,8 @@ pub struct Plan {
     pub echoes: bool,
     /// It sends the next bytes only when as many came back as it has sent.
     pub in_turn: bool,
+    /// It accepts nothing before this time.
+    pub accepts_from: Instant,
 }
 
 impl Default for Plan {
@@ -79,6 +81,7 @@ impl Default for Plan {
             no_delay: false,
             echoes: false,
             in_turn: false,
+            accepts_from: Instant(0),
         }
     }
 }
@@ -267,16 +270,20 @@ impl TcpHost {
             if let Some((_, remote, text)) = due {
                 let socket = stack.parts.tcp_socket(!remote.is_v4(), 0).expect("room");
                 stack.parts.set_tcp_options(socket, &values).expect("room");
-                stack.set_delay(socket, plan.no_delay, false).expect("a socket");
+                if plan.no_delay {
+                    stack.set_delay(socket, true, false).expect("a socket");
+                }
                 let error =
                     stack.connect(socket, &Ip::UNSPECIFIED, (&remote, PORT)).expect_err("no answer yet");
                 let error = Some(error).filter(|error| *error != Error::InProgress);
                 talks.push(Talk { socket: Some(socket), text, error, ..Talk::default() });
                 acted = true;
             }
-            if let Some(listener) = listener {
+            if let Some(listener) = listener.filter(|_| now >= plan.accepts_from) {
                 while let Ok(socket) = stack.accept(listener, 0) {
-                    stack.set_delay(socket, plan.no_delay, false).expect("a socket");
+                    if plan.no_delay {
+                        stack.set_delay(socket, true, false).expect("a socket");
+                    }
                     talks.push(Talk { socket: Some(socket), text: plan.answer.clone(), ..Talk::default() });
                     acted = true;
                 }
@@ -368,8 +375,9 @@ impl Host for TcpHost {
             }
             if !more && !acted {
                 let opens = self.opens.iter().map(|open| open.0);
-                let reads = Some(self.plan.reads_from).filter(|at| *at > now);
-                return opens.chain(deadline).chain(reads).min();
+                let later = [self.plan.reads_from, self.plan.accepts_from];
+                let later = later.into_iter().filter(|at| *at > now);
+                return opens.chain(deadline).chain(later).min();
             }
             assert!(round < 9_999, "a poll has no end");
         }

@@ -10,6 +10,7 @@ use crate::frames::FrameRecord;
 use crate::frames::blocks::Block;
 use crate::frames::pool::{self, Pool};
 use crate::hash::Secret;
+use crate::host::Host;
 use crate::ip;
 use crate::ip::destination::Destination;
 use crate::ip::icmp::limit::Bucket;
@@ -232,6 +233,8 @@ parts! {
     one {
         /// What the region says about itself.
         header: Header;
+        /// What an administrator has set.
+        host: Host;
         /// What the holder of the lock is about to change.
         intent: Intent;
         /// The slabs' own state.
@@ -326,7 +329,7 @@ impl Layout {
 }
 
 impl<'a> Parts<'a> {
-    /// Makes a region in zero bytes: writes its header and the pool's reserves, and touches nothing else.
+    /// Makes a region in zero bytes: writes its header, the host's values and the pool's reserves, and touches nothing else.
     ///
     /// # Errors
     /// A limit that is out of its bounds, or bytes that are too few or not at a line.
@@ -335,6 +338,7 @@ impl<'a> Parts<'a> {
         let parts = Self::split(bytes, &layout)?;
         let size = layout.size as u64;
         let shared_words = super::shared::words(limits) as u64;
+        *parts.host = Host::DEFAULT;
         *parts.pool = Pool::new(pool::Limits::of(limits.frames));
         parts.ip.waiting.limit = parts.pool.limits.control_min;
         parts.ip.fragments.limit = parts.pool.limits.low / 4;

@@ -13,6 +13,7 @@ use super::shared::{SHARED, words};
 use super::*;
 use crate::frames::pool::{self, Pool};
 use crate::hash::Secret;
+use crate::host::Host;
 use crate::stats::Counter;
 
 /// Limits up to their bounds: mostly small, for the sum of all at their most is more than a test should add up.
@@ -128,10 +129,12 @@ fn frames_and_blocks_are_at_hand() {
 }
 
 #[test]
-fn making_a_region_writes_only_its_header_and_reserves() {
+fn making_a_region_writes_only_its_header_its_reserves_and_the_hosts_values() {
     let mut memory = Memory::new(&TINY);
     let parts = memory.parts();
     assert_eq!(core::mem::take(parts.pool), Pool::new(pool::Limits::of(TINY.frames)));
+    assert_eq!(*parts.host, Host::DEFAULT);
+    parts.host.as_mut_bytes().fill(0);
     assert!(memory.bytes()[size_of::<Header>()..].iter().all(|byte| *byte == 0));
     let (layout, parts) = Parts::attach(memory.bytes()).expect("a region");
     assert_eq!((parts.header.limits, layout.limits), (TINY, TINY));

@@ -35,15 +35,15 @@ impl<D: Device> Stack<'_, '_, D> {
         let switch = if about.remote.0.is_v4() { Switch::ERRORS } else { Switch::ERRORS_V6 };
         let effect = to_tcp(meaning, is_opening, options & switch != 0);
         let done = match effect {
-            Effect::Abort(error) => self.work(socket, false, |connection| {
+            Effect::Abort(error) => self.work(socket, None, |connection| {
                 connection.count(Counter::AttemptsFailed);
                 connection.fail(error);
             }),
-            Effect::Report(error) => self.work(socket, false, |connection| {
+            Effect::Report(error) => self.work(socket, None, |connection| {
                 connection.tcb.error = error.code();
                 connection.arrived = true;
             }),
-            Effect::Remember(error) => self.work(socket, false, |connection| {
+            Effect::Remember(error) => self.work(socket, None, |connection| {
                 connection.tcb.soft_error = error.code();
                 if meaning.is_connectivity {
                     connection.revert_backoff(sequence);
@@ -69,7 +69,7 @@ impl<D: Device> Stack<'_, '_, D> {
         // Another connection may have heard it first.
         let known = told.or_else(|| Some(self.way(&about.remote.0).ok()?.path.mtu));
         if let Some(mtu) = known.filter(|mtu| *mtu < before) {
-            let _ = self.work(socket, false, |connection| {
+            let _ = self.work(socket, None, |connection| {
                 connection.set_path_mtu(mtu);
                 connection.resegment();
                 connection.output();

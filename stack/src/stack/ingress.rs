@@ -159,11 +159,10 @@ impl<D: Device> Stack<'_, '_, D> {
         }
         let hash = self.parts.header.secret.tuple(local, remote);
         if let Some(listener) = self.parts.listening().find(local, hash) {
-            self.listener_segment(listener, &seg);
-        } else {
-            self.count(Counter::NoConnection);
-            self.reset(&seg);
+            return self.listener_segment(listener, &mut seg);
         }
+        self.count(Counter::NoConnection);
+        self.reset(&seg);
         self.drop_segment(&seg)
     }
 

@@ -1,13 +1,12 @@
 //! What the user asks for (RFC 9293 §3.10.1–§3.10.6), with Linux's results: connect(2), listen(2), accept(2), send(2), recv(2),
 //! shutdown(2), close(2).
 
-use super::connection::{Connection, RECEIVE_FRAMES_MAX, means, offered_shift};
+use super::connection::{Connection, Offer, RECEIVE_FRAMES_MAX, means};
 use super::isn;
 use super::open::traffic::Want;
 use super::state::{Event, State};
 use super::tcb::{Flags, Rcv, Snd};
 use super::timers::Timer;
-use super::window;
 use crate::demux::End;
 use crate::device::Device;
 use crate::error::Error;
@@ -61,9 +60,7 @@ impl<D: Device> Connection<'_, D> {
     fn open(&mut self) -> bool {
         self.begin();
         let iss = isn::initial_sequence(&self.secret.0, &self.tuple(), self.now);
-        let full = self.space().full;
-        let wnd = window::initial(full, self.tcb.advertised_mss);
-        let shift = offered_shift(self.capabilities().frame_size, self.frames.pool.limits.high);
+        let Offer { wnd, shift, .. } = self.offer();
         let kept = self.tcb.flags.0 & (Flags::NO_DELAY.0 | Flags::CORK.0);
         self.tcb.flags = Flags(kept) | Flags::TIMESTAMPS | Flags::SACK | Flags::SCALING;
         self.tcb.set_shifts(0, shift);
@@ -191,7 +188,7 @@ impl<D: Device> Connection<'_, D> {
         let grown = self.tcb.autotune.on_read(self.now, copied, mss);
         if let Some(bytes) = grown.filter(|_| self.values.options & Switch::RECEIVE_BUFFER_LOCKED == 0) {
             let most = RECEIVE_FRAMES_MAX.min(self.frames.pool.limits.low);
-            let frames = bytes.div_ceil(self.frame_share().max(1)).min(most);
+            let frames = bytes.div_ceil(self.frame_share()).min(most);
             self.tcb.receive_charge.limit = self.tcb.receive_charge.limit.max(frames);
         }
         if self.needs_window_update() {

@@ -6,9 +6,10 @@ use crate::frames::Frames;
 use crate::frames::blocks::Blocks;
 use crate::frames::pool::Charge;
 use crate::hash::Secret;
+use crate::host::Host;
 use crate::ip::hop::Hop;
 use crate::sendq::Shape;
-use crate::settings::Values;
+use crate::settings::{Switch, Values};
 use crate::stats::{Counter, Stats};
 use crate::time::{Duration, Instant};
 use crate::wire::ip::Ip;
@@ -38,7 +39,7 @@ const DEFAULT_V6: u16 = 1220;
 /// Least text of a segment, whatever a peer says (TCP_MIN_SND_MSS less its options).
 const MSS_MIN: u16 = 8;
 /// Frames of the first receive buffer: 64 KiB of text.
-pub(crate) const RECEIVE_FRAMES: u32 = 64;
+const RECEIVE_FRAMES: u32 = 64;
 /// Frames of the largest one that tuning makes (net.ipv4.tcp_rmem[2], 6 MiB).
 pub(crate) const RECEIVE_FRAMES_MAX: u32 = 6144;
 /// Bytes of the smallest and the largest send buffer that tuning makes (net.ipv4.tcp_wmem).
@@ -56,6 +57,7 @@ pub(crate) struct Connection<'w, D> {
     pub(crate) blocks: Blocks<'w>,
     pub(crate) device: &'w mut D,
     pub(crate) values: &'w Values,
+    pub(crate) host: &'w Host,
     pub(crate) stats: Stats<'w>,
     pub(crate) secret: &'w Secret,
     pub(crate) hop: Hop,
@@ -90,15 +92,50 @@ pub(crate) fn advertised_mss(mtu: u32, remote: &Ip) -> u16 {
     u16::try_from(mtu).unwrap_or(u16::MAX).saturating_sub(headers)
 }
 
+/// The same for a socket with these options: TCP_MAXSEG makes it smaller (tcp_mss_clamp).
+pub(crate) fn offered_mss(mtu: u32, remote: &Ip, values: &Values) -> u16 {
+    let mss = advertised_mss(mtu, remote);
+    if values.mss != 0 { mss.min(values.mss) } else { mss }
+}
+
 /// The peer's MSS option, or the default.
 pub(crate) fn peer_mss(option: Option<u16>, remote: &Ip) -> u16 {
     option.unwrap_or(if remote.is_v4() { DEFAULT_V4 } else { DEFAULT_V6 })
 }
 
-/// Rcv.Wind.Shift that a new connection offers: for the largest buffer that it may have.
-pub(crate) fn offered_shift(frame_size: u16, pool_frames: u32) -> u8 {
-    let frames = RECEIVE_FRAMES_MAX.min(pool_frames);
-    window::shift(frames.saturating_mul(u32::from(frame_size / 2)))
+/// Bytes of a frame that count for a receive buffer: half of it, for what is lost at both of its ends and to short
+/// segments (net.ipv4.tcp_adv_win_scale of 1).
+fn share(device: &Capabilities) -> u32 {
+    u32::from(device.frame_size / 2).max(1)
+}
+
+/// What a new connection offers its peer (tcp_select_initial_window).
+pub(crate) struct Offer {
+    /// Frames of its receive buffer.
+    pub(crate) frames: u32,
+    /// The first window, in bytes.
+    pub(crate) wnd: u32,
+    /// Rcv.Wind.Shift: for the largest buffer that it may ever have, which is this one if the user has set it.
+    pub(crate) shift: u8,
+}
+
+impl Offer {
+    /// For a socket with these options and this MSS, of a device, of a pool that lets sockets have so many frames.
+    pub(crate) fn new(values: &Values, device: &Capabilities, high: u32, mss: u16) -> Self {
+        let share = share(device);
+        let frames = match values.receive_buffer {
+            0 => RECEIVE_FRAMES,
+            bytes => bytes.div_ceil(share),
+        };
+        let frames = frames.clamp(4, high.max(4));
+        let is_locked = values.options & Switch::RECEIVE_BUFFER_LOCKED != 0;
+        let largest = if is_locked { frames } else { RECEIVE_FRAMES_MAX.min(high).max(frames) };
+        let clamped = |frames: u32| {
+            let bytes = frames.saturating_mul(share);
+            if values.window_clamp == 0 { bytes } else { bytes.min(values.window_clamp) }
+        };
+        Self { frames, wnd: window::initial(clamped(frames), mss), shift: window::shift(clamped(largest)) }
+    }
 }
 
 /// The lower bounds of timeouts.
@@ -190,10 +227,15 @@ impl<D: Device> Connection<'_, D> {
         }
     }
 
-    /// Bytes of a frame that count for a receive buffer: half of it, for what is lost at both of its ends and to short
-    /// segments (net.ipv4.tcp_adv_win_scale of 1).
+    /// Bytes of a frame that count for a receive buffer.
     pub(crate) fn frame_share(&self) -> u32 {
-        u32::from(self.capabilities().frame_size / 2)
+        share(&self.capabilities())
+    }
+
+    /// What it offers its peer.
+    pub(crate) fn offer(&self) -> Offer {
+        let high = self.frames.pool.limits.high;
+        Offer::new(self.values, &self.capabilities(), high, self.tcb.advertised_mss)
     }
 
     /// What the receive window depends on.
@@ -297,15 +339,11 @@ impl<D: Device> Connection<'_, D> {
         let device = u16::try_from(self.capabilities().mtu).unwrap_or(u16::MAX);
         let or_device = |mtu: u16| if mtu == 0 { device } else { mtu };
         self.tcb.path_mtu = or_device(self.hop.mtu);
-        self.tcb.advertised_mss = advertised_mss(or_device(self.hop.link_mtu).into(), &self.tcb.remote);
+        self.tcb.advertised_mss =
+            offered_mss(or_device(self.hop.link_mtu).into(), &self.tcb.remote, self.values);
         self.tcb.ts_offset = super::isn::timestamp_offset(&self.secret.0, &self.tuple());
-        let share = self.frame_share().max(1);
         let most = self.frames.pool.limits.high.max(2);
-        let receive = match self.values.receive_buffer {
-            0 => RECEIVE_FRAMES,
-            bytes => bytes.div_ceil(share),
-        };
-        self.tcb.receive_charge = Charge { frames: 0, limit: receive.clamp(4, most.max(4)) };
+        self.tcb.receive_charge = Charge { frames: 0, limit: self.offer().frames };
         self.tcb.send_charge = Charge { frames: 0, limit: most };
         let ms = clock_ms(self.now);
         (self.tcb.last_ack_received, self.tcb.last_data_sent) = (ms, ms);

@@ -8,6 +8,7 @@ use crate::demux::Link;
 use crate::region::slab::{Record, Tag};
 use crate::region::wheel::{Entry, Timed};
 use crate::seq::Seq;
+use crate::time::Instant;
 use crate::wire::ip::Ip;
 
 /// A listening socket.
@@ -22,8 +23,8 @@ pub struct Listener {
     pub local_port: u16,
     /// How it shares that ([`crate::demux`]).
     pub sharing: u8,
-    /// TCP_DEFER_ACCEPT, in retransmissions of the SYN-ACK.
-    pub defer: u8,
+    /// No meaning yet; zero.
+    pub padding: u8,
     /// Its socket's block.
     pub socket: u32,
     /// The others at the same address and port.
@@ -48,10 +49,10 @@ pub struct Listener {
     pub fast_open_len: u32,
     /// How many there may be (TCP_FASTOPEN); 0 is none.
     pub fast_open_max: u32,
-    /// Seconds at which a cookie was sent last: cookies are believed only for a while after that.
+    /// Seconds at which a cookie was sent last, plus one; 0 is never. Cookies are believed only for a while after that.
     pub cookies_sent_at: u32,
-    /// Milliseconds until which the accept queue was full: Linux drops SYNs meanwhile.
-    pub full_until: u32,
+    /// No meaning yet; zero.
+    pub reserved: u32,
 }
 
 /// A SYN that was answered and not acknowledged yet (SYN-RECEIVED of a passive open, RFC 9293 §3.10.7.4).
@@ -80,7 +81,7 @@ pub struct SynEntry {
     pub rcv_wnd: u16,
     /// Both shifts, as in [`super::tcb::Tcb`].
     pub shifts: u8,
-    /// What was negotiated: the low byte of [`super::tcb::Flags`].
+    /// What was negotiated: the low four bits of [`super::tcb::Flags`], and [`SynEntry::ACKED`].
     pub flags: u8,
     /// SYN-ACKs sent again.
     pub retransmits: u8,
@@ -94,6 +95,45 @@ pub struct SynEntry {
     pub previous: u32,
     /// When the SYN-ACK goes again.
     pub entry: Entry,
+}
+
+/// Seconds after the last cookie for which one is believed (TCP_SYNCOOKIE_VALID).
+const COOKIES_S: u32 = 120;
+
+const fn stamp(now: Instant) -> u32 {
+    ((now.0 / 1_000_000_000) as u32).wrapping_add(1)
+}
+
+impl Listener {
+    /// A cookie is sent.
+    pub fn note_cookie(&mut self, now: Instant) {
+        self.cookies_sent_at = stamp(now).max(1);
+    }
+
+    /// Whether one was sent lately: else no acknowledgment is one, and nobody can guess.
+    #[must_use]
+    pub fn expects_cookies(&self, now: Instant) -> bool {
+        self.cookies_sent_at != 0 && stamp(now).wrapping_sub(self.cookies_sent_at) <= COOKIES_S
+    }
+
+    /// Whether no further connection may wait for accept(2): as in Linux, one more than the backlog may.
+    #[must_use]
+    pub const fn is_accept_full(&self) -> bool {
+        self.accept_len > self.backlog
+    }
+
+    /// Whether no further SYN may wait.
+    #[must_use]
+    pub const fn is_syn_full(&self) -> bool {
+        self.syn_len > self.backlog
+    }
+}
+
+impl SynEntry {
+    /// Of `flags`: its handshake was done, and there was no room for it, or no text yet (TCP_DEFER_ACCEPT).
+    pub const ACKED: u8 = 1 << 4;
+    /// Of `flags`: what [`super::tcb::Flags`] means.
+    pub const NEGOTIATED: u8 = 0xf;
 }
 
 const _: () = assert!(size_of::<SynEntry>() <= 96 && size_of::<Listener>() == 88);

@@ -83,7 +83,7 @@ impl<D: Device> Connection<'_, D> {
     fn on_syn_timer(&mut self) {
         let is_answer = self.tcb.state() == State::SynReceived;
         let most = match self.values.syn_count {
-            _ if is_answer => limits::SYNACK_RETRIES,
+            0 if is_answer => self.host.tcp_synack_retries.min(u8::MAX.into()) as u8,
             0 => limits::SYN_RETRIES,
             count => count,
         };

@@ -8,7 +8,7 @@ use crate::region::Parts;
 use crate::region::slab::Handle;
 use crate::tcp::listener::{Listener, SynEntry};
 use crate::tcp::state::State;
-use crate::tcp::tcb::{Mark, Seldom, Tcb};
+use crate::tcp::tcb::{Flags, Mark, Seldom, Tcb};
 
 impl Parts<'_> {
     /// The record of a socket that listens.
@@ -33,7 +33,6 @@ impl Parts<'_> {
             local: tcb.local,
             local_port: tcb.local_port,
             sharing: Sharing::of(tcb.is(Mark::V6), options.options),
-            defer: options.defer_accept,
             socket: socket.index,
             backlog,
             ..Listener::default()
@@ -158,6 +157,7 @@ impl Parts<'_> {
             state: State::SynReceived as u8,
             marks: tcb.marks | Mark::QUEUED,
             bound_as: class.0,
+            flags: Flags(parent.flags.0 & (Flags::NO_DELAY.0 | Flags::CORK.0)),
             ..*tcb
         };
         if !self.connections().insert(child.index) {

@@ -13,8 +13,6 @@ pub const RETRIES_2: u8 = 15;
 /// MUST be set large enough to provide retransmission of the segment for at least 3 minutes (MUST-23)": programs
 /// expect connect to fail when it does under the kernel.
 pub const SYN_RETRIES: u8 = 6;
-/// Retransmissions of a SYN-ACK (net.ipv4.tcp_synack_retries).
-pub const SYNACK_RETRIES: u8 = 5;
 /// Retransmissions for a socket that its program has closed (tcp_orphan_retries).
 pub const ORPHAN_RETRIES: u8 = 8;
 

@@ -1,0 +1,181 @@
+//! Options of sockets over whole stacks: what they change on the wire, and what a connection has from its listener.
+
+use harness::sim::forge::{Forged, Forger, Machine};
+use harness::sim::path::Path;
+use harness::sim::port::Setup;
+use harness::sim::raw::ip;
+use harness::sim::tcp::{PORT, Plan, TcpHost, limits, text};
+use harness::sim::{Node, Simulation};
+use stack::error::Error;
+use stack::settings::{Switch, Values};
+use stack::stats::Counter;
+use stack::tcp::tcb::Flags as Tcbits;
+use stack::time::{Duration, Instant};
+use stack::wire::ip::Ip;
+use stack::wire::tcp::Flags;
+use stack::wire::tcp::options::Options;
+
+const MS: u64 = 1_000_000;
+/// One way.
+const DELAY: Duration = Duration::from_millis(1);
+
+/// A peer that is driven by hand, 2, and a host, 1.
+struct Bench {
+    network: Simulation<Machine>,
+    host: Node,
+    hand: Node,
+    ends: ((Ip, u16), (Ip, u16)),
+}
+
+impl Bench {
+    fn new(seed: u64, host: TcpHost) -> Self {
+        let mut network = Simulation::new(seed);
+        let host = network.add(Machine::Tcp(Box::new(host)), Setup::plain(1));
+        let hand = network.add(Machine::Forger(Box::new(Forger::new())), Setup::plain(2));
+        network.wire(host, hand, Path::delayed(DELAY), Path::delayed(DELAY));
+        Self { network, host, hand, ends: ((ip(2), 5000), (ip(1), PORT)) }
+    }
+
+    fn host(&mut self) -> &mut TcpHost {
+        self.network.host(self.host).tcp()
+    }
+
+    /// Sends a segment and waits for what comes back.
+    fn send(&mut self, flags: Flags, seq: u32, ack: u32, options: Options, text: &[u8]) -> Vec<Forged> {
+        let (link, ends) = ((2, 1), self.ends);
+        let text = text.to_vec();
+        let segment = Forged { link, ends, seq, ack, flags, window: 20_000, urgent: 0, options, text };
+        let now = self.network.now();
+        self.network.host(self.hand).forger().send(now, &segment);
+        self.wait(Duration::from_millis(5))
+    }
+
+    fn wait(&mut self, length: Duration) -> Vec<Forged> {
+        self.network.run_for(length);
+        self.network.host(self.hand).forger().heard()
+    }
+}
+
+/// What Linux's SYN offers, without timestamps.
+fn syn() -> Options {
+    Options { mss: Some(1460), window_scale: Some(7), sack_permitted: true, ..Options::default() }
+}
+
+/// A server whose listener has these options.
+fn listening(values: &Values, plan: Plan) -> TcpHost {
+    let mut host = TcpHost::server(1, 2, &limits(1024), plan);
+    let socket = host.listener.expect("a listener");
+    host.parts().set_tcp_options(socket, values).expect("room");
+    host
+}
+
+#[test]
+fn a_syn_ack_and_the_connection_have_what_the_listener_has() {
+    let values = Values {
+        options: Switch::RECEIVE_BUFFER_LOCKED | Switch::KEEP_ALIVE,
+        receive_buffer: 16_384,
+        mss: 1000,
+        congestion: 1,
+        ..Values::default()
+    };
+    let mut host = listening(&values, Plan { stays: true, ..Plan::default() });
+    let socket = host.listener.expect("a listener");
+    host.parts().tcb(socket).expect("a socket").flags = Tcbits::NO_DELAY;
+    let mut bench = Bench::new(1, host);
+    let heard = bench.send(Flags::SYN, 100, 0, syn(), &[]);
+    let [answer] = heard.as_slice() else { panic!("{heard:?}") };
+    assert_eq!((answer.flags, answer.ack), (Flags::SYN | Flags::ACK, 101));
+    assert_eq!((answer.options.mss, answer.options.window_scale), (Some(1000), Some(0)));
+    assert_eq!(answer.window, 16_000, "whole segments of 1000 in 16 KiB");
+    bench.send(Flags::ACK, 101, answer.seq + 1, Options::default(), &[]);
+    let parts = bench.host().parts();
+    let child = parts.tcbs.iter().find(|tcb| tcb.has_peer()).copied().expect("a connection");
+    assert!(child.flags.has(Tcbits::NO_DELAY) && child.settings != 0 && child.mss == 1000);
+    let values = bench.host().parts().options().of(child.settings);
+    assert_eq!((values.mss, values.receive_buffer, values.congestion), (1000, 16_384, 1));
+    assert!(bench.host().parts().check().is_ok());
+}
+
+#[test]
+fn deferred_accept_waits_for_text_and_not_for_ever() {
+    let values = Values { defer_accept: 3, ..Values::default() };
+    for brings_text in [true, false] {
+        let mut bench = Bench::new(2, listening(&values, Plan { stays: true, ..Plan::default() }));
+        let heard = bench.send(Flags::SYN, 100, 0, syn(), &[]);
+        let ack = heard[0].seq + 1;
+        assert!(bench.send(Flags::ACK, 101, ack, Options::default(), &[]).is_empty());
+        assert_eq!(bench.host().talks.len(), 0, "nothing to read");
+        if brings_text {
+            assert!(bench.wait(Duration::from_secs(5)).is_empty(), "it is waited for in silence");
+            bench.send(Flags::ACK | Flags::PSH, 101, ack, Options::default(), b"hello");
+            assert_eq!(bench.host().talks[0].got, b"hello");
+        } else {
+            // After 1, 3 and 7 s: only the last time the peer is asked again.
+            let heard = bench.wait(Duration::from_secs(8));
+            assert_eq!(heard.len(), 1);
+            assert_eq!(heard[0].flags, Flags::SYN | Flags::ACK);
+            bench.send(Flags::ACK, 101, ack, Options::default(), &[]);
+            assert_eq!(bench.host().talks.len(), 1, "it is accepted as it is");
+        }
+    }
+}
+
+#[test]
+fn syns_and_their_answers_go_again_as_often_as_the_user_says() {
+    let values = Values { syn_count: 1, ..Values::default() };
+    let mut bench = Bench::new(3, listening(&values, Plan::default()));
+    bench.send(Flags::SYN, 100, 0, syn(), &[]);
+    let again = bench.wait(Duration::from_secs(60));
+    assert_eq!(again.len(), 1, "TCP_SYNCNT of a listener");
+    assert_eq!(bench.host().held(), [1, 0, 0, 0]);
+
+    let mut client = TcpHost::new(1, 2, &limits(1024)).opening(Instant(0), ip(2), text(1, 10));
+    client.values = values;
+    let mut bench = Bench::new(4, client);
+    assert_eq!(bench.wait(Duration::from_millis(2900)).len(), 2);
+    assert_eq!(bench.host().talks[0].error, None);
+    bench.wait(Duration::from_millis(200));
+    assert_eq!(bench.host().talks[0].error, Some(Error::TimedOut), "after 1 and 2 s");
+}
+
+#[test]
+fn listeners_of_one_port_share_what_comes() {
+    let values = Values { options: Switch::REUSE_PORT, ..Values::default() };
+    let mut host = TcpHost::new(1, 2, &limits(1024));
+    let listeners = [(); 3].map(|()| {
+        let mut parts = host.parts();
+        let socket = parts.tcp_socket(false, 0).expect("room");
+        parts.set_tcp_options(socket, &values).expect("room");
+        parts.tcp_bind(socket, (&Ip::UNSPECIFIED_V4, PORT)).expect("shared");
+        parts.tcp_listen(socket, 30).expect("shared");
+        socket
+    });
+    let mut client = TcpHost::new(2, 1, &limits(1024));
+    client.plan.stays = true;
+    for number in 0..40 {
+        let at = if number < 20 { 0 } else { 2000 * MS };
+        client = client.opening(Instant(at + number), ip(1), Vec::new());
+    }
+    let mut network = Simulation::new(5);
+    let [a, b] = [(host, 1), (client, 2)].map(|(host, number)| network.add(host, Setup::plain(number)));
+    network.wire(a, b, Path::delayed(DELAY), Path::delayed(DELAY));
+    network.run_for(Duration::from_secs(1));
+    let lengths = |network: &mut Simulation<TcpHost>| {
+        let parts = network.host(a).parts();
+        [0, 1, 2].map(|index| parts.listeners[index].accept_len)
+    };
+    let first = lengths(&mut network);
+    assert_eq!(first.iter().sum::<u32>(), 20);
+    assert!(first.iter().all(|len| *len >= 2), "{first:?}: each has its share");
+    // One leaves: what it has is reset, and what comes later goes to the others.
+    let now = network.now();
+    let (host, port) = network.host_and_port(a);
+    host.with(now, port, |stack| stack.close(listeners[1])).expect("a listener");
+    host.check();
+    network.run_for(Duration::from_secs(3));
+    let second = lengths(&mut network);
+    assert_eq!((second[0] + second[2], second[1]), (20 - first[1] + 20, 0));
+    assert_eq!(network.look(a).counter(Counter::ResetsOut), u64::from(first[1]));
+    let reset = network.look(b).talks.iter().filter(|talk| talk.error == Some(Error::ConnectionReset));
+    assert_eq!(reset.count() as u32, first[1]);
+}
