@@ -1,12 +1,12 @@
 //! Why a call failed, or what became of a connection.
 //!
-//! One closed set for the whole stack. Each row says which errno of Linux it becomes; numbers belong to the shim. A
+//! One closed set for the whole stack. Each row says which errno of Linux it becomes, with its number on x86-64 and aarch64. A
 //! socket keeps a pending one as a byte ([`Error::code`]): 0 is none, and a byte that no row has is [`Error::Corrupt`].
 
 use core::fmt;
 
 macro_rules! errors {
-    ($($(#[doc = $doc:literal])+ $name:ident => $errno:ident,)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident => $errno:ident $number:literal,)+) => {
         /// Why a call failed, or what became of a connection.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]
@@ -17,68 +17,84 @@ macro_rules! errors {
         /// Every error, the name of its errno, and what it means.
         pub const ERRORS: &[(Error, &str, &str)] =
             &[$((Error::$name, stringify!($errno), concat!($($doc),+))),+];
+
+        impl Error {
+            /// The number of its errno.
+            #[must_use]
+            pub const fn number(self) -> i32 {
+                match self {
+                    $(Self::$name => $number,)+
+                }
+            }
+        }
     };
 }
 
 errors! {
     /// The region holds what no stack has written: a record, a list or a table is broken.
-    Corrupt => EIO,
+    Corrupt => EIO 5,
     /// Nothing can be done now without waiting; readiness tells when.
-    WouldBlock => EAGAIN,
+    WouldBlock => EAGAIN 11,
     /// The handshake has begun and goes on (connect(2) on a socket that does not wait).
-    InProgress => EINPROGRESS,
+    InProgress => EINPROGRESS 115,
     /// A handshake that was begun earlier still goes on.
-    Already => EALREADY,
+    Already => EALREADY 114,
     /// The socket has a peer already.
-    IsConnected => EISCONN,
+    IsConnected => EISCONN 106,
     /// The socket has no peer.
-    NotConnected => ENOTCONN,
+    NotConnected => ENOTCONN 107,
     /// A datagram without a destination on a socket without a peer.
-    DestinationRequired => EDESTADDRREQ,
+    DestinationRequired => EDESTADDRREQ 89,
     /// Another socket has the address and port, and they are not shared.
-    AddressInUse => EADDRINUSE,
+    AddressInUse => EADDRINUSE 98,
     /// The address is not one of ours, or no ephemeral port is left towards that peer.
-    AddressNotAvailable => EADDRNOTAVAIL,
+    AddressNotAvailable => EADDRNOTAVAIL 99,
     /// The address is of a family that this socket does not speak.
-    AddressFamily => EAFNOSUPPORT,
+    AddressFamily => EAFNOSUPPORT 97,
     /// The arguments, or the socket's state, make no sense for this call.
-    Invalid => EINVAL,
+    Invalid => EINVAL 22,
     /// The call is for another kind of socket; or a source route failed (ICMP).
-    NotSupported => EOPNOTSUPP,
+    NotSupported => EOPNOTSUPP 95,
     /// There is no such option.
-    NoSuchOption => ENOPROTOOPT,
+    NoSuchOption => ENOPROTOOPT 92,
     /// The handle names no socket: it was closed, or never was one.
-    BadHandle => EBADF,
+    BadHandle => EBADF 9,
     /// A broadcast without SO_BROADCAST, or what the owner of the stack, a router or a firewall forbids.
-    Forbidden => EACCES,
+    Forbidden => EACCES 13,
     /// The datagram is larger than the protocol, or the path without fragments, carries.
-    MessageSize => EMSGSIZE,
+    MessageSize => EMSGSIZE 90,
     /// The region's limit of such records, or of frames, is reached.
-    NoBuffers => ENOBUFS,
+    NoBuffers => ENOBUFS 105,
     /// Sending after the sending side was shut down, or after the connection ended.
-    BrokenPipe => EPIPE,
+    BrokenPipe => EPIPE 32,
     /// The peer answered with a reset while we asked for a connection, or the port of a datagram is closed.
-    ConnectionRefused => ECONNREFUSED,
+    ConnectionRefused => ECONNREFUSED 111,
     /// The peer reset the connection.
-    ConnectionReset => ECONNRESET,
+    ConnectionReset => ECONNRESET 104,
     /// The connection ended before accept(2) could give it.
-    ConnectionAborted => ECONNABORTED,
+    ConnectionAborted => ECONNABORTED 103,
     /// The peer did not acknowledge in time (RFC 9293 §3.8.3, R2; RFC 5482; keep-alive).
-    TimedOut => ETIMEDOUT,
+    TimedOut => ETIMEDOUT 110,
     /// A router or the link says that the host is not reached.
-    HostUnreachable => EHOSTUNREACH,
+    HostUnreachable => EHOSTUNREACH 113,
     /// There is no route.
-    NetworkUnreachable => ENETUNREACH,
+    NetworkUnreachable => ENETUNREACH 101,
     /// The interface is down or gone.
-    NetworkDown => ENETDOWN,
+    NetworkDown => ENETDOWN 100,
     /// The destination does not speak the protocol (ICMP, protocol unreachable).
-    ProtocolUnreachable => ENOPROTOOPT,
+    ProtocolUnreachable => ENOPROTOOPT 92,
     /// A message of the network that fits no other row (ICMP, parameter problem).
-    Protocol => EPROTO,
+    Protocol => EPROTO 71,
     /// A router does not know the host (ICMP, host unknown).
-    HostDown => EHOSTDOWN,
+    HostDown => EHOSTDOWN 112,
     /// A router says that our own host is isolated (ICMP, source host isolated).
-    NoNetwork => ENONET,
+    NoNetwork => ENONET 64,
+    /// The caller lacks a right for this value of an option.
+    NotPermitted => EPERM 1,
+    /// There is no congestion control of this name.
+    NotFound => ENOENT 2,
+    /// A number that is no part of a time.
+    OutOfDomain => EDOM 33,
 }
 
 impl Error {

@@ -5,8 +5,10 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::tcp::timers::{keepalive, limits};
+
 macro_rules! host {
-    ($($name:ident = $default:literal, $least:literal..=$most:expr, $doc:literal;)+) => {
+    ($($name:ident = $default:expr, $least:literal..=$most:expr, $doc:literal;)+) => {
         /// The values.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
         #[repr(C)]
@@ -44,9 +46,23 @@ macro_rules! host {
 }
 
 host! {
+    somaxconn = 4096, 1..=65_535, "Most connections that may wait for accept(2), whatever listen(2) says.";
+    rmem_max = 4 << 20, 2304..=1 << 30, "Bytes that SO_RCVBUF may ask for.";
+    wmem_max = 4 << 20, 4608..=1 << 30, "Bytes that SO_SNDBUF may ask for.";
+    tcp_rmem_default = 131_072, 4096..=1 << 30, "Bytes of a new socket's receive buffer, as SO_RCVBUF tells them.";
+    tcp_rmem_max = 32 << 20, 4096..=1 << 30, "Bytes up to which a receive buffer grows.";
+    tcp_wmem_default = 16_384, 4096..=1 << 30, "Bytes of a new socket's send buffer, as SO_SNDBUF tells them.";
     tcp_syncookies = 1, 0..=2, "SYN cookies: never, while a listener's queue of SYNs is full, always (RFC 4987 §3.6).";
     tcp_abort_on_overflow = 0, 0..=1, "A handshake for which the accept queue has no room is reset, not held back.";
+    tcp_syn_retries = limits::SYN_RETRIES as u32, 1..=127, "Retransmissions of a SYN.";
     tcp_synack_retries = 5, 0..=255, "Retransmissions of a SYN-ACK.";
+    tcp_retries2 = limits::RETRIES_2 as u32, 0..=255, "Retransmissions after which a connection is given up (RFC 9293 §3.8.3, R2).";
+    tcp_orphan_retries = 0, 0..=255, "The same for a socket that its program has closed; 0 stands for 8.";
+    tcp_fin_timeout = (limits::FIN_WAIT_2.0 / 1_000_000_000) as u32, 1..=65_535, "Seconds in FIN-WAIT-2 of such a socket.";
+    tcp_keepalive_time = (keepalive::IDLE.0 / 1_000_000_000) as u32, 1..=32_767, "Seconds of silence before a probe (RFC 9293 §3.8.4).";
+    tcp_keepalive_intvl = (keepalive::INTERVAL.0 / 1_000_000_000) as u32, 1..=32_767, "Seconds between probes.";
+    tcp_keepalive_probes = keepalive::PROBES as u32, 1..=127, "Probes without an answer before a peer is given up.";
+    tcp_fastopen = 1, 0..=0x7, "Fast open (RFC 7413): 1 as client, 2 as server, 4 as client without a cookie.";
 }
 
 #[cfg(test)]

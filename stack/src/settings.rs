@@ -103,6 +103,10 @@ pub struct Values {
     pub priority: u32,
     /// SO_MARK.
     pub mark: u32,
+    /// TCP_FASTOPEN: children of SYNs with data that may wait for the end of their handshake.
+    pub fast_open_queue: u32,
+    /// No meaning yet; zero.
+    pub reserved_word: u32,
     /// TCP_KEEPIDLE, in seconds.
     pub keep_idle_s: u16,
     /// TCP_KEEPINTVL, in seconds.
@@ -119,7 +123,7 @@ pub struct Values {
     pub defer_accept: u8,
     /// IP_TTL.
     pub ttl: u8,
-    /// IPV6_UNICAST_HOPS, plus one.
+    /// IPV6_UNICAST_HOPS, in the form of [`Values::set_hop_limit`].
     pub hop_limit: u8,
     /// IP_TOS.
     pub tos: u8,
@@ -139,6 +143,22 @@ pub struct Values {
 
 /// What a new socket has.
 static NEW: Values = zerocopy::transmute!([0u8; size_of::<Values>()]);
+
+/// Hop limit, if the user sets none (net.ipv6.conf.default.hop_limit).
+const HOP_LIMIT: u8 = 64;
+
+impl Values {
+    /// IPV6_UNICAST_HOPS.
+    #[must_use]
+    pub const fn hop_limit(&self) -> u8 {
+        self.hop_limit ^ HOP_LIMIT
+    }
+
+    /// Sets it; what is negative is the default.
+    pub fn set_hop_limit(&mut self, hops: i32) {
+        self.hop_limit = u8::try_from(hops).unwrap_or(HOP_LIMIT) ^ HOP_LIMIT;
+    }
+}
 
 /// A record of the slab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]

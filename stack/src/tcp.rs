@@ -20,6 +20,7 @@
 //! | `loss` | what an acknowledgment means for what is in flight | RFC 8985, 9937, 5682 |
 //! | `timer` | what an expired timer does | RFC 9293 §3.10.8 |
 //! | `calls` | what the user asks for | RFC 9293 §3.10.1–6 |
+//! | [`options`], [`info`] | what sockets are told, and tell | Linux |
 //!
 //! Windows are counted in segments of the sender's MSS, as Linux counts them: a frame of the send queue is one. Where
 //! Linux departs from an RFC, and we with it, the function says so.
@@ -28,11 +29,13 @@ pub mod calls;
 pub mod challenge;
 pub mod congestion;
 pub(crate) mod connection;
+pub mod info;
 pub(crate) mod input;
 pub mod isn;
 pub mod listener;
 mod loss;
 pub mod open;
+pub mod options;
 pub mod output;
 pub mod pacing;
 pub(crate) mod predicted;

@@ -77,7 +77,7 @@ fn a_million_spoofed_syns_keep_nobody_out() {
     let count: u64 = if cfg!(debug_assertions) { 40_000 } else { 1_000_000 };
     let every = 10 * MS;
     let (request, answer) = (text(1, 3000), text(2, 3000));
-    let mut client = TcpHost::new(2, 1, &limits(1024));
+    let mut client = TcpHost::new(2, &limits(1024));
     let real = count * 1000 / every;
     for number in 0..real {
         client = client.opening(Instant(number * every), ip(1), request.clone());
@@ -112,7 +112,7 @@ fn a_million_spoofed_syns_keep_nobody_out() {
 #[test]
 fn a_connection_by_cookie_has_the_options_that_were_asked_for() {
     let (request, answer) = (text(3, 300_000), text(4, 300_000));
-    let client = TcpHost::new(2, 1, &limits(1024)).opening(Instant(MS), ip(1), request.clone());
+    let client = TcpHost::new(2, &limits(1024)).opening(Instant(MS), ip(1), request.clone());
     let mut server = server(Plan { answer: answer.clone(), ..Plan::default() });
     assert!(server.parts().host.set("tcp_syncookies", 2));
     let (mut network, server, others) = network(16, server, vec![tcp(client)]);
@@ -172,7 +172,7 @@ fn a_cookie_that_was_never_sent_is_reset() {
 #[test]
 fn who_is_not_accepted_is_held_back_and_served_later() {
     let (request, answer) = (text(5, 100), text(6, 2000));
-    let mut client = TcpHost::new(2, 1, &limits(1024));
+    let mut client = TcpHost::new(2, &limits(1024));
     for _ in 0..20 {
         client = client.opening(Instant(MS), ip(1), request.clone());
     }
@@ -202,7 +202,7 @@ fn who_is_not_accepted_is_held_back_and_served_later() {
 /// W16, with net.ipv4.tcp_abort_on_overflow.
 #[test]
 fn who_is_not_accepted_is_reset_if_the_administrator_wants_that() {
-    let mut client = TcpHost::new(2, 1, &limits(1024));
+    let mut client = TcpHost::new(2, &limits(1024));
     for number in 0..20 {
         client = client.opening(Instant(MS + number), ip(1), text(5, 100));
     }

@@ -7,6 +7,7 @@ use harness::sim::raw::ip;
 use harness::sim::tcp::{PORT, Plan, TcpHost, limits, text};
 use harness::sim::{Node, Simulation};
 use stack::error::Error;
+use stack::events::{READABLE, WRITABLE};
 use stack::settings::{Switch, Values};
 use stack::stats::Counter;
 use stack::tcp::tcb::Flags as Tcbits;
@@ -129,7 +130,7 @@ fn syns_and_their_answers_go_again_as_often_as_the_user_says() {
     assert_eq!(again.len(), 1, "TCP_SYNCNT of a listener");
     assert_eq!(bench.host().held(), [1, 0, 0, 0]);
 
-    let mut client = TcpHost::new(1, 2, &limits(1024)).opening(Instant(0), ip(2), text(1, 10));
+    let mut client = TcpHost::new(1, &limits(1024)).opening(Instant(0), ip(2), text(1, 10));
     client.values = values;
     let mut bench = Bench::new(4, client);
     assert_eq!(bench.wait(Duration::from_millis(2900)).len(), 2);
@@ -141,7 +142,7 @@ fn syns_and_their_answers_go_again_as_often_as_the_user_says() {
 #[test]
 fn listeners_of_one_port_share_what_comes() {
     let values = Values { options: Switch::REUSE_PORT, ..Values::default() };
-    let mut host = TcpHost::new(1, 2, &limits(1024));
+    let mut host = TcpHost::new(1, &limits(1024));
     let listeners = [(); 3].map(|()| {
         let mut parts = host.parts();
         let socket = parts.tcp_socket(false, 0).expect("room");
@@ -150,7 +151,7 @@ fn listeners_of_one_port_share_what_comes() {
         parts.tcp_listen(socket, 30).expect("shared");
         socket
     });
-    let mut client = TcpHost::new(2, 1, &limits(1024));
+    let mut client = TcpHost::new(2, &limits(1024));
     client.plan.stays = true;
     for number in 0..40 {
         let at = if number < 20 { 0 } else { 2000 * MS };
@@ -178,4 +179,101 @@ fn listeners_of_one_port_share_what_comes() {
     assert_eq!(network.look(a).counter(Counter::ResetsOut), u64::from(first[1]));
     let reset = network.look(b).talks.iter().filter(|talk| talk.error == Some(Error::ConnectionReset));
     assert_eq!(reset.count() as u32, first[1]);
+}
+
+/// A host with one established connection to a hand that has sent nothing yet; the hand's next numbers.
+fn connected(seed: u64, values: &Values) -> (Bench, stack::region::slab::Handle, u32, u32) {
+    let mut bench = Bench::new(seed, listening(values, Plan { stays: true, ..Plan::default() }));
+    bench.host().plan.reads_from = Instant(u64::MAX);
+    let heard = bench.send(Flags::SYN, 100, 0, syn(), &[]);
+    let ack = heard[0].seq + 1;
+    bench.send(Flags::ACK, 101, ack, Options::default(), &[]);
+    let socket = bench.host().talks[0].socket.expect("accepted");
+    (bench, socket, 101, ack)
+}
+
+impl Bench {
+    fn with<R>(
+        &mut self,
+        act: impl FnOnce(&mut stack::stack::Stack<'_, '_, harness::sim::port::Port>) -> R,
+    ) -> R {
+        let now = self.network.now();
+        let (host, port) = self.network.host_and_port(self.host);
+        host.tcp().with(now, port, act)
+    }
+
+    fn set(&mut self, socket: stack::region::slab::Handle, level: i32, name: i32, value: i32) {
+        self.with(|stack| stack.set_option(socket, level, name, &value.to_ne_bytes())).expect("an option");
+    }
+}
+
+#[test]
+fn a_reader_is_woken_at_its_low_water_mark() {
+    let (mut bench, socket, seq, ack) = connected(10, &Values::default());
+    bench.set(socket, libc::SOL_SOCKET, libc::SO_RCVLOWAT, 100);
+    let ready = |bench: &mut Bench| bench.with(|stack| stack.events(socket)).ready & READABLE != 0;
+    bench.send(Flags::ACK, seq, ack, Options::default(), &[1; 99]);
+    assert!(!ready(&mut bench), "99 bytes are less");
+    bench.send(Flags::ACK, seq + 99, ack, Options::default(), &[1; 1]);
+    assert!(ready(&mut bench));
+    bench.set(socket, libc::SOL_SOCKET, libc::SO_RCVLOWAT, 101);
+    assert!(!ready(&mut bench), "the option itself counts at once");
+    bench.send(Flags::ACK | Flags::FIN, seq + 100, ack, Options::default(), &[]);
+    assert!(ready(&mut bench), "there won't be more");
+}
+
+#[test]
+fn a_writer_is_held_by_what_is_not_sent() {
+    let (mut bench, socket, seq, ack) = connected(11, &Values::default());
+    bench.set(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, 10_000);
+    let ready = |bench: &mut Bench| bench.with(|stack| stack.events(socket)).ready & WRITABLE != 0;
+    // The window of 20,000 is filled, and 10,000 more are taken, or a few more.
+    let sent = bench.with(|stack| {
+        let mut sent = 0;
+        while let Ok(len) = stack.send(socket, &[&[7; 4000]], false) {
+            sent += len;
+        }
+        sent
+    });
+    assert!((25_000..33_000).contains(&sent), "{sent}");
+    assert!(!ready(&mut bench));
+    bench.wait(Duration::from_millis(5));
+    bench.send(Flags::ACK, seq, ack + 14_220, Options::default(), &[]);
+    assert!(ready(&mut bench), "what waited is on its way");
+}
+
+#[test]
+fn what_is_corked_leaves_with_no_delay_and_with_the_cork() {
+    let (mut bench, socket, ..) = connected(12, &Values::default());
+    bench.set(socket, libc::IPPROTO_TCP, libc::TCP_CORK, 1);
+    for (name, value, expected) in [(libc::TCP_NODELAY, 1, 100), (libc::TCP_CORK, 0, 100)] {
+        assert_eq!(bench.with(|stack| stack.send(socket, &[&[7; 100]], false)), Ok(100));
+        assert!(bench.wait(Duration::from_millis(5)).iter().all(|heard| heard.text.is_empty()), "corked");
+        bench.set(socket, libc::IPPROTO_TCP, name, value);
+        let heard = bench.wait(Duration::from_millis(5));
+        assert_eq!(heard.iter().map(|heard| heard.text.len()).sum::<usize>(), expected);
+    }
+}
+
+#[test]
+fn status_tells_what_happened() {
+    let (mut bench, socket, seq, ack) = connected(13, &Values::default());
+    bench.send(Flags::ACK, seq, ack, Options::default(), &[1; 1000]);
+    assert_eq!(bench.with(|stack| stack.send(socket, &[&[7; 30_000]], false)), Ok(30_000));
+    bench.wait(Duration::from_millis(10));
+    bench.send(Flags::ACK, seq + 1000, ack + 1460, Options::default(), &[]);
+    let info = bench.with(|stack| stack.status(socket)).expect("a socket");
+    assert_eq!((info.state, info.ca_state, info.options), (1, 0, 6), "ESTABLISHED, open, SACK and scaling");
+    assert_eq!((info.snd_mss, info.advmss, info.pmtu), (1460, 1460, 1500));
+    assert_eq!((info.bytes_received, info.data_segs_in), (1000, 1));
+    assert!((10..=30).contains(&info.last_data_recv), "{}", info.last_data_recv);
+    assert_eq!((info.bytes_acked, info.delivered), (1461, 1), "the SYN counts, as in Linux's client");
+    let on_the_way = info.unacked * 1460;
+    assert!(info.data_segs_out >= info.unacked + 1 && info.snd_cwnd >= 10);
+    assert!(info.notsent_bytes + on_the_way >= 30_000 - 1460 && info.notsent_bytes > 0);
+    assert!((1900..=20_000).contains(&info.rtt) && info.min_rtt <= info.rtt, "{}", info.rtt);
+    assert_eq!((info.snd_wnd, info.wscales & 15), (20_000 << 7, 7));
+    let listener = bench.host().listener.expect("a listener");
+    let info = bench.with(|stack| stack.status(listener)).expect("a socket");
+    assert_eq!((info.state, info.unacked, info.sacked), (10, 0, 8));
 }

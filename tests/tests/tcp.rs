@@ -353,11 +353,11 @@ fn the_short_way_and_the_long_one_send_the_same_packets() {
 fn few_queues(seed: u64, traffics: u32, path: Path) {
     let limits = Limits { traffics, ..limits(1024) };
     let (there, back) = (text(seed, 60_000), text(seed + 50, 60_000));
-    let mut client = TcpHost::new(1, 2, &limits);
+    let mut client = TcpHost::new(1, &limits);
     for _ in 0..10 {
         client = client.opening(Instant(0), ip(2), there.clone());
     }
-    let mut server = TcpHost::server(2, 1, &limits, Plan { answer: back.clone(), ..Plan::default() });
+    let mut server = TcpHost::server(2, &limits, Plan { answer: back.clone(), ..Plan::default() });
     (client.checks, server.checks) = (true, true);
     let (mut network, a, b) = pair(seed, client, server, path, path);
     let took = run(&mut network, [a, b]);

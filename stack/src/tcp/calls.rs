@@ -4,6 +4,7 @@
 use super::connection::{Connection, Offer, RECEIVE_FRAMES_MAX, means};
 use super::isn;
 use super::open::traffic::Want;
+use super::options;
 use super::state::{Event, State};
 use super::tcb::{Flags, Rcv, Snd};
 use super::timers::Timer;
@@ -41,7 +42,7 @@ impl<D: Device> Connection<'_, D> {
         let reads_end = is_over || state.has_received_fin() || tcb.flags.has(Flags::RECEIVE_SHUT);
         let is_open = is_over || state.is_synchronized();
         let wrote_all = is_over || tcb.flags.has(Flags::FIN_QUEUED);
-        set(!self.traffic.receive.is_empty() || reads_end, events::READABLE);
+        set(self.has_enough_to_read() || reads_end, events::READABLE);
         set(reads_end, events::READ_HUNG_UP);
         set(is_open && (wrote_all || self.may_write()), events::WRITABLE);
         set(tcb.error != 0, events::FAILED);
@@ -49,11 +50,23 @@ impl<D: Device> Connection<'_, D> {
         ready
     }
 
-    /// Linux tells room when a third of the buffer is free (sk_stream_is_writeable); and there must be queues.
+    /// Whether there is as much as a reader waits for (SO_RCVLOWAT), or no room for more (tcp_stream_is_readable).
+    fn has_enough_to_read(&self) -> bool {
+        let bytes = self.traffic.receive.bytes();
+        bytes != 0
+            && (bytes >= self.values.receive_low_water
+                || self.tcb.rcv.wnd <= self.tcb.delayed_ack.rcv_mss().into()
+                || self.frames.pool.is_under_pressure())
+    }
+
+    /// Whether a writer is told of room: when a third of the buffer is free (sk_stream_is_writeable), and less than half of
+    /// TCP_NOTSENT_LOWAT waits to be sent; and there are queues.
     #[inline]
     pub(crate) fn may_write(&self) -> bool {
-        let max = self.send_bytes_max();
-        self.traffic.send.bytes() < max - max / 3 && !self.tcb.waits_for_queues(self.seldom.queue)
+        let (max, low_water) = (self.send_bytes_max(), self.values.unsent_low_water);
+        self.traffic.send.bytes() < max - max / 3
+            && (low_water == 0 || self.unsent().saturating_mul(2) < low_water)
+            && !self.tcb.waits_for_queues(self.seldom.queue)
     }
 
     /// The SYN of an active open: RFC 9293 §3.10.1, "select an initial send sequence number".
@@ -69,7 +82,12 @@ impl<D: Device> Connection<'_, D> {
         (self.tcb.acked, self.tcb.received, self.tcb.retransmits, self.tcb.probes) = (0, 0, 0, 0);
         (self.tcb.rtt, self.tcb.episode, self.tcb.recent) = Default::default();
         (self.tcb.error, self.tcb.soft_error, self.tcb.snd_wnd_max) = (0, 0, 0);
+        let is_interactive = self.tcb.delayed_ack.is_interactive();
         (self.tcb.delayed_ack, self.tcb.challenges, self.tcb.pacing) = Default::default();
+        if is_interactive {
+            // TCP_QUICKACK was switched off.
+            self.tcb.delayed_ack.be_interactive();
+        }
         self.tcb.timers.disarm_all();
         // What a connection before it has learned was about another path.
         let (rack, prr, send) = (Default::default(), Default::default(), SendQueue::new(self.tcb.snd.nxt));
@@ -98,7 +116,13 @@ impl<D: Device> Connection<'_, D> {
             State::Closed | State::Listen => return Err(Error::NotConnected),
             _ => return Err(Error::BrokenPipe),
         }
-        let room = self.send_bytes_max().saturating_sub(self.traffic.send.bytes()) as usize;
+        let mut room = self.send_bytes_max().saturating_sub(self.traffic.send.bytes());
+        if self.values.unsent_low_water != 0 {
+            // At least a segment, so that a mark that is smaller stops nobody.
+            let unsent = self.values.unsent_low_water.saturating_sub(self.unsent());
+            room = room.min(if unsent == 0 { 0 } else { unsent.max(self.tcb.mss.into()) });
+        }
+        let room = room as usize;
         let all: usize = text.iter().map(|piece| piece.len()).sum();
         let (shape, frames_max) = (self.shape(), self.send_frames_max());
         let (mut done, len) = (0, all.min(room));
@@ -278,6 +302,7 @@ impl<D: Device> Stack<'_, '_, D> {
     /// # Errors
     /// Those of [`crate::region::Parts::tcp_listen`].
     pub fn listen(&mut self, socket: Handle, backlog: u32) -> Result<(), Error> {
+        let backlog = backlog.min(self.parts.host.somaxconn);
         self.parts.tcp_listen(socket, backlog)?;
         self.tell_listener(socket.index, false);
         Ok(())
@@ -392,12 +417,10 @@ impl<D: Device> Stack<'_, '_, D> {
     /// # Errors
     /// `BadHandle`.
     pub fn set_delay(&mut self, socket: Handle, no_delay: bool, cork: bool) -> Result<(), Error> {
-        self.work(socket, None, |connection| {
-            let flags = connection.tcb.flags.without(Flags::NO_DELAY).without(Flags::CORK);
-            let put = |flags: Flags, on, flag| if on { flags | flag } else { flags };
-            connection.tcb.flags = put(put(flags, no_delay, Flags::NO_DELAY), cork, Flags::CORK);
-            connection.output();
-        })
+        for (name, on) in [(options::TCP_NODELAY, no_delay), (options::TCP_CORK, cork)] {
+            self.set_option(socket, options::IPPROTO_TCP, name, &i32::from(on).to_ne_bytes())?;
+        }
+        Ok(())
     }
 
     /// SO_ERROR: takes the pending error.

@@ -105,7 +105,7 @@ pub(crate) fn peer_mss(option: Option<u16>, remote: &Ip) -> u16 {
 
 /// Bytes of a frame that count for a receive buffer: half of it, for what is lost at both of its ends and to short
 /// segments (net.ipv4.tcp_adv_win_scale of 1).
-fn share(device: &Capabilities) -> u32 {
+pub(crate) fn frame_share(device: &Capabilities) -> u32 {
     u32::from(device.frame_size / 2).max(1)
 }
 
@@ -122,7 +122,7 @@ pub(crate) struct Offer {
 impl Offer {
     /// For a socket with these options and this MSS, of a device, of a pool that lets sockets have so many frames.
     pub(crate) fn new(values: &Values, device: &Capabilities, high: u32, mss: u16) -> Self {
-        let share = share(device);
+        let share = frame_share(device);
         let frames = match values.receive_buffer {
             0 => RECEIVE_FRAMES,
             bytes => bytes.div_ceil(share),
@@ -146,6 +146,15 @@ pub(crate) fn bounds() -> Bounds {
 /// Milliseconds of the stack's clock, in 32 bits.
 pub(crate) const fn clock_ms(now: Instant) -> u32 {
     (now.0 / 1_000_000) as u32
+}
+
+/// Bytes that may wait to be sent or acknowledged: SO_SNDBUF, or twice the congestion window (tcp_sndbuf_expand).
+pub(crate) fn send_buffer(tcb: &Tcb, values: &Values) -> u32 {
+    if values.send_buffer != 0 {
+        return values.send_buffer;
+    }
+    let window = tcb.congestion.cwnd().saturating_mul(u32::from(tcb.mss));
+    window.saturating_mul(2).clamp(SEND_BYTES_MIN, SEND_BYTES_MAX)
 }
 
 impl<D: Device> Connection<'_, D> {
@@ -229,7 +238,7 @@ impl<D: Device> Connection<'_, D> {
 
     /// Bytes of a frame that count for a receive buffer.
     pub(crate) fn frame_share(&self) -> u32 {
-        share(&self.capabilities())
+        frame_share(&self.capabilities())
     }
 
     /// What it offers its peer.
@@ -252,13 +261,9 @@ impl<D: Device> Connection<'_, D> {
         }
     }
 
-    /// Bytes that may wait to be sent or acknowledged: SO_SNDBUF, or twice the congestion window (tcp_sndbuf_expand).
+    /// Bytes that may wait to be sent or acknowledged.
     pub(crate) fn send_bytes_max(&self) -> u32 {
-        if self.values.send_buffer != 0 {
-            return self.values.send_buffer;
-        }
-        let window = self.tcb.congestion.cwnd().saturating_mul(u32::from(self.tcb.mss));
-        window.saturating_mul(2).clamp(SEND_BYTES_MIN, SEND_BYTES_MAX)
+        send_buffer(self.tcb, self.values)
     }
 
     /// The arrow of RFC 9293 figure 5 for this event, with the timers of the state that it leads to.
@@ -283,10 +288,13 @@ impl<D: Device> Connection<'_, D> {
 
     /// How long an abandoned FIN-WAIT-2 is waited for: TCP_LINGER2, or the default.
     pub(crate) fn fin_wait_2(&self) -> Duration {
-        match self.values.linger2_s {
-            1.. => Duration::from_secs(self.values.linger2_s.unsigned_abs().into()).min(limits::FIN_WAIT_2),
-            _ => limits::FIN_WAIT_2,
-        }
+        let seconds = match self.values.linger2_s {
+            seconds @ 1.. => seconds.unsigned_abs(),
+            _ => self.host.tcp_fin_timeout,
+        };
+        // Not less than it takes to find the peer's FIN lost and sent again (tcp_fin_time).
+        let rto = self.rto().0;
+        Duration::from_secs(seconds.into()).max(Duration(4 * rto - rto / 2))
     }
 
     /// It moves to CLOSED: what waits to be sent, or for a gap, is gone; what was received can still be read (tcp_done).

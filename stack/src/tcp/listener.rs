@@ -47,8 +47,6 @@ pub struct Listener {
     pub syn_young: u32,
     /// Children of a fast open whose handshake goes on (RFC 7413 §5.1).
     pub fast_open_len: u32,
-    /// How many there may be (TCP_FASTOPEN); 0 is none.
-    pub fast_open_max: u32,
     /// Seconds at which a cookie was sent last, plus one; 0 is never. Cookies are believed only for a while after that.
     pub cookies_sent_at: u32,
     /// No meaning yet; zero.
@@ -136,7 +134,7 @@ impl SynEntry {
     pub const NEGOTIATED: u8 = 0xf;
 }
 
-const _: () = assert!(size_of::<SynEntry>() <= 96 && size_of::<Listener>() == 88);
+const _: () = assert!(size_of::<SynEntry>() <= 96 && size_of::<Listener>() == 84);
 
 impl Record for Listener {
     fn tag(&mut self) -> &mut Tag {

@@ -125,20 +125,26 @@ impl<D: Device> Connection<'_, D> {
         Some(Plan { why, seq, text: Text::New(frame, len) })
     }
 
-    /// What the rules of window and Nagle depend on.
-    pub(crate) fn sender(&self) -> Sender {
-        let (tcb, queue) = (&*self.tcb, &self.traffic.send);
+    /// Bytes of text that were never sent.
+    pub(crate) fn unsent(&self) -> u32 {
+        let queue = &self.traffic.send;
         let last = queue.list().last().filter(|_| queue.next_unsent().is_some());
         let fin =
             last.and_then(|last| self.frames.record(last)).is_some_and(|record| record.has(FrameRecord::FIN));
-        let in_frames = (queue.end() - tcb.snd.nxt).saturating_sub(fin.into());
+        let in_frames = (queue.end() - self.tcb.snd.nxt).saturating_sub(fin.into());
+        in_frames.saturating_add(queue.bytes_in_blocks())
+    }
+
+    /// What the rules of window and Nagle depend on.
+    pub(crate) fn sender(&self) -> Sender {
+        let tcb = &*self.tcb;
         Sender {
             una: tcb.snd.una,
             nxt: tcb.snd.nxt,
             wnd: tcb.snd.wnd,
             max_wnd: tcb.snd_wnd_max,
             mss: self.shape().mss,
-            queued: in_frames.saturating_add(queue.bytes_in_blocks()),
+            queued: self.unsent(),
             small: self.traffic.small,
             nodelay: tcb.flags.has(Tcbits::NO_DELAY),
             cork: tcb.flags.has(Tcbits::CORK),

@@ -92,6 +92,8 @@ impl<D: Device> Connection<'_, D> {
             && traffic.rack.tlp_end_seq().is_none()
             && traffic.only_new == 0
             && self.values.max_pacing_rate == 0
+            && self.values.receive_low_water <= 1
+            && self.values.unsent_low_water == 0
     }
 
     /// Takes such a segment, and its text out of the frame. Whether it should be asked for output.

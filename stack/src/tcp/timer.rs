@@ -69,8 +69,7 @@ impl<D: Device> Connection<'_, D> {
                 }
                 let waited = Duration::from_millis(now.wrapping_sub(self.traffic.stalled_since - 1).into());
                 let since = Instant(self.now.0.saturating_sub(waited.0));
-                let is_orphan = self.tcb.flags.has(Tcbits::ORPHAN);
-                let retries = if is_orphan { limits::ORPHAN_RETRIES } else { limits::RETRIES_2 };
+                let retries = self.retries();
                 if limits::is_given_up(self.now, since, retries, self.user_timeout(), &bounds()) {
                     return self.give_up();
                 }
@@ -84,7 +83,7 @@ impl<D: Device> Connection<'_, D> {
         let is_answer = self.tcb.state() == State::SynReceived;
         let most = match self.values.syn_count {
             0 if is_answer => self.host.tcp_synack_retries.min(u8::MAX.into()) as u8,
-            0 => limits::SYN_RETRIES,
+            0 => self.host.tcp_syn_retries as u8,
             count => count,
         };
         if self.tcb.retransmits >= most {
@@ -120,8 +119,7 @@ impl<D: Device> Connection<'_, D> {
         let limit = self.user_timeout();
         let silence =
             Duration::from_millis(clock_ms(self.now).wrapping_sub(self.tcb.last_ack_received).into());
-        let most =
-            if self.tcb.flags.has(Tcbits::ORPHAN) { limits::ORPHAN_RETRIES } else { limits::RETRIES_2 };
+        let most = self.retries();
         if limit.is_some_and(|limit| silence >= limit && self.tcb.probes > 0) || self.tcb.probes >= most {
             return self.give_up();
         }
@@ -149,10 +147,28 @@ impl<D: Device> Connection<'_, D> {
         }
     }
 
+    fn defaults(&self) -> Defaults {
+        Defaults {
+            idle: Duration::from_secs(self.host.tcp_keepalive_time.into()),
+            interval: Duration::from_secs(self.host.tcp_keepalive_intvl.into()),
+            probes: self.host.tcp_keepalive_probes as u8,
+        }
+    }
+
+    /// R2, or what stands for it once nobody holds the socket.
+    fn retries(&self) -> u8 {
+        let retries = match self.host.tcp_orphan_retries {
+            _ if !self.tcb.flags.has(Tcbits::ORPHAN) => self.host.tcp_retries2,
+            0 => limits::ORPHAN_RETRIES.into(),
+            retries => retries,
+        };
+        retries.min(u8::MAX.into()) as u8
+    }
+
     /// The connection is established, and its user wants to know whether the peer lives (RFC 9293 §3.8.4).
     pub(crate) fn begin_keepalive(&mut self) {
         if self.values.options & Switch::KEEP_ALIVE != 0 {
-            let at = self.keepalive().first(self.heard(), &Defaults::default());
+            let at = self.keepalive().first(self.heard(), &self.defaults());
             self.tcb.timers.arm(Timer::Keepalive, at);
         }
     }
@@ -164,7 +180,7 @@ impl<D: Device> Connection<'_, D> {
         let mut keepalive = self.keepalive();
         let busy = !self.traffic.send.is_empty();
         let limit = self.user_timeout();
-        match keepalive.on_timeout(self.now, self.heard(), busy, limit, &Defaults::default()) {
+        match keepalive.on_timeout(self.now, self.heard(), busy, limit, &self.defaults()) {
             Action::Wait(at) => self.tcb.timers.arm(Timer::Keepalive, at),
             Action::Probe(at) => {
                 self.tcb.probes = keepalive.sent;

@@ -90,6 +90,7 @@ impl<D: Device> Connection<'_, D> {
         self.tcb.autotune = Autotune::new(self.now, self.tcb.rcv.nxt, self.tcb.rcv.wnd);
         self.first_round_trip(seg, sent_at, was_lost);
         self.traffic.fack = self.tcb.snd.una;
+        self.tcb.delayed_ack.begin(self.now);
         self.arrived = true;
         let is_active = self.tcb.state() == State::SynSent;
         self.enter(if is_active { Event::RcvSynAck } else { Event::RcvAckOfSyn });

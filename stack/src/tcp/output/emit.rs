@@ -33,7 +33,7 @@ pub(crate) fn hops(values: &Values, remote: &Ip) -> (u8, u8) {
     if remote.is_v4() {
         (if values.ttl == 0 { TTL } else { values.ttl }, values.tos & !3)
     } else {
-        (values.hop_limit.checked_sub(1).unwrap_or(TTL), values.traffic_class & !3)
+        (values.hop_limit(), values.traffic_class & !3)
     }
 }
 
@@ -117,6 +117,19 @@ pub(crate) fn transmit_control<D: Device>(
         frames.discard(frame);
         false
     }
+}
+
+/// Bytes per second at which a connection is paced, or would be.
+pub(crate) fn pacing_rate<D: Device>(connection: &Connection<'_, D>) -> u64 {
+    let (tcb, max) = (&*connection.tcb, connection.values.max_pacing_rate);
+    pacing::rate(&pacing::Path {
+        mss: tcb.mss,
+        cwnd: tcb.congestion.cwnd(),
+        packets_out: connection.board().packets_out,
+        ssthresh: tcb.congestion.ssthresh(),
+        srtt: tcb.rtt.srtt(),
+        max: if max == 0 { u64::MAX } else { max },
+    })
 }
 
 impl<D: Device> Connection<'_, D> {
@@ -359,16 +372,8 @@ impl<D: Device> Connection<'_, D> {
         if max == 0 {
             return;
         }
-        let board = self.board();
-        let path = pacing::Path {
-            mss: self.tcb.mss,
-            cwnd: self.tcb.congestion.cwnd(),
-            packets_out: board.packets_out,
-            ssthresh: self.tcb.congestion.ssthresh(),
-            srtt: self.tcb.rtt.srtt(),
-            max,
-        };
-        self.tcb.pacing.on_sent(self.now, text.into(), pacing::rate(&path));
+        let rate = pacing_rate(self);
+        self.tcb.pacing.on_sent(self.now, text.into(), rate);
     }
 
     /// Nothing was in flight: the window is one of the past (RFC 5681 §4.1).

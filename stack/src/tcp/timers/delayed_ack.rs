@@ -66,6 +66,23 @@ impl DelayedAck {
         if self.rcv_mss == 0 { RCV_MSS_INITIAL } else { self.rcv_mss }
     }
 
+    /// The connection is there: as if text had come now.
+    pub fn begin(&mut self, now: Instant) {
+        self.received = clock(now);
+    }
+
+    /// The wait (TCP_INFO's tcpi_ato).
+    #[must_use]
+    pub const fn ato(&self) -> Duration {
+        Duration::from_millis(self.ato as u64)
+    }
+
+    /// When text came last, in milliseconds.
+    #[must_use]
+    pub const fn received_ms(&self) -> u32 {
+        self.received
+    }
+
     /// Text arrived in order, `len` bytes in segments of `segment` bytes; `push` if its sender had no more.
     #[inline]
     pub fn on_text(
@@ -120,11 +137,16 @@ impl DelayedAck {
         self.quick = self.quick.max(half);
     }
 
-    /// Something was wrong, or the user wants it (TCP_QUICKACK): acknowledge at once for a while.
+    /// Something was wrong: acknowledge at once for a while.
     pub fn be_quick(&mut self, rcv_wnd: u32) {
         self.start_quick(rcv_wnd);
         self.pingpong = 0;
         self.ato = MIN.as_millis() as u16;
+    }
+
+    /// The user wants acknowledgments not to wait for answers (TCP_QUICKACK).
+    pub fn end_interactive(&mut self) {
+        self.pingpong = 0;
     }
 
     /// The user wants acknowledgments to wait (TCP_QUICKACK of 0).

@@ -1,0 +1,259 @@
+//! Options of sockets, held against the kernel's: the same numbers and bytes are given to a socket of the kernel and to one of
+//! the stack; both must say the same, and read back the same.
+
+use harness::sim::Simulation;
+use harness::sim::port::Setup;
+use harness::sim::tcp::{TcpHost, limits};
+use stack::host::HOST;
+use stack::region::slab::Handle;
+use stack::tcp::info::Info;
+use stack::tcp::options::ROWS;
+
+/// A fresh socket of the kernel.
+struct Socket(i32);
+
+impl Socket {
+    fn new(is_v6: bool) -> Self {
+        let domain = if is_v6 { libc::AF_INET6 } else { libc::AF_INET };
+        // SAFETY: plain numbers.
+        let fd = unsafe { libc::socket(domain, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+        assert!(fd >= 0, "socket: {}", std::io::Error::last_os_error());
+        let socket = Self(fd);
+        // Whatever this machine's default is.
+        assert_eq!(socket.set(libc::IPPROTO_TCP, libc::TCP_CONGESTION, b"cubic"), 0);
+        socket
+    }
+
+    fn set(&self, level: i32, name: i32, value: &[u8]) -> i32 {
+        // SAFETY: the kernel reads so many bytes of the slice.
+        let done =
+            unsafe { libc::setsockopt(self.0, level, name, value.as_ptr().cast(), value.len() as u32) };
+        if done == 0 { 0 } else { std::io::Error::last_os_error().raw_os_error().unwrap_or(0) }
+    }
+
+    fn get(&self, level: i32, name: i32, room: usize) -> Result<Vec<u8>, i32> {
+        let (mut bytes, mut len) = (vec![0; room], room as u32);
+        // SAFETY: the kernel writes at most so many bytes to the vector, and their number to `len`.
+        let done = unsafe { libc::getsockopt(self.0, level, name, bytes.as_mut_ptr().cast(), &raw mut len) };
+        bytes.truncate(len as usize);
+        if done == 0 { Ok(bytes) } else { Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(0)) }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // SAFETY: the descriptor is this socket's.
+        unsafe { libc::close(self.0) };
+    }
+}
+
+/// A host with the values that this machine's administrator has set.
+fn host() -> TcpHost {
+    let mut host = TcpHost::new(1, &limits(1024));
+    let read = |path: String, at: usize| {
+        let text = std::fs::read_to_string(path).ok()?;
+        text.split_whitespace().nth(at)?.parse().ok()
+    };
+    for (name, ..) in HOST {
+        let (file, at) = match *name {
+            "somaxconn" | "rmem_max" | "wmem_max" => (format!("core/{name}"), 0),
+            "tcp_rmem_default" => ("ipv4/tcp_rmem".into(), 1),
+            "tcp_rmem_max" => ("ipv4/tcp_rmem".into(), 2),
+            "tcp_wmem_default" => ("ipv4/tcp_wmem".into(), 1),
+            _ => (format!("ipv4/{name}"), 0),
+        };
+        if let Some(value) = read(format!("/proc/sys/net/{file}"), at) {
+            assert!(host.parts().host.set(name, value), "{name} = {value}");
+        }
+    }
+    host
+}
+
+/// The same socket of the stack, for one exchange.
+struct Ours {
+    network: Simulation<TcpHost>,
+    socket: Handle,
+    node: harness::sim::Node,
+}
+
+impl Ours {
+    fn new(is_v6: bool) -> Self {
+        let mut network = Simulation::new(1);
+        let node = network.add(host(), Setup::plain(1));
+        let socket = network.host(node).parts().tcp_socket(is_v6, 0).expect("room");
+        Self { network, socket, node }
+    }
+
+    fn set(&mut self, level: i32, name: i32, value: &[u8]) -> i32 {
+        let (now, socket) = (self.network.now(), self.socket);
+        let (host, port) = self.network.host_and_port(self.node);
+        let done = host.with(now, port, |stack| stack.set_option(socket, level, name, value));
+        done.map_or_else(|error| error.number(), |()| 0)
+    }
+
+    fn get(&mut self, level: i32, name: i32, room: usize) -> Result<Vec<u8>, i32> {
+        let (now, socket) = (self.network.now(), self.socket);
+        let (host, port) = self.network.host_and_port(self.node);
+        let mut bytes = vec![0; room];
+        let done = host.with(now, port, |stack| stack.option(socket, level, name, &mut bytes));
+        let len = done.map_err(|error| error.number())?;
+        bytes.truncate(len);
+        Ok(bytes)
+    }
+
+    /// Everything is free again for the next socket.
+    fn renew(&mut self, is_v6: bool) {
+        let mut parts = self.network.host(self.node).parts();
+        parts.tcp_release(self.socket).expect("a socket");
+        self.socket = parts.tcp_socket(is_v6, 0).expect("room");
+    }
+}
+
+/// What only some may set, what the kernel changes by itself, what has no number for a value, and IPV6_MTU, which the kernel
+/// lets datagram sockets set.
+const APART: &[&str] =
+    &["SO_MARK", "SO_SNDBUFFORCE", "SO_RCVBUFFORCE", "SO_PRIORITY", "TCP_INFO", "TCP_TIMESTAMP", "IPV6_MTU"];
+
+/// Whether a number is one that is kept otherwise here: a rate of 0 is none for the kernel too, but it tells it as 0.
+fn differs(name: &str, value: i32) -> bool {
+    name == "SO_MAX_PACING_RATE" && value == 0
+}
+
+#[test]
+fn numbers_are_taken_and_read_back_as_the_kernel_has_them() {
+    let values = [
+        0,
+        1,
+        -1,
+        2,
+        3,
+        5,
+        6,
+        7,
+        64,
+        87,
+        88,
+        100,
+        119,
+        120,
+        121,
+        126,
+        127,
+        128,
+        254,
+        255,
+        256,
+        536,
+        1151,
+        1152,
+        2303,
+        4608,
+        9000,
+        32_767,
+        32_768,
+        65_535,
+        65_536,
+        1 << 20,
+        1 << 22,
+        5 << 20,
+        1 << 28,
+        i32::MAX,
+        i32::MIN,
+    ];
+    let mut compared = 0;
+    for is_v6 in [false, true] {
+        let mut ours = Ours::new(is_v6);
+        for row in ROWS.iter().filter(|row| !APART.contains(&row.name)) {
+            for value in values.into_iter().filter(|value| !differs(row.name, *value)) {
+                let theirs = Socket::new(is_v6);
+                let bytes = i32::to_ne_bytes(value);
+                let said =
+                    (theirs.set(row.level, row.number, &bytes), ours.set(row.level, row.number, &bytes));
+                assert_eq!(said.0, said.1, "setsockopt({}, {value})", row.name);
+                let (kernel, stack) =
+                    (theirs.get(row.level, row.number, 4), ours.get(row.level, row.number, 4));
+                assert_eq!(kernel, stack, "getsockopt({}) after {value}", row.name);
+                compared += 1;
+                ours.renew(is_v6);
+            }
+        }
+    }
+    assert!(compared > 3000, "{compared}");
+}
+
+#[test]
+fn short_and_long_values_are_taken_as_the_kernel_takes_them() {
+    for row in ROWS.iter().filter(|row| !APART.contains(&row.name)) {
+        for len in [0, 1, 2, 3, 8, 16] {
+            let mut ours = Ours::new(true);
+            let theirs = Socket::new(true);
+            let bytes = [1, 0, 0, 0, 3, 0, 0, 0, 0x40, 0x1f, 0, 0, 0, 0, 0, 0];
+            let said = (
+                theirs.set(row.level, row.number, &bytes[..len]),
+                ours.set(row.level, row.number, &bytes[..len]),
+            );
+            assert_eq!(said.0, said.1, "setsockopt({}) of {len} bytes", row.name);
+            for room in [0, 1, 3, 8, 16, 24] {
+                let kernel = theirs.get(row.level, row.number, room);
+                let stack = ours.get(row.level, row.number, room);
+                assert_eq!(kernel, stack, "getsockopt({}) of {len} bytes into {room}", row.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn times_and_names_are_the_kernels() {
+    let time = |seconds: i64, micros: i64| [seconds.to_ne_bytes(), micros.to_ne_bytes()].concat();
+    let linger = |on: i32, seconds: i32| [on.to_ne_bytes(), seconds.to_ne_bytes()].concat();
+    let (socket, tcp) = (libc::SOL_SOCKET, libc::IPPROTO_TCP);
+    let cases: Vec<(i32, i32, Vec<u8>)> = vec![
+        (socket, libc::SO_RCVTIMEO, time(1, 500_000)),
+        (socket, libc::SO_RCVTIMEO, time(0, 0)),
+        (socket, libc::SO_SNDTIMEO, time(3600, 0)),
+        (socket, libc::SO_SNDTIMEO, time(0, 1_000_000)),
+        (socket, libc::SO_SNDTIMEO, time(0, -1)),
+        (socket, libc::SO_SNDTIMEO, time(i64::MAX, 0)),
+        (socket, libc::SO_LINGER, linger(1, 5)),
+        (socket, libc::SO_LINGER, linger(0, 5)),
+        (socket, libc::SO_LINGER, linger(1, 0)),
+        (socket, libc::SO_MAX_PACING_RATE, 5_000_000_000u64.to_ne_bytes().to_vec()),
+        (socket, libc::SO_MAX_PACING_RATE, u64::MAX.to_ne_bytes().to_vec()),
+        (tcp, libc::TCP_CONGESTION, b"reno".to_vec()),
+        (tcp, libc::TCP_CONGESTION, b"cubic\0".to_vec()),
+        (tcp, libc::TCP_CONGESTION, b"reno\0rubbish".to_vec()),
+        (tcp, libc::TCP_CONGESTION, b"nothing".to_vec()),
+        (tcp, libc::TCP_CONGESTION, Vec::new()),
+        (tcp, 999, vec![0; 4]),
+        (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, vec![0; 4]),
+        (77, 1, vec![0; 4]),
+    ];
+    for (level, name, value) in cases {
+        let (mut ours, theirs) = (Ours::new(false), Socket::new(false));
+        let said = (theirs.set(level, name, &value), ours.set(level, name, &value));
+        assert_eq!(said.0, said.1, "{level} {name} {value:?}");
+        for room in [4, 8, 16, 20] {
+            let (kernel, stack) = (theirs.get(level, name, room), ours.get(level, name, room));
+            assert_eq!(kernel, stack, "{level} {name} {value:?} into {room}");
+        }
+    }
+}
+
+/// The numbers of the table are those of the C library's headers.
+#[test]
+fn the_structure_of_tcp_info_is_the_kernels() {
+    let theirs = Socket::new(false);
+    let bytes = theirs.get(libc::IPPROTO_TCP, libc::TCP_INFO, 512).expect("a socket");
+    assert!(bytes.len() >= size_of::<Info>() || bytes.len() >= 232, "{} bytes", bytes.len());
+    let mut ours = Ours::new(false);
+    let mine = ours.get(libc::IPPROTO_TCP, libc::TCP_INFO, 512).expect("a socket");
+    assert_eq!(mine.len(), size_of::<Info>());
+    // Of a socket that is closed: its state, and what it would begin with.
+    let word = |bytes: &[u8], at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four"));
+    for (name, at) in
+        [("state", 0), ("rto", 8), ("snd_mss", 16), ("unacked", 24), ("reordering", 88), ("min_rtt", 148)]
+    {
+        assert_eq!(word(&bytes, at), word(&mine, at), "tcpi_{name}");
+    }
+    assert_eq!(ours.get(libc::IPPROTO_TCP, libc::TCP_INFO, 10).map(|bytes| bytes.len()), Ok(10));
+}
