@@ -6,6 +6,7 @@
 //! files are to pass under packetdrill itself on Linux.
 
 pub mod code;
+pub mod coverage;
 pub mod flow;
 pub mod options;
 pub mod parse;

@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use harness::script::coverage::Coverage;
 use harness::script::run::{How, Stopped, run};
 
 fn suite() -> PathBuf {
@@ -55,6 +56,27 @@ fn the_suite_passes() {
         }
     }
     assert!(failed.is_empty(), "{} of {} scripts:\n{}", failed.len(), all.len(), failed.join("\n"));
+}
+
+#[test]
+fn every_requirement_has_a_script_or_a_reason() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let named = |path: &PathBuf| {
+        let name = path.strip_prefix(suite()).unwrap_or(path).display().to_string();
+        (name, fs::read_to_string(path).expect("a script"))
+    };
+    let scripts: Vec<_> = scripts(&suite()).iter().map(named).collect();
+    let coverage = Coverage::read(&tests.join("script"), &tests.join(".."), &scripts);
+    assert!(coverage.wrong.is_empty(), "{}", coverage.wrong.join("\n"));
+    let uncovered = coverage.uncovered();
+    assert!(uncovered.is_empty(), "{} without script or reason:\n{}", uncovered.len(), uncovered.join("\n"));
+    let (path, fresh) = (tests.join("script/coverage.md"), coverage.table());
+    if std::env::var_os("ACCEL_BLESS").is_some_and(|value| value == "1") {
+        fs::write(&path, fresh).expect("the table can be written");
+        return;
+    }
+    let kept = fs::read_to_string(&path).unwrap_or_default();
+    assert!(kept == fresh, "{} is not the table of today: ACCEL_BLESS=1 writes it anew", path.display());
 }
 
 #[test]
