@@ -58,5 +58,6 @@ const OTHERS: &[(&str, i64)] = &[
 /// The value of a name.
 #[must_use]
 pub fn value(name: &str) -> Option<i64> {
-    SYMBOLS.iter().chain(OTHERS).find(|row| row.0 == name).map(|row| row.1)
+    let symbol = SYMBOLS.iter().chain(OTHERS).find(|row| row.0 == name).map(|row| row.1);
+    symbol.or_else(|| accel_packetdrill::errno::Errno::named(name).map(|errno| errno.0.into()))
 }
