@@ -312,9 +312,11 @@ impl SendQueue {
         (is_open && record.len < shape.mss && frames.is_writable(frame)).then_some(frame)
     }
 
-    /// The user's data ends here: the last frame's segment has PSH. In blocks the end isn't kept.
+    /// The user's data ends here: the last frame's segment has PSH. In blocks the end isn't kept: what leaves as the last of all has it
+    /// anyway.
     pub fn mark_push(&self, frames: &mut Frames<'_>) {
-        if let Some(record) = self.list.last().and_then(|last| frames.record_mut(last)) {
+        let last = self.list.last().filter(|_| self.blocks.is_empty());
+        if let Some(record) = last.and_then(|last| frames.record_mut(last)) {
             record.flags |= FrameRecord::PUSH;
         }
     }

@@ -154,8 +154,9 @@ impl Run {
         Stopped::Failed(self.line, what.into())
     }
 
+    /// Microseconds since the beginning, rounded up: a relative time is never shorter than it is written.
     fn micros(&self, at: Instant) -> i64 {
-        (at - self.start).as_micros() as i64
+        (at - self.start).0.div_ceil(1_000) as i64
     }
 
     pub(super) fn now(&self) -> i64 {

@@ -306,7 +306,8 @@ impl<D: Device> Connection<'_, D> {
             flags |= Flags::FIN;
         }
         // The last that there is, too: the peer's user waits for no more (RFC 9293 §3.9.1.2).
-        let is_last = self.traffic.send.next_unsent().is_some_and(|first| self.frames.next(first).is_none());
+        let send = &self.traffic.send;
+        let is_last = record.end() == send.end() && send.bytes_in_blocks() == 0;
         if record.len > 0 && (record.has(FrameRecord::PUSH) || is_last) {
             flags |= Flags::PSH;
         }
