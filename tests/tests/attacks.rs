@@ -38,7 +38,7 @@ fn network(seed: u64, server: TcpHost, others: Vec<Machine>) -> (Simulation<Mach
 }
 
 fn server(plan: Plan) -> TcpHost {
-    TcpHost::server(1, 2, &limits(1024), plan)
+    TcpHost::server(1, &limits(1024), plan)
 }
 
 /// SYNs from addresses that nobody has, one each microsecond.

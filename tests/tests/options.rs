@@ -64,7 +64,7 @@ fn syn() -> Options {
 
 /// A server whose listener has these options.
 fn listening(values: &Values, plan: Plan) -> TcpHost {
-    let mut host = TcpHost::server(1, 2, &limits(1024), plan);
+    let mut host = TcpHost::server(1, &limits(1024), plan).knowing(&[2]);
     let socket = host.listener.expect("a listener");
     host.parts().set_tcp_options(socket, values).expect("room");
     host
@@ -130,7 +130,7 @@ fn syns_and_their_answers_go_again_as_often_as_the_user_says() {
     assert_eq!(again.len(), 1, "TCP_SYNCNT of a listener");
     assert_eq!(bench.host().held(), [1, 0, 0, 0]);
 
-    let mut client = TcpHost::new(1, &limits(1024)).opening(Instant(0), ip(2), text(1, 10));
+    let mut client = TcpHost::new(1, &limits(1024)).knowing(&[2]).opening(Instant(0), ip(2), text(1, 10));
     client.values = values;
     let mut bench = Bench::new(4, client);
     assert_eq!(bench.wait(Duration::from_millis(2900)).len(), 2);
@@ -142,7 +142,7 @@ fn syns_and_their_answers_go_again_as_often_as_the_user_says() {
 #[test]
 fn listeners_of_one_port_share_what_comes() {
     let values = Values { options: Switch::REUSE_PORT, ..Values::default() };
-    let mut host = TcpHost::new(1, &limits(1024));
+    let mut host = TcpHost::new(1, &limits(1024)).knowing(&[2]);
     let listeners = [(); 3].map(|()| {
         let mut parts = host.parts();
         let socket = parts.tcp_socket(false, 0).expect("room");
@@ -151,7 +151,7 @@ fn listeners_of_one_port_share_what_comes() {
         parts.tcp_listen(socket, 30).expect("shared");
         socket
     });
-    let mut client = TcpHost::new(2, &limits(1024));
+    let mut client = TcpHost::new(2, &limits(1024)).knowing(&[1]);
     client.plan.stays = true;
     for number in 0..40 {
         let at = if number < 20 { 0 } else { 2000 * MS };
