@@ -36,8 +36,14 @@ impl<D: Device> Connection<'_, D> {
                 self.count(Counter::AcksOfNothing);
                 return Break(Stop::Challenge);
             }
-            // "If the ACK is a duplicate (SEG.ACK =< SND.UNA), it can be ignored." Its text is not.
-            Ack::Old => return Continue(()),
+            // "If the ACK is a duplicate (SEG.ACK =< SND.UNA), it can be ignored." Its text is not, and neither is what it reports
+            // beyond SND.UNA: it was sent before one that came faster (tcp_ack, old_ack).
+            Ack::Old => {
+                if self.tcb.flags.has(Tcbits::SACK) && !seg.options.sack.as_slice().is_empty() {
+                    self.on_ack(seg, false);
+                }
+                return Continue(());
+            }
             Ack::New | Ack::Same => {}
         }
         self.tcb.probes = 0;
