@@ -57,7 +57,8 @@ impl<D: Device> Connection<'_, D> {
         let dsack = self.dsack(seg);
         let news = self.mark(seg, dsack, plain);
         let sample = self.measure(seg, &news);
-        self.tcb.delivered = self.tcb.delivered.wrapping_add(news.acked + news.sacked);
+        let delivered = news.acked + news.sacked + u32::from(news.is_duplicate);
+        self.tcb.delivered = self.tcb.delivered.wrapping_add(delivered);
         let (una, nxt) = (self.tcb.snd.una, self.tcb.snd.nxt);
         self.traffic.rack.on_ack(dsack.is_some(), una, nxt);
         if let Some(block) = dsack {
@@ -154,7 +155,10 @@ impl<D: Device> Connection<'_, D> {
         }
         let mut board = self.board();
         if news.advances {
+            let known = board.sacked_out;
             board.on_partial(news.acked);
+            // Of what is acknowledged now each duplicate has told one: they have arrived before (tcp_remove_reno_sacks).
+            news.acked = news.acked.saturating_sub(known).max(u32::from(news.acked != 0));
         } else if plain {
             board.on_duplicate();
             news.is_duplicate = true;
