@@ -234,7 +234,13 @@ impl<D: Device> Stack<'_, '_, D> {
             let (socket, next) = (tcb.tag.handle(*index), tcb.timers.next());
             match next {
                 Some(at) if at <= self.now => {
-                    let _ = self.work(socket, None, |connection| connection.on_timers());
+                    let (remote, before) = (tcb.remote, tcb.path_mtu);
+                    let finds = self.parts.ip.finds_black_holes != 0;
+                    let _ = self.work(socket, None, |connection| connection.on_timers(finds));
+                    let after = self.parts.tcbs.get(*index as usize).map_or(0, |tcb| tcb.path_mtu);
+                    if finds && after < before {
+                        self.note_black_hole(&remote, after);
+                    }
                 }
                 // It was put off since: the entry is lazy.
                 Some(at) => self.parts.wheels.tcbs.arm(self.parts.tcbs, *index, at),

@@ -1,6 +1,5 @@
 //! The IP layer's own: what it has learned and what waits there is soft, so it is made consistent or dropped.
 
-use crate::frames::pool::Charge;
 use crate::ip::reassembly::{Datagram, Piece, State};
 use crate::region::Parts;
 use crate::region::table::Place;
@@ -15,6 +14,6 @@ impl Parts<'_> {
         self.datagrams.fill(Datagram::default());
         self.datagram_places.fill(Place::default());
         self.pieces.fill(Piece::default());
-        (self.ip.waiting, self.ip.fragments) = (Charge::default(), Charge::default());
+        (self.ip.waiting.frames, self.ip.fragments.frames) = (0, 0);
     }
 }

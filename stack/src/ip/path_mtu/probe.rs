@@ -122,6 +122,20 @@ pub struct Grown {
     pub mtu: u16,
 }
 
+/// Half of a size, and not more than the base.
+fn lower(mtu: u16, headers: &Headers, mss_clamp: u16) -> u16 {
+    let half = headers.mss(mtu, mss_clamp) / 2;
+    headers.mtu(half.clamp(FLOOR_MSS, BASE_MSS))
+}
+
+/// What is tried next where segments that fill datagrams of `mtu` bytes seem to vanish, without a search above it: the base,
+/// and then half each time ([`Search::black_hole`] alone). Every link of IPv6 takes `least`, which is tried in between.
+#[must_use]
+pub fn narrower(mtu: u16, headers: &Headers, mss_clamp: u16, least: u16) -> u16 {
+    let base = headers.mtu(BASE_MSS).max(least);
+    if mtu > base { base } else { lower(mtu, headers, mss_clamp).min(mtu) }
+}
+
 impl Search {
     /// Of a connection that has just been established.
     #[must_use]
@@ -232,8 +246,7 @@ impl Search {
             return;
         }
         if self.is_on() {
-            let half = headers.mss(self.low, mss_clamp) / 2;
-            self.low = headers.mtu(half.clamp(FLOOR_MSS, BASE_MSS));
+            self.low = lower(self.low, headers, mss_clamp);
         } else {
             self.enabled = 1;
             self.began = now.0;

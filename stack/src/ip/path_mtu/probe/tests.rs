@@ -162,3 +162,15 @@ proptest! {
         prop_assert!(search.mss(high, &headers, clamp) >= 1);
     }
 }
+
+#[test]
+fn without_a_search_the_base_is_tried_and_then_halves() {
+    let headers = Headers { fixed: 40, options: 12 };
+    let mut tried = vec![1500];
+    for _ in 0..6 {
+        tried.push(narrower(tried[tried.len() - 1], &headers, 1460, 0));
+    }
+    assert_eq!(tried, [1500, 1076, 564, 308, 180, 116, 100]);
+    let headers = Headers { fixed: 60, options: 12 };
+    assert_eq!([1500, 1280].map(|mtu| narrower(mtu, &headers, 1440, 1280)), [1280, 676]);
+}
