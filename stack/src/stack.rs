@@ -104,10 +104,12 @@ impl<D: Device> Stack<'_, '_, D> {
         let more_senders = self.wake_senders();
         self.fill();
         let kick = self.device.flush();
-        let ip = self.next_of_ip();
+        let mut word = self.next_of_ip();
         let wheels = &mut *self.parts.wheels;
-        let deadline = [wheels.tcbs.deadline(), wheels.syns.deadline(), ip].into_iter().flatten().min();
-        let word = deadline.map_or(u64::MAX, |at| at.0);
+        for deadline in [wheels.tcbs.deadline(), wheels.syns.deadline()].into_iter().flatten() {
+            word = word.min(deadline.0);
+        }
+        let deadline = (word != u64::MAX).then_some(Instant(word));
         if let Some(shared) = self.shared.deadline.first() {
             shared.store(word, core::sync::atomic::Ordering::Relaxed);
         }

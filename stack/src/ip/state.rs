@@ -45,6 +45,15 @@ impl Interface {
         Some(Tag { tpid: C_TAG, control: self.vlan & 0x0fff })
     }
 
+    /// The first bytes of a packet for this interface alone, as a number; larger than six bytes make if it has tags.
+    #[inline]
+    #[must_use]
+    pub const fn plain(&self) -> u64 {
+        let [a, b, c, d, e, f] = self.link.0;
+        let [g, h] = self.vlan.to_le_bytes();
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    }
+
     /// Whether a packet with these tags is for this interface: one with its tag, or one without where it has none. A tag
     /// of VLAN 0 tells a priority and nothing else (IEEE 802.1Q §6.9.1).
     #[must_use]

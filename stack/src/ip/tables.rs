@@ -15,8 +15,8 @@ use crate::time::{Duration, Instant};
 use crate::wire::ethernet;
 use crate::wire::ip::Ip;
 
-/// How long a drawn ReachableTime is used. RFC 4861 §6.3.4: "a new random value should be calculated [...] at least
-/// every few hours".
+/// How long a drawn ReachableTime is used. RFC 4861 §6.3.2: "A new random value should be calculated when BaseReachableTime
+/// changes (due to Router Advertisements) or at least every few hours even if no Router Advertisements are received."
 const DRAW: u64 = Duration::from_secs(7200).0;
 /// Datagrams in fragments that one source may have waiting.
 pub(crate) const PER_SOURCE: u32 = 16;

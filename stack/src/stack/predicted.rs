@@ -83,8 +83,8 @@ impl<D: Device> Stack<'_, '_, D> {
         let (is_v6, ip) = match self.device.capabilities().link {
             Link::Ethernet => {
                 let (head, rest) = bytes.split_first_chunk::<ETHERNET>()?;
-                let interface = &self.parts.ip.interface;
-                if head.first_chunk() != Some(&interface.link.0) || interface.vlan != 0 {
+                let [a, b, c, d, e, f, ..] = *head;
+                if u64::from_le_bytes([a, b, c, d, e, f, 0, 0]) != self.parts.ip.interface.plain() {
                     return None;
                 }
                 match [head[12], head[13]] {
