@@ -10,11 +10,13 @@
 //! | [`state`] | the interface, and the tables' own state | IEEE 802.1Q |
 //! | [`tables`] | what the owner of the stack feeds: addresses, routes, neighbours | |
 //! | [`hop`] | how a packet leaves towards its next hop | RFC 1122 §2.3.2.2 |
+//! | [`group`] | groups that are listened to, and when routers are told | RFC 3376, 3810 |
 //! | [`path_mtu`] | what a path takes: what routers tell, and the search without them | RFC 1191, 8201, 4821, 8899 |
 //!
 //! Where Linux departs from an RFC, and we with it, the function says so.
 
 pub mod destination;
+pub mod group;
 pub mod hop;
 pub mod icmp;
 pub mod neighbour;

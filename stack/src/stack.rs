@@ -27,6 +27,7 @@ use crate::time::Instant;
 
 mod errors;
 mod fragments;
+mod groups;
 mod icmp;
 mod ingress;
 mod link;

@@ -21,9 +21,11 @@ use stack::wire::checksum::Sum;
 use stack::wire::ethernet::{self, Address};
 use stack::wire::ip::{Fragment, Ip};
 use stack::wire::tcp::Flags;
-use stack::wire::{arp, icmp, icmpv6, ipv4, protocol};
+use stack::wire::{arp, icmp, icmpv6, igmp, ipv4, protocol};
 
 const MS: u64 = 1_000_000;
+/// By then routers were told of every group that a host is in.
+const SETTLED: Duration = Duration::from_secs(3);
 const BASE: Path = Path::delayed(Duration::from_millis(5));
 
 fn client() -> TcpHost {
@@ -150,7 +152,7 @@ fn hosts_of_one_vlan_talk_and_those_of_others_hear_nothing() {
         let (mut network, a, b) = pair(8, one, server(Plan::default()).on(other), Setup::plain);
         network.run_for(Duration::from_secs(2));
         assert!(network.look(b).look().counter(Counter::NotOurs) >= 2, "questions");
-        assert_eq!(network.port(b).counters.sent, 0);
+        assert_eq!(network.port(b).counters.sent, 2, "its own groups");
         let _ = a;
     }
 }
@@ -158,14 +160,18 @@ fn hosts_of_one_vlan_talk_and_those_of_others_hear_nothing() {
 #[test]
 fn what_is_not_on_the_link_goes_to_the_gateway() {
     let far = Ip::v4([198, 51, 100, 7]);
-    let mut client = client().opening(Instant(MS), far, Vec::new());
+    let mut client = client().opening(Instant(SETTLED.0), far, Vec::new());
     let gateway =
         Route { destination: Ip::UNSPECIFIED_V4, prefix_len: V4_BITS, gateway: ip(2), ..Route::default() };
     client.parts().add_route(&gateway).expect("room");
     let (mut network, a, b) = pair(9, client, raw(), Setup::plain);
+    network.run_for(SETTLED);
     network.run_for(Duration::from_millis(50));
     // It asks for the gateway, and for nobody else.
-    let asked = network.host(b).raw().got[0].bytes.clone();
+    let is_arp =
+        |bytes: &[u8]| ethernet::parse(bytes).is_ok_and(|(frame, _)| frame.ethertype == ethernet::ARP);
+    let got = network.host(b).raw().got.clone();
+    let asked = got.into_iter().map(|got| got.bytes).find(|bytes| is_arp(bytes)).expect("a question");
     let (frame, payload) = ethernet::parse(&asked).expect("a frame");
     let question = arp::parse(payload).expect("ARP").0;
     assert_eq!((frame.destination, question.target_protocol), (Address::BROADCAST, ip(2)));
@@ -433,6 +439,8 @@ fn a_path_is_not_made_narrow_by_strangers_nor_for_ever() {
 #[test]
 fn what_is_wrapped_in_something_foreign_is_dropped() {
     let (mut network, _, b, stranger) = three(60, client(), server(Plan::default()), BASE);
+    network.run_for(SETTLED);
+    let before = network.port(b).counters.sent;
     let syn = |from, to| craft::segment((from, 1000), (to, 80), 7, Flags::SYN);
     let v4 = craft::datagram(ip(3), ip(2), protocol::TCP, None, &syn(ip(3), ip(2)));
     let tag = |tpid, vlan| Some(ethernet::Tag { tpid, control: vlan });
@@ -460,7 +468,7 @@ fn what_is_wrapped_in_something_foreign_is_dropped() {
     ];
     send(&mut network, stranger, packets);
     let host = network.look(b).look();
-    assert_eq!((host.counter(Counter::SegmentsIn), network.port(b).counters.sent), (0, 0));
+    assert_eq!((host.counter(Counter::SegmentsIn), network.port(b).counters.sent), (0, before));
     // The same SYN by itself is taken, and so is one with a priority.
     send(&mut network, stranger, [tagged([None; 2]), tagged([tag(ethernet::C_TAG, 5 << 13), None])]);
     assert_eq!(network.look(b).look().counter(Counter::SegmentsIn), 2);
@@ -485,6 +493,8 @@ fn what_comes_from_where_no_host_is_gets_no_answer() {
     ];
     parts.checks = true;
     let (mut network, _, b, stranger) = three(61, client(), parts, BASE);
+    network.run_for(SETTLED);
+    let before = network.port(b).counters.sent;
     for source in sources {
         let to = if source.is_v4() { ip(2) } else { ip6(2) };
         let syn = craft::segment((source, 80), (to, 80), 7, Flags::SYN);
@@ -507,7 +517,7 @@ fn what_comes_from_where_no_host_is_gets_no_answer() {
     for to in [Address::BROADCAST, Address([1, 0, 0x5e, 0, 0, 1])] {
         send(&mut network, stranger, [craft::frame(to, [None; 2], ethernet::IPV4, &datagram)]);
     }
-    assert_eq!(network.port(b).counters.sent, 0);
+    assert_eq!(network.port(b).counters.sent, before);
 }
 
 /// What the stranger got of this protocol.
@@ -521,6 +531,8 @@ fn got(network: &mut Simulation<Any>, stranger: Node, wanted: u8) -> Vec<(Ip, Op
 fn an_echo_is_answered_by_who_owns_the_address_alone() {
     let knows = server(Plan::default()).knowing(&[3]);
     let (mut network, _, b, stranger) = three(62, client(), knows, BASE);
+    network.run_for(SETTLED);
+    network.host(stranger).raw().got.clear();
     let data = text(62, 900);
     let request = icmp::Message::EchoRequest { identifier: 7, sequence: 9 };
     let request6 = icmpv6::Message::EchoRequest { identifier: 7, sequence: 9 };
@@ -667,4 +679,90 @@ fn floods_of_fragments_cost_what_they_may() {
     let host = network.host(b).stack();
     host.check();
     assert_eq!((host.parts().ip.fragments.frames, host.held()[3]), (0, 0), "nothing is left");
+}
+
+/// What the stranger got of reports about a group: protocol, destination, type, and the record's type in the newer versions.
+fn reports(network: &mut Simulation<Any>, stranger: Node, group: Ip) -> Vec<(Ip, u8, u8)> {
+    let got = std::mem::take(&mut network.host(stranger).raw().got);
+    let about = |bytes: &[u8]| match group.as_v4() {
+        Some(group) => bytes.windows(4).any(|found| found == group),
+        None => bytes.windows(16).any(|found| found == group.0),
+    };
+    let opened = got.iter().filter_map(|got| craft::opened(&got.bytes));
+    let is_it = |packet: &craft::Opened| {
+        let is_report =
+            packet.0 == igmp::IGMP || packet.0 == protocol::ICMPV6 && matches!(packet.4[0], 131 | 132 | 143);
+        is_report && about(&packet.4)
+    };
+    opened
+        .filter(is_it)
+        .map(|(_, _, to, _, bytes)| (to, bytes[0], bytes.get(8).copied().unwrap_or(0)))
+        .collect()
+}
+
+#[test]
+fn routers_are_told_of_groups_and_others_are_not_listened_to() {
+    let (mut network, _, b, stranger) = three(70, client(), server(Plan::default()).knowing(&[3]), BASE);
+    network.run_for(Duration::from_secs(5));
+    // Its solicited-node group was told of when it began.
+    let all = reports(&mut network, stranger, ip6(2).solicited_node());
+    assert_eq!(all, [(igmp::MLD_ROUTERS, 143, 4); 2]);
+    let groups = [Ip::v4([239, 1, 2, 3]), Ip(*b"\xff\x05\0\0\0\0\0\0\0\0\0\0\0\0\0\x63")];
+    let rows = [(igmp::V3_ROUTERS, 0x22), (igmp::MLD_ROUTERS, 143)];
+    let link_local = Ip(*b"\xfe\x80\0\0\0\0\0\0\0\0\0\0\0\0\0\x03");
+    for (group, (to, kind)) in groups.into_iter().zip(rows) {
+        let now = network.now();
+        network.host(b).stack().parts().join_group(&group, now).expect("room");
+        network.run_for(Duration::from_secs(5));
+        assert_eq!(reports(&mut network, stranger, group), [(to, kind, 4); 2], "joins");
+    }
+    // A router asks for all, and is answered once for each within ten seconds.
+    let mut v3 = vec![0x11, 100, 0, 0, 0, 0, 0, 0, 2, 125, 0, 0];
+    let sum = Sum::ZERO.bytes(&v3).checksum();
+    v3[2..4].copy_from_slice(&sum.to_be_bytes());
+    let v3 = craft::datagram(ip(3), Ip::v4([224, 0, 0, 1]), igmp::IGMP, None, &v3);
+    let all_nodes = Ip(*b"\xff\x02\0\0\0\0\0\0\0\0\0\0\0\0\0\x01");
+    let other = icmpv6::Message::Other { kind: 130, code: 0, word: 10_000 << 16 };
+    let asked = |data: &[u8], ttl: u8| {
+        let query = craft::icmp_v6(link_local, all_nodes, &other, data);
+        let mut bytes = craft::datagram(link_local, all_nodes, protocol::ICMPV6, None, &query);
+        bytes[7] = ttl;
+        craft::frame(Address::of_group(&all_nodes).expect("a group"), [None; 2], ethernet::IPV6, &bytes)
+    };
+    let to_all = Address([1, 0, 0x5e, 0, 0, 1]);
+    send(&mut network, stranger, [asked(&[0; 20], 64), craft::frame(to_all, [None; 2], ethernet::IPV4, &v3)]);
+    network.run_for(Duration::from_secs(11));
+    let kept = network.host(stranger).raw().got.clone();
+    assert_eq!(reports(&mut network, stranger, groups[0]), [(igmp::V3_ROUTERS, 0x22, 2)]);
+    network.host(stranger).raw().got = kept;
+    assert!(reports(&mut network, stranger, groups[1]).is_empty(), "from afar");
+    send(&mut network, stranger, [asked(&[0; 20], 1)]);
+    network.run_for(Duration::from_secs(11));
+    assert_eq!(reports(&mut network, stranger, groups[1]), [(igmp::MLD_ROUTERS, 143, 2)]);
+    // A router of MLDv1 is told in its own words.
+    send(&mut network, stranger, [asked(&[0; 16], 1)]);
+    network.run_for(Duration::from_secs(11));
+    assert_eq!(reports(&mut network, stranger, groups[1])[0].0, groups[1]);
+    let now = network.now();
+    for group in groups {
+        assert!(network.host(b).stack().parts().leave_group(&group, now));
+    }
+    network.run_for(Duration::from_secs(5));
+    let kept = network.host(stranger).raw().got.clone();
+    assert_eq!(reports(&mut network, stranger, groups[0]), [(igmp::V3_ROUTERS, 0x22, 3); 2], "leaves");
+    network.host(stranger).raw().got = kept;
+    let done = reports(&mut network, stranger, groups[1]);
+    assert_eq!((done.len(), done[0].0, done[0].1), (2, igmp::MLD_ALL_ROUTERS, 132));
+    // And what is for the group is nobody's now.
+    let request = icmpv6::Message::EchoRequest { identifier: 7, sequence: 9 };
+    let ping = craft::icmp_v6(ip6(3), groups[1], &request, &[]);
+    let ping = craft::datagram(ip6(3), groups[1], protocol::ICMPV6, None, &ping);
+    let before = network.look(b).look().counter(Counter::NotOurs);
+    send(
+        &mut network,
+        stranger,
+        [craft::frame(Address::of_group(&groups[1]).expect("a group"), [None; 2], ethernet::IPV6, &ping)],
+    );
+    assert_eq!(network.look(b).look().counter(Counter::NotOurs), before + 1);
+    network.host(b).stack().check();
 }

@@ -85,6 +85,10 @@ pub struct State {
     pub finds_black_holes: u32,
     /// When the first path's MTU is forgotten, in nanoseconds; 0 is never.
     pub paths_until: u64,
+    /// When the first report of a group is due, in nanoseconds; 0 is never.
+    pub groups_due: u64,
+    /// Until when routers of IGMPv2 and of MLDv1 are told in their own words, in nanoseconds.
+    pub old_routers: [u64; 2],
     /// The fragments' own state.
     pub reassembly: reassembly::State,
     /// How many errors may be sent to whomever.

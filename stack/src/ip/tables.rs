@@ -3,12 +3,12 @@
 //! The owner of the stack says which addresses, routes and neighbours there are, as netlink tells it; a socket looks again
 //! after each change. On an interface of its own ([`super::Interface::OWNS`]) the stack finds its neighbours itself.
 
-use super::Interface;
 use super::neighbour::{Cache, Heard, Neighbour, Settings, State, reachable_time};
 use super::path_mtu::{Cache as Paths, Known};
 use super::reassembly::{Limits, Reassembly};
 use super::route::source::{self, Address};
 use super::route::{Kind, Route, Routes, masked};
+use super::{Interface, group};
 use crate::error::Error;
 use crate::region::Parts;
 use crate::time::{Duration, Instant};
@@ -89,6 +89,12 @@ impl Parts<'_> {
         *self.addresses.get_mut(at).ok_or(Error::NoBuffers)? = *address;
         self.ip.addresses = self.ip.addresses.max(at as u32 + 1);
         self.routing().touch();
+        if known.is_none() && !ip.is_v4() {
+            // RFC 4861 §7.2.1: "When a multicast-capable interface becomes enabled, the node MUST join the all-nodes multicast
+            // address on that interface, as well as the solicited-node multicast address corresponding to each of the IP
+            // addresses assigned to the interface."
+            self.join_group(&ip.solicited_node(), Instant(0))?;
+        }
         Ok(())
     }
 
@@ -109,7 +115,36 @@ impl Parts<'_> {
         self.addresses.copy_within(at + 1..len, at);
         self.ip.addresses = len as u32 - 1;
         self.routing().touch();
+        if !ip.is_v4() {
+            self.leave_group(&ip.solicited_node(), Instant(0));
+        }
         true
+    }
+
+    /// One more listens to a group: packets to it are ours, and routers are told if the addresses are ours alone.
+    ///
+    /// # Errors
+    /// `Invalid` if it is none; `NoBuffers` at the limit of groups.
+    pub fn join_group(&mut self, group: &Ip, now: Instant) -> Result<(), Error> {
+        if !group.is_multicast() {
+            return Err(Error::Invalid);
+        }
+        let joined = group::join(self.groups, group, now);
+        self.ip.groups_due = group::next(self.groups).map_or(0, |due| due.0);
+        if joined { Ok(()) } else { Err(Error::NoBuffers) }
+    }
+
+    /// One less listens to a group; false if nobody did.
+    pub fn leave_group(&mut self, group: &Ip, now: Instant) -> bool {
+        let left = group::leave(self.groups, group, now);
+        self.ip.groups_due = group::next(self.groups).map_or(0, |due| due.0);
+        left
+    }
+
+    /// Whether packets to a group are ours.
+    #[must_use]
+    pub fn listens_to(&self, group: &Ip) -> bool {
+        *group == group::ALL_NODES || *group == group::ALL_SYSTEMS || group::listens(self.groups, group)
     }
 
     /// Adds a route, or replaces the one of the same destinations and metric.

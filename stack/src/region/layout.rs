@@ -13,6 +13,7 @@ use crate::hash::Secret;
 use crate::host::Host;
 use crate::ip;
 use crate::ip::destination::Destination;
+use crate::ip::group::Group;
 use crate::ip::icmp::limit::Bucket;
 use crate::ip::neighbour::Neighbour;
 use crate::ip::path_mtu::Path;
@@ -299,6 +300,8 @@ parts! {
         paths: Path, |limits| limits.destinations as usize;
         /// How often hosts are sent errors.
         buckets: Bucket, |limits| limits.destinations as usize;
+        /// Groups that are listened to.
+        groups: Group, |limits| limits.memberships as usize + limits.addresses as usize;
         /// Datagrams of which fragments have arrived.
         datagrams: Datagram, |limits| limits.datagrams as usize;
         /// Those by what names them.

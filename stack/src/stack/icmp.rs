@@ -13,6 +13,7 @@ use crate::ip::path_mtu::TooBig;
 use crate::stats::Counter;
 use crate::wire::checksum::Sum;
 use crate::wire::icmp::{HEADER_LEN, Message, Unreachable, parse, quoted};
+use crate::wire::igmp::parse_v6;
 use crate::wire::ip::Ip;
 use crate::wire::{icmpv6, ipv6, ndisc, protocol};
 
@@ -113,6 +114,9 @@ impl<D: Device> Stack<'_, '_, D> {
         if let Some(meaning) = meaning_v6(&message) {
             let about = about(data, false);
             return self.error_arrived(about, &meaning);
+        }
+        if let Some(query) = parse_v6(bytes) {
+            return self.listeners_asked(seen, &query);
         }
         self.answer_echo(seen, Either::V6(message), &[seen.piece(HEADER_LEN as u16)]);
     }

@@ -8,7 +8,7 @@ use crate::device::{Device, Fragment as Piece, FrameIndex, Link, Memory, Receive
 use crate::ip::icmp::answer::Invoking;
 use crate::stats::Counter;
 use crate::wire::ip::{Fragment, Ip};
-use crate::wire::{Malformed, arp, ethernet, ipv4, ipv6, ndisc, protocol};
+use crate::wire::{Malformed, arp, ethernet, igmp, ipv4, ipv6, ndisc, protocol};
 
 /// A datagram as it lies in a frame.
 #[derive(Clone, Copy, Debug)]
@@ -149,6 +149,22 @@ impl<D: Device> Stack<'_, '_, D> {
 
     /// A datagram; true if its frame is kept.
     fn datagram(&mut self, seen: &Seen) -> bool {
+        let destination = &seen.destination;
+        let is_many = destination.is_multicast()
+            || destination.is_broadcast()
+            || self.parts.is_subnet_broadcast(destination);
+        // RFC 1112 §7.2: what is for a group that nobody here is in is discarded.
+        let is_ours = match destination.is_multicast() {
+            true => self.parts.listens_to(destination),
+            false => is_many || self.parts.is_ours(destination),
+        };
+        // RFC 1122 §3.3.6: "A host SHOULD silently discard a datagram that is received via a link-layer broadcast (see
+        // Section 2.4) but does not specify an IP multicast or broadcast destination address."
+        let is_whole = seen.is_for_us || is_many;
+        if !is_ours || !is_whole || seen.is_source_routed {
+            self.count(Counter::NotOurs);
+            return false;
+        }
         // Who asks whether an address is taken has none yet (RFC 4862 §5.4.2).
         let kind = seen.bytes(&*self.device, seen.payload).first();
         let is_question = seen.protocol == protocol::ICMPV6
@@ -156,17 +172,6 @@ impl<D: Device> Stack<'_, '_, D> {
             && kind == Some(&ndisc::NEIGHBOR_SOLICITATION);
         if self.is_martian(&seen.source) && !is_question {
             self.count(Counter::Martians);
-            return false;
-        }
-        let destination = &seen.destination;
-        let is_many = destination.is_multicast()
-            || destination.is_broadcast()
-            || self.parts.is_subnet_broadcast(destination);
-        // RFC 1122 §3.3.6: "A host SHOULD silently discard a datagram that is received via a link-layer broadcast (see
-        // Section 2.4) but does not specify an IP multicast or broadcast destination address."
-        let is_whole = seen.is_for_us || is_many;
-        if !is_whole || !is_many && !self.parts.is_ours(destination) || seen.is_source_routed {
-            self.count(Counter::NotOurs);
             return false;
         }
         if seen.fragment.is_some() {
@@ -218,6 +223,7 @@ impl<D: Device> Stack<'_, '_, D> {
         match seen.protocol {
             protocol::ICMP if seen.source.is_v4() => self.icmp(seen),
             protocol::ICMPV6 if !seen.source.is_v4() => self.icmp_v6(seen),
+            igmp::IGMP if seen.source.is_v4() => self.igmp(seen),
             // To many, on the link or beyond: what is for us alone was seen before.
             protocol::TCP => self.count(Counter::NotOurs),
             protocol::UDP => {

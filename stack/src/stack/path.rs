@@ -303,8 +303,10 @@ impl<D: Device> Stack<'_, '_, D> {
         if let Some(fragments) = ip.reassembly.next() {
             at = at.min(fragments.0);
         }
-        if ip.paths_until != 0 {
-            at = at.min(ip.paths_until);
+        for due in [ip.paths_until, ip.groups_due] {
+            if due != 0 {
+                at = at.min(due);
+            }
         }
         at
     }
@@ -324,6 +326,9 @@ impl<D: Device> Stack<'_, '_, D> {
         }
         if self.parts.ip.reassembly.next().is_some_and(|at| at <= now) {
             self.run_reassembly_timers();
+        }
+        if self.parts.ip.groups_due != 0 && self.parts.ip.groups_due <= now.0 {
+            self.run_group_timers();
         }
         self.parts.wheels.neighbours.is_due(now) && self.run_neighbour_timers()
     }

@@ -173,6 +173,22 @@ impl Header {
     }
 }
 
+/// Bytes of a header with the router alert option (RFC 2113 §2.1).
+pub const ALERT_LEN: usize = HEADER_LEN + 4;
+
+impl Header {
+    /// [`Header::emit`] with the router alert option behind it: routers look at what passes them.
+    #[must_use]
+    pub fn emit_alert(&self, payload_len: usize, bytes: &mut [u8]) -> Option<usize> {
+        let total = u16::try_from(payload_len.checked_add(ALERT_LEN)?).ok()?;
+        let option = [148, 4, 0, 0];
+        let mut header = Self { version_ihl: 0x46, total_length: total.into(), checksum: 0.into(), ..*self };
+        header.checksum = Sum::ZERO.bytes(header.as_bytes()).bytes(&option).checksum().into();
+        let len = put(header.as_bytes(), bytes)?;
+        Some(len + put(&option, bytes.get_mut(len..)?)?)
+    }
+}
+
 impl Datagram<'_> {
     /// Its place, if it is a fragment.
     #[inline]
