@@ -36,8 +36,8 @@ const TIMESTAMPS_LEN: u16 = 12;
 /// for IPv6 (MUST-15)" if no option is received.
 const DEFAULT_V4: u16 = 536;
 const DEFAULT_V6: u16 = 1220;
-/// Least text of a segment, whatever a peer says (TCP_MIN_SND_MSS less its options).
-const MSS_MIN: u16 = 8;
+/// Least MSS, options with it, whatever a peer says (net.ipv4.tcp_min_snd_mss; CVE-2019-11479).
+const MSS_MIN: u16 = 48;
 /// Frames of the first receive buffer: 64 KiB of text.
 const RECEIVE_FRAMES: u32 = 64;
 /// Frames of the largest one that tuning makes (net.ipv4.tcp_rmem[2], 6 MiB).
@@ -178,7 +178,7 @@ impl<D: Device> Connection<'_, D> {
             mss = mss.min(self.values.mss);
         }
         let options = if self.tcb.flags.has(Flags::TIMESTAMPS) { TIMESTAMPS_LEN } else { 0 };
-        self.tcb.mss = mss.saturating_sub(options).max(MSS_MIN);
+        self.tcb.mss = mss.max(MSS_MIN) - options;
     }
 
     pub(crate) const fn tuple(&self) -> Tuple {
