@@ -187,6 +187,18 @@ impl Port {
         Self::new(setup, 0)
     }
 
+    /// A packet arrives, where the test itself is the wire; false if there is no room for it.
+    pub fn arrive(&mut self, now: Instant, bytes: &[u8]) -> bool {
+        self.now = now;
+        self.deliver(&Packet { bytes: bytes.to_vec(), ..Packet::default() })
+    }
+
+    /// What was sent since the last call.
+    pub fn depart(&mut self, now: Instant) -> Vec<Vec<u8>> {
+        self.now = now;
+        std::iter::from_fn(|| self.sent.pop_front()).map(|packet| packet.bytes).collect()
+    }
+
     /// What kind of device it is.
     #[must_use]
     pub const fn setup(&self) -> &Setup {
