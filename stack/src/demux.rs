@@ -8,9 +8,12 @@
 //!
 //! Order and choice are Linux's (`__inet_lookup_listener`, `reuseport_select_sock`, `udp4_lib_lookup`).
 
+use core::hint;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::hash::Secret;
+use crate::region::layout::LINE;
 use crate::region::table::{Place, Table};
 use crate::settings::Switch;
 use crate::tcp::listener::{Listener, SynEntry};
@@ -30,11 +33,19 @@ pub trait Pair {
     fn local(&self) -> End<'_>;
     /// The other's.
     fn remote(&self) -> End<'_>;
+    /// Reads a byte of each of its lines: of very many records none is in the cache, and what is asked for together arrives together.
+    fn touch(&self);
 }
 
 macro_rules! pairs {
     ($($record:ty),+) => { $(
         impl Pair for $record {
+            #[inline]
+            fn touch(&self) {
+                let bytes = self.as_bytes();
+                let lines = (0..size_of::<Self>()).step_by(LINE);
+                hint::black_box(lines.fold(0, |all, line| all ^ bytes[line]));
+            }
             #[inline]
             fn local(&self) -> End<'_> {
                 (&self.local, self.local_port)
@@ -72,10 +83,27 @@ impl<'a, R: Pair> Pairs<'a, R> {
         self.table.find(self.secret.tuple(local, remote), |index| {
             // The ports are most likely to differ.
             self.records.get(index as usize).is_some_and(|record| {
+                record.touch();
                 let (our, their) = (record.local(), record.remote());
                 (their.1, our.1) == (remote.1, local.1) && their.0 == remote.0 && our.0 == local.0
             })
         })
+    }
+
+    /// Reads the place where a packet's record is looked up; its hash.
+    #[inline]
+    pub fn look_ahead(&self, local: End<'_>, remote: End<'_>) -> u32 {
+        let hash = self.secret.tuple(local, remote);
+        hint::black_box(self.table.candidate(hash));
+        hash
+    }
+
+    /// Reads the record that a hash is probably of; which it is.
+    #[inline]
+    pub fn touch(&self, hash: u32) -> Option<u32> {
+        let index = self.table.candidate(hash)?;
+        self.records.get(index as usize)?.touch();
+        Some(index)
     }
 
     fn hash_of(&self, index: u32) -> Option<u32> {

@@ -25,6 +25,7 @@ use crate::tcp::state::State;
 use crate::tcp::tcb::{Flags, Tcb, Traffic};
 use crate::time::Instant;
 
+mod ahead;
 mod errors;
 mod fragments;
 mod groups;
@@ -174,6 +175,7 @@ impl<D: Device> Stack<'_, '_, D> {
         for (at, packet) in packets[..count].iter().enumerate() {
             believed |= u64::from(self.frames().received(packet.fragment, size)) << at;
         }
+        self.look_ahead::<N>(&packets[..count]);
         let mut is_part = false;
         for (at, packet) in packets[..count].iter().enumerate() {
             if believed >> at & 1 == 0 {

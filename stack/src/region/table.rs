@@ -48,6 +48,14 @@ impl<'a> Table<'a> {
         None
     }
 
+    /// The first record with this hash, which may not be the right one: for whoever wants its lines before he needs them.
+    #[inline]
+    #[must_use]
+    pub fn candidate(&self, hash: u32) -> Option<u32> {
+        let place = self.0.get(hash as usize & self.mask())?;
+        place.record.checked_sub(1).filter(|_| place.hash == hash)
+    }
+
     /// Adds a record, which must not be there; false if the table is full.
     #[must_use]
     pub fn insert(&mut self, hash: u32, record: u32) -> bool {
@@ -163,6 +171,7 @@ mod tests {
                 let known = |record| model.get(&record).copied();
                 prop_assert_eq!(table.check(known), Ok(model.len() as u32));
                 for (record, hash) in &model {
+                    prop_assert!(table.candidate(*hash).is_none_or(|found| model.get(&found) == Some(hash)));
                     prop_assert_eq!(table.find(*hash, |found| found == *record), Some(*record));
                 }
             }

@@ -130,6 +130,9 @@ impl<D: Device> Stack<'_, '_, D> {
             .parts
             .connections()
             .find((&plain.local.0, plain.local.1), (&plain.remote.0, plain.remote.1))?;
+        // Its line is asked for together with the connection's.
+        let word = self.shared.tcp_events.get(index as usize)?;
+        core::hint::black_box(word.load(core::sync::atomic::Ordering::Relaxed));
         let socket = self.parts.tcbs.get(index as usize)?.tag.handle(index);
         let seg = &plain.seg;
         let tcb = self.parts.tcbs.get(index as usize)?;
@@ -142,7 +145,7 @@ impl<D: Device> Stack<'_, '_, D> {
         }
         self.count(Counter::SegmentsIn);
         self.count(Counter::HeaderPredicted);
-        let (mut spare, word) = (None, self.shared.tcp_events.get(index as usize)?);
+        let mut spare = None;
         self.parts.intent.begin(Operation::Tcp, index);
         let mut connection = self.connection(socket, &mut spare, Hop::default()).ok()?;
         let wants_output = connection.expected_arrives(seg, packet.fragment.frame);
