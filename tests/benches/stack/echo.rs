@@ -21,8 +21,6 @@ pub(crate) struct Echo<S> {
     now: u64,
     /// The answer is acknowledged by the next request; else by a segment of its own, outside of what is measured.
     piggybacks: bool,
-    /// Segments without text that the server has sent.
-    pub(crate) acknowledgments: u64,
 }
 
 impl<S: Server> Echo<S> {
@@ -30,7 +28,7 @@ impl<S: Server> Echo<S> {
     pub(crate) fn new(server: S, connections: u32, piggybacks: bool) -> Self {
         let (random, packet, peers) =
             (Random::new(7), Packet::new(), Vec::with_capacity(connections as usize));
-        Self { server, peers, random, packet, now: 1 << 30, piggybacks, acknowledgments: 0 }
+        Self { server, peers, random, packet, now: 1 << 30, piggybacks }
     }
 
     /// So many connections, each by a handshake; a first echo ends the time of quick acknowledgments.
@@ -40,7 +38,6 @@ impl<S: Server> Echo<S> {
             echo.handshake(index);
             echo.one(index);
         }
-        echo.acknowledgments = 0;
         echo
     }
 
@@ -98,7 +95,6 @@ impl<S: Server> Echo<S> {
             assert_eq!((seen.to, seen.ack), (far_end(index as u32), peer.seq), "{seen:?}");
             seen.taken_by(peer);
             text += seen.text;
-            self.acknowledgments += u64::from(seen.text == 0);
         }
         assert_eq!(text, MESSAGE);
     }
@@ -116,6 +112,34 @@ impl<S: Server> Echo<S> {
 }
 
 impl Echo<Ours> {
+    /// Echoes on so many connections whose requests arrive together; what each of them took in nanoseconds.
+    pub(crate) fn burst(&mut self, count: usize) -> u64 {
+        self.now += STEP * count as u64;
+        self.server.advance(STEP * count as u64);
+        // Neighbours are as far from each other as any: they were drawn.
+        let mut drawn: Vec<usize> =
+            (0..count).map(|_| self.random.below(self.peers.len() as u64) as usize).collect();
+        drawn.sort_unstable();
+        drawn.dedup();
+        for index in &drawn {
+            self.deliver(*index, PSH | ACK, &[*index as u8; MESSAGE]);
+        }
+        let from = Clock::now();
+        self.server.poll();
+        for index in &drawn {
+            assert_eq!(self.server.answer(*index), MESSAGE);
+        }
+        let took = from.elapsed().as_nanos() as u64;
+        for index in &drawn {
+            self.take_answer(*index);
+        }
+        for index in &drawn {
+            self.deliver(*index, ACK, &[]);
+        }
+        self.server.machine.run();
+        took / drawn.len() as u64
+    }
+
     /// Ends a connection; the far end closes first or we do.
     pub(crate) fn close(&mut self, index: usize, far_first: bool) {
         let socket = self.server.sockets[index];
@@ -151,15 +175,15 @@ impl Samples {
 }
 
 /// So many echoes, or as many as there is time for, after a tenth of them to warm up.
-pub(crate) fn samples<S: Server>(echo: &mut Echo<S>, count: usize, longest: Duration) -> Samples {
+pub(crate) fn samples(mut once: impl FnMut() -> u64, count: usize, longest: Duration) -> Samples {
     let warm_up = count / 10;
     for _ in 0..warm_up {
-        echo.once();
+        once();
     }
     let (clock, from) = (clock_cost(), Clock::now());
     let mut sorted = Vec::with_capacity(count);
     while sorted.len() < count && from.elapsed() < longest {
-        sorted.push(echo.once().saturating_sub(clock));
+        sorted.push(once().saturating_sub(clock));
     }
     sorted.sort_unstable();
     Samples { all: warm_up + sorted.len(), sorted }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant as Clock};
 use stack::device::Link;
 
 use super::card::Offload;
-use super::echo::{Echo, samples};
+use super::echo::{Echo, Samples, samples};
 use super::kernel::Kernel;
 use super::pair::{OurPair, SmolPair};
 use super::report::Figures;
@@ -28,6 +28,12 @@ pub(crate) fn run(name: &str, numbers: &[u32]) -> Result<Figures, String> {
     Ok(match name {
         // Connections; whether acknowledgments are piggybacked; echoes.
         "echo" => echo(ours(first, second == 1, Link::Ethernet), first, second == 1, number(2)),
+        // Connections; at once; echoes.
+        "echo-burst" => {
+            let mut echo = Echo::opened(ours(first, false, Link::Ethernet), first, false);
+            let took = samples(|| echo.burst(second as usize), (number(2) / second) as usize, LONGEST);
+            figures(&took)
+        }
         "echo-kernel" => {
             let kernel = Kernel::new().map_err(|error| format!("a TUN device: {error}"))?;
             echo(kernel, 1, true, first)
@@ -82,12 +88,15 @@ fn one(name: &str, value: f64) -> Figures {
 fn echo<S: Server>(server: S, connections: u32, piggybacks: bool, echoes: u32) -> Figures {
     let mut echo = Echo::opened(server, connections, piggybacks);
     sys::start_instrumentation();
-    let took = samples(&mut echo, echoes as usize, LONGEST);
+    let took = samples(|| echo.once(), echoes as usize, LONGEST);
+    figures(&took)
+}
+
+fn figures(took: &Samples) -> Figures {
     let mut figures = Figures::default();
     figures.put("echoes", took.all as f64);
     figures.put("median", took.at(0.5));
     figures.put("p99", took.at(0.99));
-    figures.put("acknowledgments", echo.acknowledgments as f64);
     figures
 }
 

@@ -341,7 +341,7 @@ fn smoltcp(effort: &Effort, out: &mut Outcome) {
     }
     for (count, name, times) in SOCKETS {
         let (ours, theirs) =
-            ([count - 1, effort.of(2_000), 0], [count - 1, effort.of(2_000).div_ceil(count)]);
+            ([count - 1, effort.of(2_000), 0], [count - 1, effort.of(2_000).div_ceil(count).max(8)]);
         match medians(effort, [("bulk", &ours), ("bulk-smoltcp", &theirs)], &["gbit_per_second"]) {
             Ok([ours, theirs]) => {
                 let (ours, theirs) = (ours.of("gbit_per_second"), theirs.of("gbit_per_second"));
