@@ -57,3 +57,31 @@ impl<D: Device> Stack<'_, '_, D> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{ipv4, ipv6, protocol};
+
+    #[test]
+    fn the_ends_are_those_of_the_headers() {
+        let (ours, theirs) = (Ip::v4([192, 0, 2, 1]), Ip::v4([198, 51, 100, 7]));
+        let (our_six, their_six) = (Ip([0xfd; 16]), Ip([0xfe; 16]));
+        let mut packets = [[0u8; ETHERNET + V6 + 4]; 2];
+        let four = ipv4::Header::new(&theirs, &ours, protocol::TCP, 64).expect("IPv4");
+        four.emit(4, &mut packets[0][ETHERNET..]).expect("room");
+        let six = ipv6::Header::new(&their_six, &our_six, protocol::TCP, 64).expect("IPv6");
+        six.emit(4, &mut packets[1][ETHERNET..]).expect("room");
+        let expected = [(V4, ours, theirs), (V6, our_six, their_six)];
+        for (packet, (header, local, remote)) in packets.iter_mut().zip(expected) {
+            let segment = ETHERNET + header;
+            packet[segment..segment + 4].copy_from_slice(&[0x12, 0x34, 0, 80]);
+            let all = Some(((local, 80), (remote, 0x1234)));
+            assert_eq!(ends(packet, Link::Ethernet), all);
+            assert_eq!(ends(&packet[ETHERNET..], Link::Ip), all);
+            for len in 0..segment + 4 {
+                assert_eq!(ends(&packet[..len], Link::Ethernet), None, "{len} bytes");
+            }
+        }
+    }
+}

@@ -226,6 +226,14 @@ fn connections(effort: &Effort, out: &mut Outcome) {
         }
         Err(error) => out.skip(row, &error),
     }
+    // Requests of a busy host come together: what one of them waits for in memory, all do at the same time.
+    match medians(effort, [("echo-burst", &[1_000_000, 8, echoes])], TIMES) {
+        Ok([ours]) => {
+            let what = "time with 1,000,000 in bursts of eight, each";
+            out.line(row, what, (Unit::Nanoseconds, ours.of("median")), Target::Shown);
+        }
+        Err(error) => out.skip(row, &error),
+    }
 }
 
 fn idle(_: &Effort, out: &mut Outcome) {
