@@ -4,6 +4,12 @@
 //! meets: the [`region`] that holds all of its state, the device's [`frames`], the formats on the [`wire`], [`tcp`].
 //! TCP runs over routes and neighbours; UDP and ICMP aren't joined to it yet, nor is any device or program: until they are, `accel`
 //! has the local and the kernel path.
+//!
+//! Miri runs the tests beside the code that have no random cases and no whole region in a few minutes each module, for example:
+//!
+//! ```text
+//! MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test -p accel-stack --lib -- error:: events:: export:: frames::pool frames::state
+//! ```
 
 #![forbid(unsafe_code)]
 
