@@ -72,6 +72,8 @@ pub struct Pending {
     /// Bytes that were sent, or the SYN.
     sent: usize,
     received: Vec<u8>,
+    /// It was tried before.
+    has_waited: bool,
 }
 
 /// What the events of a socket are to poll(2); the low bits of EPOLL* are the same.
@@ -94,7 +96,7 @@ impl Pending {
     /// A call that begins now.
     #[must_use]
     pub const fn new(call: Call, now: Instant) -> Self {
-        Self { call, begun: now, sent: 0, received: Vec::new() }
+        Self { call, begun: now, sent: 0, received: Vec::new(), has_waited: false }
     }
 
     /// When it ends by itself.
@@ -132,6 +134,7 @@ impl Pending {
         };
         let is_late = self.deadline(host).is_some_and(|at| at <= host.now());
         if waits && !is_late {
+            self.has_waited = true;
             return None;
         }
         Some(match &self.call {
@@ -149,6 +152,11 @@ impl Pending {
 
     fn send(&mut self, host: &mut Host, fd: i32, bytes: &[u8], flags: i32) -> Result<Answer, Errno> {
         let socket = host.files.tcp(fd)?;
+        // Who waits for room is woken when there is enough of it, as poll(2) tells, and not for each byte (sk_stream_write_space).
+        let ready = host.events(socket).ready;
+        if self.has_waited && ready & (events::WRITABLE | events::FAILED | events::HUNG_UP) == 0 {
+            return Err(Errno(libc::EAGAIN));
+        }
         let more = flags & libc::MSG_MORE != 0;
         loop {
             match host.with(|stack| stack.send(socket, &[&bytes[self.sent..]], more)) {
