@@ -2,7 +2,7 @@
 //!
 //! | bits | what |
 //! |---|---|
-//! | 0–5 | what is ready now: [`READABLE`], [`WRITABLE`], [`FAILED`], [`HUNG_UP`], [`READ_HUNG_UP`], [`URGENT`] |
+//! | 0–6 | what is ready now: [`READABLE`], [`WRITABLE`], [`FAILED`], [`HUNG_UP`], [`READ_HUNG_UP`], [`URGENT`], [`URGENT_AHEAD`] |
 //! | 8–35 | how often something arrived: EPOLLIN's edges |
 //! | 36–63 | how often it became possible to send: EPOLLOUT's edges |
 //!
@@ -22,6 +22,9 @@ pub const HUNG_UP: u64 = 1 << 3;
 pub const READ_HUNG_UP: u64 = 1 << 4;
 /// Urgent data waits.
 pub const URGENT: u64 = 1 << 5;
+
+/// Urgent data is announced, and was not passed by a read: SIGURG when it appears, and with each arrival meanwhile.
+pub const URGENT_AHEAD: u64 = 1 << 6;
 
 const STATE: u64 = 0xff;
 const IN_SHIFT: u32 = 8;

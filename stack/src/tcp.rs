@@ -20,6 +20,7 @@
 //! | `loss` | what an acknowledgment means for what is in flight | RFC 8985, 9937, 5682 |
 //! | `timer` | what an expired timer does | RFC 9293 §3.10.8 |
 //! | `calls` | what the user asks for | RFC 9293 §3.10.1–6 |
+//! | `urgent` | one octet out of line | RFC 9293 §3.8.5, RFC 6093 |
 //! | [`options`], [`info`] | what sockets are told, and tell | Linux |
 //!
 //! Windows are counted in segments of the sender's MSS, as Linux counts them: a frame of the send queue is one. Where
@@ -47,6 +48,7 @@ pub mod tcb;
 mod timer;
 pub mod timers;
 pub mod timestamps;
+mod urgent;
 pub mod window;
 
 use crate::time::Duration;

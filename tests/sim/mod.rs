@@ -20,6 +20,7 @@ pub mod any;
 pub mod craft;
 pub mod cut;
 pub mod forge;
+pub mod hand;
 pub mod line;
 pub mod path;
 pub mod port;

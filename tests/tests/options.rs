@@ -1,11 +1,11 @@
 //! Options of sockets over whole stacks: what they change on the wire, and what a connection has from its listener.
 
-use harness::sim::forge::{Forged, Forger, Machine};
+use harness::sim::Simulation;
+use harness::sim::hand::{Bench, connected, listening, syn};
 use harness::sim::path::Path;
 use harness::sim::port::Setup;
 use harness::sim::raw::ip;
 use harness::sim::tcp::{PORT, Plan, TcpHost, limits, text};
-use harness::sim::{Node, Simulation};
 use stack::error::Error;
 use stack::events::{READABLE, WRITABLE};
 use stack::settings::{Switch, Values};
@@ -19,56 +19,6 @@ use stack::wire::tcp::options::Options;
 const MS: u64 = 1_000_000;
 /// One way.
 const DELAY: Duration = Duration::from_millis(1);
-
-/// A peer that is driven by hand, 2, and a host, 1.
-struct Bench {
-    network: Simulation<Machine>,
-    host: Node,
-    hand: Node,
-    ends: ((Ip, u16), (Ip, u16)),
-}
-
-impl Bench {
-    fn new(seed: u64, host: TcpHost) -> Self {
-        let mut network = Simulation::new(seed);
-        let host = network.add(Machine::Tcp(Box::new(host)), Setup::plain(1));
-        let hand = network.add(Machine::Forger(Box::new(Forger::new())), Setup::plain(2));
-        network.wire(host, hand, Path::delayed(DELAY), Path::delayed(DELAY));
-        Self { network, host, hand, ends: ((ip(2), 5000), (ip(1), PORT)) }
-    }
-
-    fn host(&mut self) -> &mut TcpHost {
-        self.network.host(self.host).tcp()
-    }
-
-    /// Sends a segment and waits for what comes back.
-    fn send(&mut self, flags: Flags, seq: u32, ack: u32, options: Options, text: &[u8]) -> Vec<Forged> {
-        let (link, ends) = ((2, 1), self.ends);
-        let text = text.to_vec();
-        let segment = Forged { link, ends, seq, ack, flags, window: 20_000, urgent: 0, options, text };
-        let now = self.network.now();
-        self.network.host(self.hand).forger().send(now, &segment);
-        self.wait(Duration::from_millis(5))
-    }
-
-    fn wait(&mut self, length: Duration) -> Vec<Forged> {
-        self.network.run_for(length);
-        self.network.host(self.hand).forger().heard()
-    }
-}
-
-/// What Linux's SYN offers, without timestamps.
-fn syn() -> Options {
-    Options { mss: Some(1460), window_scale: Some(7), sack_permitted: true, ..Options::default() }
-}
-
-/// A server whose listener has these options.
-fn listening(values: &Values, plan: Plan) -> TcpHost {
-    let mut host = TcpHost::server(1, &limits(1024), plan).knowing(&[2]);
-    let socket = host.listener.expect("a listener");
-    host.parts().set_tcp_options(socket, values).expect("room");
-    host
-}
 
 #[test]
 fn a_syn_ack_and_the_connection_have_what_the_listener_has() {
@@ -179,32 +129,6 @@ fn listeners_of_one_port_share_what_comes() {
     assert_eq!(network.look(a).counter(Counter::ResetsOut), u64::from(first[1]));
     let reset = network.look(b).talks.iter().filter(|talk| talk.error == Some(Error::ConnectionReset));
     assert_eq!(reset.count() as u32, first[1]);
-}
-
-/// A host with one established connection to a hand that has sent nothing yet; the hand's next numbers.
-fn connected(seed: u64, values: &Values) -> (Bench, stack::region::slab::Handle, u32, u32) {
-    let mut bench = Bench::new(seed, listening(values, Plan { stays: true, ..Plan::default() }));
-    bench.host().plan.reads_from = Instant(u64::MAX);
-    let heard = bench.send(Flags::SYN, 100, 0, syn(), &[]);
-    let ack = heard[0].seq + 1;
-    bench.send(Flags::ACK, 101, ack, Options::default(), &[]);
-    let socket = bench.host().talks[0].socket.expect("accepted");
-    (bench, socket, 101, ack)
-}
-
-impl Bench {
-    fn with<R>(
-        &mut self,
-        act: impl FnOnce(&mut stack::stack::Stack<'_, '_, harness::sim::port::Port>) -> R,
-    ) -> R {
-        let now = self.network.now();
-        let (host, port) = self.network.host_and_port(self.host);
-        host.tcp().with(now, port, act)
-    }
-
-    fn set(&mut self, socket: stack::region::slab::Handle, level: i32, name: i32, value: i32) {
-        self.with(|stack| stack.set_option(socket, level, name, &value.to_ne_bytes())).expect("an option");
-    }
 }
 
 #[test]

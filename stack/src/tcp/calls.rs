@@ -32,6 +32,17 @@ pub enum How {
     Both,
 }
 
+/// How text is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    /// It is all that there is now.
+    Whole,
+    /// MSG_MORE.
+    More,
+    /// MSG_OOB.
+    Urgent,
+}
+
 impl<D: Device> Connection<'_, D> {
     /// What is ready, for the event word (tcp_poll).
     pub(crate) fn ready(&self) -> u64 {
@@ -47,12 +58,12 @@ impl<D: Device> Connection<'_, D> {
         set(is_open && (wrote_all || self.may_write()), events::WRITABLE);
         set(tcb.error != 0, events::FAILED);
         set(is_over || reads_end && wrote_all, events::HUNG_UP);
-        ready
+        ready | self.urgent_ready()
     }
 
     /// Whether there is as much as a reader waits for (SO_RCVLOWAT), or no room for more (tcp_stream_is_readable).
     fn has_enough_to_read(&self) -> bool {
-        let bytes = self.traffic.receive.bytes();
+        let bytes = self.readable_bytes();
         bytes != 0
             && (bytes >= self.values.receive_low_water
                 || self.tcb.rcv.wnd <= self.tcb.delayed_ack.rcv_mss().into()
@@ -102,7 +113,7 @@ impl<D: Device> Connection<'_, D> {
         Error::from_code(core::mem::take(&mut self.tcb.error))
     }
 
-    fn send(&mut self, text: &[&[u8]], more: bool) -> Result<usize, Error> {
+    fn send(&mut self, text: &[&[u8]], how: Sent) -> Result<usize, Error> {
         if let Some(error) = self.take_error() {
             return Err(error);
         }
@@ -144,7 +155,10 @@ impl<D: Device> Connection<'_, D> {
         if done == 0 && all > 0 {
             return Err(Error::WouldBlock);
         }
-        if more {
+        if how == Sent::Urgent && done == all && all > 0 {
+            self.mark_urgent();
+        }
+        if how == Sent::More {
             // MSG_MORE: as corked until the next call.
             let corked = self.tcb.flags.has(Flags::CORK);
             self.tcb.flags |= Flags::CORK;
@@ -161,10 +175,10 @@ impl<D: Device> Connection<'_, D> {
 
     /// Copies what was received into the slices; how many bytes.
     #[inline]
-    pub(super) fn read(&mut self, to: &mut [&mut [u8]]) -> usize {
+    pub(super) fn read(&mut self, to: &mut [&mut [u8]], most: usize) -> usize {
         let mut done = 0;
         for piece in to.iter_mut() {
-            let (mut at, len) = (0, piece.len());
+            let (mut at, len) = (0, piece.len().min(most - done));
             let got = self.traffic.receive.read(&mut means!(self, receive_charge), len, |text| {
                 piece[at..at + text.len()].copy_from_slice(text);
                 at += text.len();
@@ -179,12 +193,49 @@ impl<D: Device> Connection<'_, D> {
     }
 
     fn receive(&mut self, to: &mut [&mut [u8]]) -> Result<usize, Error> {
-        let done = self.read(to);
+        self.step_over_urgent();
+        let (_, most) = self.read_limits();
+        let done = self.read(to, most);
+        self.end_urgent();
+        self.read_so(done, to.iter().all(|piece| piece.is_empty()))
+    }
+
+    /// MSG_TRUNC: what would be read is dropped.
+    fn discard(&mut self, len: usize) -> Result<usize, Error> {
+        self.step_over_urgent();
+        let (_, most) = self.read_limits();
+        let done = self.traffic.receive.consume(&mut means!(self, receive_charge), len.min(most));
+        self.end_urgent();
+        self.read_so(done, len == 0)
+    }
+
+    /// MSG_PEEK: what would be read, from the octet `skip` on, stays.
+    fn peek(&mut self, skip: usize, to: &mut [&mut [u8]]) -> Result<usize, Error> {
+        let (begin, most) = self.read_limits();
+        let most = most.saturating_sub(skip);
+        let mut done = 0;
+        for piece in to.iter_mut() {
+            let (mut at, len) = (0, piece.len().min(most - done));
+            let from = begin + skip + done;
+            let got = self.traffic.receive.peek(&means!(self, receive_charge), from, len, |text| {
+                piece[at..at + text.len()].copy_from_slice(text);
+                at += text.len();
+                text.len()
+            });
+            done += got;
+            if got < len {
+                break;
+            }
+        }
+        if done > 0 { Ok(done) } else { self.read_so(0, to.iter().all(|piece| piece.is_empty())) }
+    }
+
+    /// What a read that took so much comes to.
+    fn read_so(&mut self, done: usize, wants_none: bool) -> Result<usize, Error> {
         if done > 0 {
             self.after_reading();
             return Ok(done);
         }
-        let wants_none = to.iter().all(|piece| piece.is_empty());
         if let Some(error) = self.take_error() {
             return Err(error);
         }
@@ -326,14 +377,22 @@ impl<D: Device> Stack<'_, '_, D> {
     pub fn send(&mut self, socket: Handle, text: &[&[u8]], more: bool) -> Result<usize, Error> {
         match self.predicted_send(socket, text, more)? {
             Some(done) => Ok(done),
-            None => self.send_slowly(socket, text, more),
+            None => self.send_slowly(socket, text, if more { Sent::More } else { Sent::Whole }),
         }
     }
 
-    fn send_slowly(&mut self, socket: Handle, text: &[&[u8]], more: bool) -> Result<usize, Error> {
+    /// send(2) with MSG_OOB: the last byte is urgent.
+    ///
+    /// # Errors
+    /// As [`Stack::send`].
+    pub fn send_urgent(&mut self, socket: Handle, text: &[&[u8]]) -> Result<usize, Error> {
+        self.send_slowly(socket, text, Sent::Urgent)
+    }
+
+    fn send_slowly(&mut self, socket: Handle, text: &[&[u8]], how: Sent) -> Result<usize, Error> {
         let tcb = self.parts.tcb(socket)?;
         let can = tcb.state().may_send() && !tcb.flags.has(Flags::FIN_QUEUED) && tcb.error == 0;
-        match self.work(socket, can.then_some(Want::Sending), |connection| connection.send(text, more)) {
+        match self.work(socket, can.then_some(Want::Sending), |connection| connection.send(text, how)) {
             Err(Error::NoBuffers) => {
                 // All queues are in use: it waits, and isn't writable until one comes free.
                 self.parts.tcp_wait(socket)?;
@@ -356,6 +415,24 @@ impl<D: Device> Stack<'_, '_, D> {
         };
         self.wake_senders();
         received
+    }
+
+    /// recv(2) with MSG_PEEK, from the octet `skip` on: MSG_WAITALL and SO_PEEK_OFF count so what is there.
+    ///
+    /// # Errors
+    /// As [`Stack::receive`].
+    pub fn peek(&mut self, socket: Handle, skip: usize, to: &mut [&mut [u8]]) -> Result<usize, Error> {
+        self.work(socket, None, |connection| connection.peek(skip, to))?
+    }
+
+    /// recv(2) with MSG_TRUNC: as much as would be read is dropped.
+    ///
+    /// # Errors
+    /// As [`Stack::receive`].
+    pub fn discard_text(&mut self, socket: Handle, len: usize) -> Result<usize, Error> {
+        let done = self.work(socket, None, |connection| connection.discard(len))?;
+        self.wake_senders();
+        done
     }
 
     /// shutdown(2).

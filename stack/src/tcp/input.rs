@@ -75,7 +75,7 @@ impl<D: Device> Connection<'_, D> {
         self.fourth_check_syn(seg)?;
         self.note_timestamp(seg);
         self.fifth_check_ack(seg)?;
-        // Sixth, URG: urgent octets are delivered in line, as SO_OOBINLINE has them.
+        self.sixth_check_urg(seg);
         self.seventh_process_text(seg)?;
         self.eighth_check_fin(seg)
     }

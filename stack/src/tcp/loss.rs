@@ -138,6 +138,7 @@ impl<D: Device> Connection<'_, D> {
             (news.acked, news.fin) = (acked, done.fin);
             self.tcb.acked = self.tcb.acked.wrapping_add((seg.ack - self.tcb.snd.una).into());
             self.tcb.snd.una = seg.ack;
+            self.urgent_acknowledged();
             self.tcb.retransmits = 0;
             self.traffic.stalled_since = 0;
         }

@@ -138,6 +138,7 @@ impl<D: Device> Connection<'_, D> {
     /// What the rules of window and Nagle depend on.
     pub(crate) fn sender(&self) -> Sender {
         let tcb = &*self.tcb;
+        let is_urgent = tcb.flags.has(Tcbits::SEND_URGENT);
         Sender {
             una: tcb.snd.una,
             nxt: tcb.snd.nxt,
@@ -146,8 +147,9 @@ impl<D: Device> Connection<'_, D> {
             mss: self.shape().mss,
             queued: self.unsent(),
             small: self.traffic.small,
-            nodelay: tcb.flags.has(Tcbits::NO_DELAY),
-            cork: tcb.flags.has(Tcbits::CORK),
+            // Urgent data waits for nothing (tcp_nagle_test).
+            nodelay: tcb.flags.has(Tcbits::NO_DELAY) || is_urgent,
+            cork: tcb.flags.has(Tcbits::CORK) && !is_urgent,
             fin: tcb.flags.has(Tcbits::FIN_QUEUED),
             overridden: self.overridden,
         }

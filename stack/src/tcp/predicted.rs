@@ -337,7 +337,7 @@ impl<D: Device> Stack<'_, '_, D> {
         self.parts.intent.begin(Operation::Tcp, socket.index);
         let mut spare = None;
         let mut connection = self.connection(socket, &mut spare, Hop::default())?;
-        let done = connection.read(to);
+        let done = connection.read(to, usize::MAX);
         if done == 0 {
             self.parts.intent.end();
             return Ok(None);

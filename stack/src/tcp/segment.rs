@@ -29,6 +29,8 @@ pub(crate) struct Segment {
     pub(crate) offset: u16,
     /// The frame, which is nobody's yet; none once a queue has it.
     pub(crate) frame: Option<FrameIndex>,
+    /// The octet to which its urgent pointer points, if it has one: the last of the urgent data.
+    pub(crate) urgent: Option<Seq>,
     /// Its packet says congestion experienced (RFC 3168 §5).
     pub(crate) marked: bool,
 }
@@ -47,6 +49,10 @@ impl Segment {
             text: 0,
             offset: 0,
             frame: None,
+            urgent: header.flags().has(Flags::URG).then(|| {
+                // The pointer is behind the urgent data (RFC 9293 §3.8.5); 0 points to the first octet, as in Linux.
+                header.seq() + u32::from(header.urgent.get().saturating_sub(1))
+            }),
             marked: false,
         }
     }

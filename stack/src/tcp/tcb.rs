@@ -293,7 +293,9 @@ pub struct Traffic {
     /// Without SACK: segments that duplicate acknowledgments have reported (RFC 6582).
     pub duplicates: u32,
     /// 1 while F-RTO waits for what comes back for new data (RFC 5682 §3.1, step 2 b).
-    pub only_new: u32,
+    pub only_new: u16,
+    /// 1 once the urgent octet, which is still in the queue, was read by itself.
+    pub urgent_read: u16,
     /// 1 while it rests: its socket's queues are empty, and it may be taken away.
     pub is_resting: u16,
     /// 1 while it is counted among those whose sending queue has something in it.

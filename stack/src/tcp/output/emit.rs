@@ -315,12 +315,17 @@ impl<D: Device> Connection<'_, D> {
         if self.tcb.flags.has(Tcbits::SACK) {
             options.sack = self.blocks_for(&options, record.len);
         }
+        let urgent = self.urgent_pointer(record.seq());
+        if urgent.is_some() {
+            flags |= Flags::URG;
+        }
         let window = self.advertise();
         let (ttl, tos) = hops(self.values, &self.tcb.remote);
         let header = Header {
             sequence: record.seq.into(),
             acknowledgment: self.tcb.rcv.nxt.0.into(),
             window: window.into(),
+            urgent: urgent.unwrap_or(0).into(),
             ..self.ports()
         };
         let tos = if is_ect { tos | ECT_0 } else { tos };
