@@ -1,7 +1,7 @@
 //! What is said on the link itself: ARP and neighbor discovery, on an interface of our own.
 
 use super::Stack;
-use crate::device::{Device, Fragment, Outgoing};
+use crate::device::{Device, Fragment, Link, Outgoing};
 use crate::frames::pool::Purpose;
 use crate::ip::hop::Hop;
 use crate::ip::neighbour::ndisc::{self, Outgoing as Discovery};
@@ -62,10 +62,14 @@ impl<D: Device> Stack<'_, '_, D> {
         let interface = &self.parts.ip.interface;
         let hop = Hop { source: interface.link, destination, tag: interface.tag(), ..Hop::default() };
         let Some(frame) = self.frames().take(Purpose::Control) else { return false };
-        let offset = self.device.capabilities().headroom_out;
+        let device = self.device.capabilities();
+        let offset = device.headroom_out;
+        let has_header = device.link == Link::Ethernet;
         let written = self.device.bytes_mut(frame).and_then(|bytes| {
-            let (head, body) = bytes.get_mut(offset.into()..)?.split_at_mut_checked(hop.header_len())?;
-            Some(hop.frame(ethertype).emit(head)? + write(body)?)
+            let link_len = if has_header { hop.header_len() } else { 0 };
+            let (head, body) = bytes.get_mut(offset.into()..)?.split_at_mut_checked(link_len)?;
+            let head_len = if has_header { hop.frame(ethertype).emit(head)? } else { 0 };
+            Some(head_len + write(body)?)
         });
         let fragment = Fragment { frame, offset, len: written.unwrap_or(0) as u16 };
         let packet = Outgoing { fragments: &[fragment], checksum: None, gso_size: 0 };

@@ -69,7 +69,7 @@ fn set(values: &mut Values, level: i32, name: i32, value: i32) -> Result<bool, E
         (libc::IPPROTO_IP, libc::IP_TTL) => values.ttl = fit(value)?,
         (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => values.traffic_class = fit(value)?,
         (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) => {
-            values.hop_limit = fit::<u8>(value)?.saturating_add(1)
+            values.set_hop_limit(fit::<u8>(value)?.into());
         }
         _ => return Ok(false),
     }
