@@ -7,6 +7,8 @@ use harness::sim::port::Setup;
 use harness::sim::raw::ip;
 use harness::sim::tcp::{PORT, Plan, TcpHost, limits, text};
 use harness::sim::{Node, Simulation};
+use stack::ip::route::{Route, V4_BITS};
+use stack::region::Limits;
 use stack::stats::Counter;
 use stack::time::{Duration, Instant};
 use stack::wire::ip::Ip;
@@ -38,7 +40,7 @@ fn network(seed: u64, server: TcpHost, others: Vec<Machine>) -> (Simulation<Mach
 }
 
 fn server(plan: Plan) -> TcpHost {
-    TcpHost::server(1, &limits(1024), plan)
+    TcpHost::server(1, &limits(1024), plan).knowing(&[2])
 }
 
 /// SYNs from addresses that nobody has, one each microsecond.
@@ -77,12 +79,18 @@ fn a_million_spoofed_syns_keep_nobody_out() {
     let count: u64 = if cfg!(debug_assertions) { 40_000 } else { 1_000_000 };
     let every = 10 * MS;
     let (request, answer) = (text(1, 3000), text(2, 3000));
-    let mut client = TcpHost::new(2, &limits(1024));
+    // Each of its connections waits in TIME-WAIT.
+    let many = Limits { tcp_sockets: 256, bounds: 256, ..limits(1024) };
+    let mut client = TcpHost::new(2, &many).knowing(&[1]);
     let real = count * 1000 / every;
     for number in 0..real {
         client = client.opening(Instant(number * every), ip(1), request.clone());
     }
-    let server = server(Plan { answer: answer.clone(), ..Plan::default() });
+    let mut server = server(Plan { answer: answer.clone(), ..Plan::default() });
+    // What answers the attack goes the way to everywhere.
+    let everywhere =
+        Route { destination: Ip::UNSPECIFIED_V4, prefix_len: V4_BITS, gateway: ip(2), ..Route::default() };
+    server.parts().add_route(&everywhere).expect("room");
     let (mut network, server, others) =
         network(15, server, vec![tcp(client), Machine::Forger(Box::new(Forger::flooding(spoofed(count))))]);
     let mut held = [0; 4];
@@ -112,7 +120,7 @@ fn a_million_spoofed_syns_keep_nobody_out() {
 #[test]
 fn a_connection_by_cookie_has_the_options_that_were_asked_for() {
     let (request, answer) = (text(3, 300_000), text(4, 300_000));
-    let client = TcpHost::new(2, &limits(1024)).opening(Instant(MS), ip(1), request.clone());
+    let client = TcpHost::new(2, &limits(1024)).knowing(&[1]).opening(Instant(MS), ip(1), request.clone());
     let mut server = server(Plan { answer: answer.clone(), ..Plan::default() });
     assert!(server.parts().host.set("tcp_syncookies", 2));
     let (mut network, server, others) = network(16, server, vec![tcp(client)]);
@@ -172,7 +180,7 @@ fn a_cookie_that_was_never_sent_is_reset() {
 #[test]
 fn who_is_not_accepted_is_held_back_and_served_later() {
     let (request, answer) = (text(5, 100), text(6, 2000));
-    let mut client = TcpHost::new(2, &limits(1024));
+    let mut client = TcpHost::new(2, &limits(1024)).knowing(&[1]);
     for _ in 0..20 {
         client = client.opening(Instant(MS), ip(1), request.clone());
     }
@@ -202,7 +210,7 @@ fn who_is_not_accepted_is_held_back_and_served_later() {
 /// W16, with net.ipv4.tcp_abort_on_overflow.
 #[test]
 fn who_is_not_accepted_is_reset_if_the_administrator_wants_that() {
-    let mut client = TcpHost::new(2, &limits(1024));
+    let mut client = TcpHost::new(2, &limits(1024)).knowing(&[1]);
     for number in 0..20 {
         client = client.opening(Instant(MS + number), ip(1), text(5, 100));
     }
