@@ -85,7 +85,8 @@ fn a_megabyte_each_way_without_loss_is_sent_once() {
     let (there, back) = (text(3, 1 << 20), text(4, 1 << 20));
     let client = client().opening(Instant(0), ip(2), there.clone());
     let server = server(Plan { answer: back.clone(), ..Plan::default() });
-    let path = Path::delayed(Duration::from_millis(2));
+    // With a rate: a window that arrived at one moment would be more than a card's ring has room for.
+    let path = Path { rate: 1_000_000_000, ..Path::delayed(Duration::from_millis(2)) };
     let (mut network, a, b) = pair(3, client, server, path, path);
     run(&mut network, [a, b]);
     assert!(network.look(a).talks[0].got == back && network.look(b).talks[0].got == there);
@@ -272,6 +273,22 @@ fn small_writes_leave_together_unless_they_are_in_a_hurry() {
     let sent = network.look(a).counter(Counter::SegmentsOut);
     assert!(sent <= 7, "{sent} segments");
     settle(&mut network, [a, b]);
+}
+
+#[test]
+fn the_receive_window_keeps_up_with_slow_start() {
+    // Ten segments, and twice as many in each round of 20 ms: nine rounds for 4 MiB, and those of handshake and end.
+    let sent = text(12, 4 << 20);
+    let client = TcpHost::new(1, &limits(16_384)).knowing(&[2]).opening(Instant(0), ip(2), sent.clone());
+    let server = TcpHost::server(2, &limits(16_384), Plan::default()).knowing(&[1]);
+    let path = Path::delayed(Duration::from_millis(10));
+    let mut network = Simulation::new(12);
+    let a = network.add(client, Setup { frames: 16_384, ring: 8192, ..Setup::plain(1) });
+    let b = network.add(server, Setup { frames: 16_384, ring: 8192, ..Setup::plain(2) });
+    network.wire(a, b, path, path);
+    let took = run(&mut network, [a, b]);
+    assert!(network.look(b).talks[0].got == sent);
+    assert!(took < Duration::from_millis(13 * 20), "{took:?}");
 }
 
 #[test]

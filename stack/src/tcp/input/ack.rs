@@ -15,6 +15,9 @@ use crate::tcp::window;
 use crate::tcp::window::autotune::Autotune;
 use crate::time::Duration;
 
+/// Segments that a peer sends in its first round (TCP_INIT_CWND, RFC 6928 §2).
+const SEGMENTS_FIRST: u32 = 10;
+
 impl<D: Device> Connection<'_, D> {
     /// SEG.WND, scaled.
     pub(super) fn window_of(&self, seg: &Segment) -> u32 {
@@ -93,7 +96,10 @@ impl<D: Device> Connection<'_, D> {
         let algorithm = Algorithm::from_byte(self.values.congestion);
         let window = initial_window(self.tcb.mss, was_lost);
         self.tcb.congestion = Congestion::new(algorithm, window);
-        self.tcb.autotune = Autotune::new(self.now, self.tcb.rcv.nxt, self.tcb.rcv.wnd);
+        // The first round is compared with what a sender begins with, and not with our window: that is what it fills if it is
+        // held up by it (tcp_init_buffer_space).
+        let first = self.tcb.rcv.wnd.min(SEGMENTS_FIRST * u32::from(self.tcb.advertised_mss));
+        self.tcb.autotune = Autotune::new(self.now, self.tcb.rcv.nxt, first);
         self.first_round_trip(seg, sent_at, was_lost);
         self.traffic.fack = self.tcb.snd.una;
         self.tcb.delayed_ack.begin(self.now);

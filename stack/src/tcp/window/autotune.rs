@@ -36,10 +36,10 @@ fn clock(now: Instant) -> u32 {
 }
 
 impl Autotune {
-    /// A connection that begins with this window.
+    /// A connection that begins; the buffer grows when more than so many bytes are read in a round.
     #[must_use]
-    pub fn new(now: Instant, rcv_nxt: Seq, rcv_wnd: u32) -> Self {
-        Self { copied: rcv_wnd, seq: rcv_nxt, began: clock(now), ..Self::default() }
+    pub fn new(now: Instant, rcv_nxt: Seq, first_round: u32) -> Self {
+        Self { copied: first_round, seq: rcv_nxt, began: clock(now), ..Self::default() }
     }
 
     /// A full segment arrived that echoes what we sent so long ago: the average of such is the round trip.
