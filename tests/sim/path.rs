@@ -120,29 +120,29 @@ pub struct Counts {
 
 /// What becomes of one packet.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Fate {
+pub(crate) struct Fate {
     /// Why it doesn't arrive.
-    pub(super) lost: Option<Lost>,
+    pub(crate) lost: Option<Lost>,
     /// When it arrives, in ns.
-    pub(super) at: u64,
+    pub(crate) at: u64,
     /// When it arrives once more.
-    pub(super) again: Option<u64>,
+    pub(crate) again: Option<u64>,
     /// A bit that is flipped, modulo its length.
-    pub(super) flipped: Option<u64>,
+    pub(crate) flipped: Option<u64>,
 }
 
 /// A path and what is on it.
 #[derive(Debug)]
-pub(super) struct Way {
-    pub(super) path: Path,
-    pub(super) counts: Counts,
+pub(crate) struct Way {
+    pub(crate) path: Path,
+    pub(crate) counts: Counts,
     /// When the last packet will have been sent, in ns.
     busy_until: u64,
     is_bad: bool,
 }
 
 impl Way {
-    pub(super) const fn new(path: Path) -> Self {
+    pub(crate) const fn new(path: Path) -> Self {
         let counts = Counts {
             packets: 0,
             bytes: 0,
@@ -159,7 +159,7 @@ impl Way {
     }
 
     /// What becomes of a packet that comes now.
-    pub(super) fn fate(&mut self, now: u64, len: usize, random: &mut Random) -> Fate {
+    pub(crate) fn fate(&mut self, now: u64, len: usize, random: &mut Random) -> Fate {
         let Self { path, counts, .. } = self;
         counts.packets += 1;
         counts.bytes += len as u64;

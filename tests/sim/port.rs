@@ -143,7 +143,7 @@ pub struct Port {
     setup: Setup,
     random: Random,
     /// The time, as the simulation sets it before it polls.
-    pub(super) now: Instant,
+    pub(crate) now: Instant,
     memory: Vec<u8>,
     holders: Vec<Holder>,
     fill: VecDeque<FrameIndex>,
@@ -157,13 +157,13 @@ pub struct Port {
     /// What may yet be joined with what follows it.
     pub(super) joining: Option<Packet>,
     /// Byte buffers that nobody uses.
-    pub(super) spare: Vec<Vec<u8>>,
+    pub(crate) spare: Vec<Vec<u8>>,
     /// What happened to it.
     pub counters: Counters,
 }
 
 impl Port {
-    pub(super) fn new(setup: Setup, seed: u64) -> Self {
+    pub(crate) fn new(setup: Setup, seed: u64) -> Self {
         Self {
             setup,
             random: Random::new(seed),
@@ -212,11 +212,11 @@ impl Port {
         (count(Holder::Fill), count(Holder::Sending))
     }
 
-    pub(super) fn take_sent(&mut self) -> Option<Packet> {
+    pub(crate) fn take_sent(&mut self) -> Option<Packet> {
         self.sent.pop_front()
     }
 
-    pub(super) fn next_completion(&self) -> Option<Instant> {
+    pub(crate) fn next_completion(&self) -> Option<Instant> {
         let Reverse(next) = self.sending.peek()?;
         (next.until > self.now.0).then_some(Instant(next.until))
     }
@@ -232,7 +232,7 @@ impl Port {
     }
 
     /// A packet arrives; false if there is no room for it.
-    pub(super) fn deliver(&mut self, packet: &Packet) -> bool {
+    pub(crate) fn deliver(&mut self, packet: &Packet) -> bool {
         let room = usize::from(self.setup.frame_size - self.setup.headroom);
         let count = packet.bytes.len().div_ceil(room).max(1);
         if self.received.len() + count > self.setup.ring {

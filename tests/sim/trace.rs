@@ -37,7 +37,7 @@ struct Entry {
 
 /// The last packets.
 #[derive(Default)]
-pub(super) struct Trace {
+pub(crate) struct Trace {
     entries: Vec<Entry>,
     /// The oldest, once there are as many as are kept.
     first: usize,
@@ -49,7 +49,7 @@ pub(super) struct Trace {
 pub type Record = (u64, usize, What, Vec<u8>);
 
 impl Trace {
-    pub(super) fn note(&mut self, at: u64, node: usize, what: What, link: Link, bytes: &[u8]) {
+    pub(crate) fn note(&mut self, at: u64, node: usize, what: What, link: Link, bytes: &[u8]) {
         if let Some(journal) = &mut self.journal {
             journal.push((at, node, what, bytes.to_vec()));
         }
@@ -78,7 +78,7 @@ impl Trace {
     }
 
     /// A line for each: time in seconds, host, what happened, the packet.
-    pub(super) fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         let (later, earlier) = self.entries.split_at(self.first);
         let mut lines = Vec::new();
         for entry in earlier.iter().chain(later) {

@@ -7,3 +7,7 @@ pub mod sim;
 /// Scripts of packetdrill's language, in virtual time.
 #[path = "../script/mod.rs"]
 pub mod script;
+
+/// A network in real time, with Linux on it.
+#[path = "../wire/mod.rs"]
+pub mod wire;

@@ -1,0 +1,133 @@
+//! One way of the wire in real time: what the simulation's path decides about a packet, and the packets that wait.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use crate::sim::path::{Counts, Path, Way};
+use crate::sim::random::Random;
+use stack::time::Instant;
+
+/// The line.
+#[derive(Debug)]
+pub struct Line {
+    way: Way,
+    random: Random,
+    /// When a packet arrives, its number, and where it is.
+    queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    packets: Vec<Vec<u8>>,
+    unused: Vec<usize>,
+    put: u64,
+}
+
+impl Line {
+    /// A line with this path, whose chance comes from the seed.
+    #[must_use]
+    pub fn new(path: Path, seed: u64) -> Self {
+        let (way, random) = (Way::new(path), Random::new(seed));
+        Self { way, random, queue: BinaryHeap::new(), packets: Vec::new(), unused: Vec::new(), put: 0 }
+    }
+
+    /// What happened to packets.
+    #[must_use]
+    pub const fn counts(&self) -> Counts {
+        self.way.counts
+    }
+
+    /// What happens to packets from now on.
+    pub const fn path(&mut self) -> &mut Path {
+        &mut self.way.path
+    }
+
+    /// A packet enters.
+    pub fn put(&mut self, now: Instant, packet: &[u8]) {
+        let fate = self.way.fate(now.0, packet.len(), &mut self.random);
+        if fate.lost.is_some() {
+            return;
+        }
+        self.wait(fate.at, packet, fate.flipped);
+        if let Some(at) = fate.again {
+            self.wait(at, packet, fate.flipped);
+        }
+    }
+
+    fn wait(&mut self, at: u64, packet: &[u8], flipped: Option<u64>) {
+        let place = self.unused.pop().unwrap_or_else(|| {
+            self.packets.push(Vec::new());
+            self.packets.len() - 1
+        });
+        let kept = &mut self.packets[place];
+        kept.clear();
+        kept.extend_from_slice(packet);
+        if let Some(bit) = flipped {
+            let byte = bit as usize / 8 % packet.len().max(1);
+            kept.iter_mut().skip(byte).take(1).for_each(|byte| *byte ^= 1 << (bit % 8));
+        }
+        self.put += 1;
+        self.queue.push(Reverse((at, self.put, place)));
+    }
+
+    /// The next packet that has arrived.
+    pub fn take(&mut self, now: Instant) -> Option<&[u8]> {
+        let Reverse((at, _, place)) = *self.queue.peek()?;
+        if at > now.0 {
+            return None;
+        }
+        self.queue.pop();
+        self.unused.push(place);
+        self.packets.get(place).map(Vec::as_slice)
+    }
+
+    /// When the next one arrives.
+    #[must_use]
+    pub fn next(&self) -> Option<Instant> {
+        self.queue.peek().map(|next| Instant(next.0.0))
+    }
+}
+
+/// One way of as many wires as there are flows, which have nothing to do with each other: a flow is known by the port of its
+/// listener, from `first` on. One wire is everybody's.
+#[derive(Debug)]
+pub struct Lines {
+    first: u16,
+    lines: Vec<Line>,
+}
+
+impl Lines {
+    /// Wires with the same path, each with chance of its own.
+    #[must_use]
+    pub fn new(path: Path, seed: u64, first: u16, count: usize) -> Self {
+        let line = |index| Line::new(path, seed.wrapping_add(index as u64 * 0x1_0000));
+        Self { first, lines: (0..count).map(line).collect() }
+    }
+
+    /// The line of this number.
+    pub fn line(&mut self, index: usize) -> &mut Line {
+        &mut self.lines[index]
+    }
+
+    /// A packet of IP enters.
+    pub fn put(&mut self, now: Instant, packet: &[u8]) {
+        let index = if self.lines.len() > 1 { self.index(packet) } else { 0 };
+        self.lines[index].put(now, packet);
+    }
+
+    /// The line of a packet of IPv4 without options.
+    fn index(&self, packet: &[u8]) -> usize {
+        let port = |at: usize| Some(u16::from_be_bytes([*packet.get(at)?, *packet.get(at + 1)?]));
+        let index = |at| Some(usize::from(port(at)?.checked_sub(self.first)?));
+        let known = |at| index(at).filter(|index| *index < self.lines.len());
+        known(20).or_else(|| known(22)).unwrap_or(0)
+    }
+
+    /// A packet that has arrived.
+    pub fn take(&mut self, now: Instant) -> Option<&[u8]> {
+        let line = self.lines.iter_mut().find(|line| line.next().is_some_and(|at| at <= now))?;
+        line.take(now)
+    }
+
+    /// When the next one arrives.
+    #[must_use]
+    pub fn next(&self) -> Option<Instant> {
+        self.lines.iter().filter_map(Line::next).min()
+    }
+}

@@ -1,0 +1,251 @@
+//! The system calls of the wire, each with one call and no logic: the only unsafe code of it.
+
+use std::ffi::c_int;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+use stack::time::Duration;
+
+fn check(result: c_int) -> io::Result<c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// The calling thread gets a network namespace of its own.
+///
+/// # Errors
+/// EPERM without CAP_SYS_ADMIN.
+pub fn unshare_network() -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNET) }).map(drop)
+}
+
+/// The calling thread moves to a network namespace.
+///
+/// # Errors
+/// EPERM; EINVAL if the descriptor is no namespace.
+pub fn enter_network(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) }).map(drop)
+}
+
+/// An interface's name in a request.
+fn request(name: &str) -> libc::ifreq {
+    // SAFETY: an ifreq of zero bytes is one: integers, addresses and a null pointer.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, byte) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
+        *to = byte as libc::c_char;
+    }
+    request
+}
+
+/// Makes an interface of the calling thread's namespace whose packets are read and written by the descriptor: IP's for a
+/// TUN, Ethernet's for a TAP. It ends with the descriptor.
+///
+/// # Errors
+/// ENOENT without /dev/net/tun; EPERM without CAP_NET_ADMIN.
+pub fn open_tun(name: &str, is_tap: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
+    let mut request = request(name);
+    let kind = if is_tap { libc::IFF_TAP } else { libc::IFF_TUN };
+    request.ifr_ifru.ifru_flags = (kind | libc::IFF_NO_PI) as libc::c_short;
+    // SAFETY: TUNSETIFF reads and writes the ifreq that it is given.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })?;
+    Ok(file)
+}
+
+/// One of the requests that set up an interface, on a socket of the calling thread's namespace.
+fn configure<T>(family: c_int, what: libc::Ioctl, argument: &mut T) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    let socket = check(unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
+    // SAFETY: the descriptor was just made and nobody else has it.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    // SAFETY: the callers below pass the structure that the request reads and writes.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), what, std::ptr::from_mut(argument)) }).map(drop)
+}
+
+/// Switches an interface on.
+///
+/// # Errors
+/// ENODEV, EPERM.
+pub fn set_up(name: &str) -> io::Result<()> {
+    let mut request = request(name);
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    configure(libc::AF_INET, libc::SIOCSIFFLAGS, &mut request)
+}
+
+/// An interface's MTU.
+///
+/// # Errors
+/// EINVAL where the device has another limit.
+pub fn set_mtu(name: &str, mtu: u32) -> io::Result<()> {
+    let mut request = request(name);
+    request.ifr_ifru.ifru_mtu = mtu as c_int;
+    configure(libc::AF_INET, libc::SIOCSIFMTU, &mut request)
+}
+
+/// How many packets an interface holds for its reader.
+///
+/// # Errors
+/// ENOMEM.
+pub fn set_queue(name: &str, packets: u32) -> io::Result<()> {
+    let mut request = request(name);
+    // ifr_qlen is an int in the same place.
+    request.ifr_ifru.ifru_mtu = packets as c_int;
+    configure(libc::AF_INET, libc::SIOCSIFTXQLEN, &mut request)
+}
+
+fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
+    let octets = address.octets();
+    let mut data = [0; 14];
+    for (to, octet) in data[2..6].iter_mut().zip(octets) {
+        *to = octet as libc::c_char;
+    }
+    libc::sockaddr { sa_family: libc::AF_INET as libc::sa_family_t, sa_data: data }
+}
+
+/// An interface's address and the mask of its subnet.
+///
+/// # Errors
+/// ENODEV, EPERM.
+pub fn set_address(name: &str, address: Ipv4Addr, mask: Ipv4Addr) -> io::Result<()> {
+    for (what, value) in [(libc::SIOCSIFADDR, address), (libc::SIOCSIFNETMASK, mask)] {
+        let mut request = request(name);
+        request.ifr_ifru.ifru_addr = socket_address(value);
+        configure(libc::AF_INET, what, &mut request)?;
+    }
+    Ok(())
+}
+
+/// Adds an address of IPv6.
+///
+/// # Errors
+/// ENODEV, EPERM; EINVAL where the MTU is too small for IPv6.
+pub fn add_address6(name: &str, address: Ipv6Addr, prefix_len: u32) -> io::Result<()> {
+    let mut request = request(name);
+    configure(libc::AF_INET, libc::SIOCGIFINDEX, &mut request)?;
+    // SAFETY: SIOCGIFINDEX has set this field.
+    let index = unsafe { request.ifr_ifru.ifru_ifindex };
+    let mut request = libc::in6_ifreq {
+        ifr6_addr: libc::in6_addr { s6_addr: address.octets() },
+        ifr6_prefixlen: prefix_len,
+        ifr6_ifindex: index,
+    };
+    configure(libc::AF_INET6, libc::SIOCSIFADDR, &mut request)
+}
+
+/// Waits until one of the descriptors can be read, or so long.
+///
+/// # Errors
+/// EINTR.
+pub fn wait(descriptors: &[BorrowedFd<'_>], length: Duration) -> io::Result<()> {
+    let entry = |fd: &BorrowedFd<'_>| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut entries: Vec<libc::pollfd> = descriptors.iter().map(entry).collect();
+    let time = libc::timespec {
+        tv_sec: (length.0 / 1_000_000_000) as libc::time_t,
+        tv_nsec: (length.0 % 1_000_000_000) as libc::c_long,
+    };
+    let count = entries.len() as libc::nfds_t;
+    // SAFETY: the entries and the time live as long as the call, and there are as many entries as it is told.
+    check(unsafe { libc::ppoll(entries.as_mut_ptr(), count, &raw const time, std::ptr::null()) }).map(drop)
+}
+
+/// The calling thread's waits end on time, and not up to 50 µs late.
+///
+/// # Errors
+/// None is known.
+pub fn wake_on_time() -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) }).map(drop)
+}
+
+/// A TCP socket of the calling thread's namespace.
+///
+/// # Errors
+/// Those of socket(2).
+pub fn stream_socket(is_v6: bool) -> io::Result<OwnedFd> {
+    let family = if is_v6 { libc::AF_INET6 } else { libc::AF_INET };
+    // SAFETY: no memory is involved.
+    let socket = check(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
+    // SAFETY: the descriptor was just made and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(socket) })
+}
+
+/// Connects a socket.
+///
+/// # Errors
+/// Those of connect(2).
+pub fn connect(socket: BorrowedFd<'_>, to: SocketAddr) -> io::Result<()> {
+    let result = match to {
+        SocketAddr::V4(to) => {
+            let name = libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: to.port().to_be(),
+                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(to.ip().octets()) },
+                sin_zero: [0; 8],
+            };
+            let len = size_of_val(&name) as libc::socklen_t;
+            // SAFETY: the pointer and the length are those of the name.
+            unsafe { libc::connect(socket.as_raw_fd(), (&raw const name).cast(), len) }
+        }
+        SocketAddr::V6(to) => {
+            let name = libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                sin6_port: to.port().to_be(),
+                sin6_flowinfo: 0,
+                sin6_addr: libc::in6_addr { s6_addr: to.ip().octets() },
+                sin6_scope_id: 0,
+            };
+            let len = size_of_val(&name) as libc::socklen_t;
+            // SAFETY: the pointer and the length are those of the name.
+            unsafe { libc::connect(socket.as_raw_fd(), (&raw const name).cast(), len) }
+        }
+    };
+    check(result).map(drop)
+}
+
+/// Sets a socket's option that is an integer.
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub fn set_option(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+    set_option_bytes(socket, level, name, &value.to_ne_bytes())
+}
+
+/// Sets a socket's option.
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub fn set_option_bytes(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: &[u8]) -> io::Result<()> {
+    let (pointer, len) = (value.as_ptr().cast(), value.len() as libc::socklen_t);
+    // SAFETY: the pointer and the length are those of the slice.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, pointer, len) }).map(drop)
+}
+
+/// A socket's TCP_INFO.
+///
+/// # Errors
+/// Those of getsockopt(2).
+pub fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
+    // SAFETY: a tcp_info of zero bytes is one: it has integers alone.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
+    let to = (&raw mut info).cast();
+    // SAFETY: the pointer and the length are those of the structure.
+    let got =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, to, &raw mut len) };
+    check(got).map(|_| info)
+}
+
+/// Sends one urgent byte.
+///
+/// # Errors
+/// Those of send(2).
+pub fn send_urgent(socket: BorrowedFd<'_>, byte: u8) -> io::Result<()> {
+    // SAFETY: the pointer is to one byte, which lives as long as the call.
+    let sent = unsafe { libc::send(socket.as_raw_fd(), (&raw const byte).cast(), 1, libc::MSG_OOB) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
