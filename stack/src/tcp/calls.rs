@@ -17,6 +17,7 @@ use crate::sendq::{Copied, SendQueue};
 use crate::settings::Switch;
 use crate::stack::Stack;
 use crate::stats::Counter;
+use crate::time::Duration;
 use crate::wire::checksum::Sum;
 use crate::wire::ip::Ip;
 use crate::wire::tcp::Flags as Bits;
@@ -31,6 +32,9 @@ pub enum How {
     /// SHUT_RDWR.
     Both,
 }
+
+/// How long a write waits for memory when nothing of its own will give some back.
+const SHORT_WAIT: Duration = Duration::from_millis(1);
 
 /// How text is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,13 +75,24 @@ impl<D: Device> Connection<'_, D> {
     }
 
     /// Whether a writer is told of room: when a third of the buffer is free (sk_stream_is_writeable), and less than half of
-    /// TCP_NOTSENT_LOWAT waits to be sent; and there are queues.
+    /// TCP_NOTSENT_LOWAT waits to be sent; and there are queues. Where memory was short, room comes with what is acknowledged.
     #[inline]
     pub(crate) fn may_write(&self) -> bool {
         let (max, low_water) = (self.send_bytes_max(), self.values.unsent_low_water);
-        self.traffic.send.bytes() < max - max / 3
+        let (bytes, short) = (self.traffic.send.bytes(), self.traffic.short);
+        bytes < max - max / 3
+            && (short == 0 || bytes + 1 < short)
             && (low_water == 0 || self.unsent().saturating_mul(2) < low_water)
             && !self.tcb.waits_for_queues(self.seldom.queue)
+    }
+
+    /// A write found no memory for more. Whoever waits is told when there is less in the queue, or if that is empty, in a
+    /// while: what others give back tells nobody.
+    fn note_short(&mut self) {
+        self.traffic.short = self.traffic.send.bytes().saturating_add(1);
+        if self.traffic.send.is_empty() {
+            self.tcb.timers.arm(Timer::Pacing, self.now + SHORT_WAIT);
+        }
     }
 
     /// The SYN of an active open: RFC 9293 §3.10.1, "select an initial send sequence number".
@@ -137,6 +152,7 @@ impl<D: Device> Connection<'_, D> {
         let all: usize = text.iter().map(|piece| piece.len()).sum();
         let (shape, frames_max) = (self.shape(), self.send_frames_max());
         let (mut done, len) = (0, all.min(room));
+        self.traffic.short = 0;
         for piece in text {
             let mut left = &piece[..piece.len().min(len - done)];
             let asked = left.len();
@@ -149,6 +165,7 @@ impl<D: Device> Connection<'_, D> {
                 });
             done += appended.bytes;
             if appended.bytes < asked {
+                self.note_short();
                 break;
             }
         }

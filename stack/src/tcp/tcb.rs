@@ -304,15 +304,10 @@ pub struct Traffic {
     pub older: u32,
     /// The one behind it, plus one.
     pub younger: u32,
-    /// No meaning yet; zero.
-    pub reserved: [u32; RESERVED],
+    /// Bytes that were in the send queue when a write found no memory for more, plus one; 0 if none did since. It is not
+    /// writable before there are fewer.
+    pub short: u32,
 }
-
-/// Words of [`Traffic`] without a meaning: it fills four lines.
-const RESERVED: usize = {
-    let queues = size_of::<SendQueue>() + size_of::<ReceiveQueue>() + size_of::<Reassembly>();
-    (256 - size_of::<Tag>() - queues - size_of::<Prr>() - size_of::<Rack>()) / 4 - 9
-};
 
 /// The records that rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -47,7 +47,7 @@ impl<D: Device> Connection<'_, D> {
             Timer::Keepalive => self.on_keepalive(),
             Timer::FinWait2 | Timer::TimeWait => self.enter(Event::Timeout),
             Timer::UserTimeout => self.give_up(),
-            Timer::Pacing => {}
+            Timer::Pacing => self.traffic.short = 0,
         }
     }
 

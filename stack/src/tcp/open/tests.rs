@@ -216,24 +216,24 @@ fn the_record_that_rested_longest_is_taken() {
         socket
     });
     for socket in &sockets[..3] {
-        parts.tcp_traffic(*socket, Want::Reception).expect("room").reserved[0] = socket.index + 7;
+        parts.tcp_traffic(*socket, Want::Reception).expect("room").stalled_since = socket.index + 7;
         assert_eq!((parts.tcp_rest(*socket), parts.check()), (Ok(true), Ok(())));
     }
     let (first, second, last) = (sockets[0], sockets[1], sockets[3]);
     assert_eq!(
-        parts.tcp_traffic(first, Want::Reception).map(|traffic| traffic.reserved[0]),
+        parts.tcp_traffic(first, Want::Reception).map(|traffic| traffic.stalled_since),
         Ok(first.index + 7),
         "as it was"
     );
     assert_eq!((parts.tcp_rest(first), parts.check()), (Ok(true), Ok(())));
     // Now the second has rested longest.
     assert_eq!(
-        parts.tcp_traffic(last, Want::Reception).map(|traffic| (traffic.socket, traffic.reserved[0])),
+        parts.tcp_traffic(last, Want::Reception).map(|traffic| (traffic.socket, traffic.stalled_since)),
         Ok((last.index, 0))
     );
     assert_eq!((parts.tcb(second).map(|tcb| tcb.traffic), parts.check()), (Ok(0), Ok(())));
     assert_eq!((parts.tcp_release(first), parts.check()), (Ok(()), Ok(())));
-    assert!(parts.tcp_traffic(second, Want::Reception).is_ok_and(|traffic| traffic.reserved[0] == 0));
+    assert!(parts.tcp_traffic(second, Want::Reception).is_ok_and(|traffic| traffic.stalled_since == 0));
     assert_eq!(parts.check(), Ok(()));
 }
 
