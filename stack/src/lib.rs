@@ -2,8 +2,8 @@
 //!
 //! Bytes, time and randomness are arguments; frames, deadlines and events are results. [`stack`] is where everything
 //! meets: the [`region`] that holds all of its state, the device's [`frames`], the formats on the [`wire`], [`tcp`].
-//! TCP runs over routes and neighbours; UDP and ICMP aren't joined to it yet, nor is any device or program: until they are, `accel`
-//! has the local and the kernel path.
+//! TCP, IP, ICMP, ARP and neighbour discovery run over any [`device`]; UDP's data path is not there yet, nor is any program joined
+//! to it: until it is, `accel` has the local and the kernel path.
 //!
 //! Miri runs the tests beside the code that have no random cases and no whole region in a few minutes each module, for example:
 //!

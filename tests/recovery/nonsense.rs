@@ -49,7 +49,7 @@ fn spoil(bytes: &mut [u8], random: &mut Random) {
             let density = 1 + random.below(50);
             bytes.iter_mut().for_each(|byte| {
                 let draw = random.next();
-                if draw % density == 0 {
+                if draw.is_multiple_of(density) {
                     *byte = (draw >> 32) as u8 % if density.is_multiple_of(2) { 64 } else { 255 };
                 }
             });

@@ -8,7 +8,7 @@ use stack::wire::ip::Ip;
 use stack::wire::tcp::Flags;
 use stack::wire::tcp::options::Options;
 
-use super::forge::{Forged, Forger, Machine};
+use super::forge::{Forged, Machine};
 use super::path::Path;
 use super::port::{Port, Setup};
 use super::raw::ip;
@@ -32,7 +32,7 @@ impl Bench {
     pub fn new(seed: u64, host: TcpHost) -> Self {
         let mut network = Simulation::new(seed);
         let host = network.add(Machine::Tcp(Box::new(host)), Setup::plain(1));
-        let hand = network.add(Machine::Forger(Box::new(Forger::new())), Setup::plain(2));
+        let hand = network.add(Machine::Forger(Box::default()), Setup::plain(2));
         network.wire(host, hand, Path::delayed(DELAY), Path::delayed(DELAY));
         Self { network, host, hand, ends: ((ip(2), 5000), (ip(1), PORT)) }
     }

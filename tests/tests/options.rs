@@ -193,7 +193,7 @@ fn status_tells_what_happened() {
     assert!((10..=30).contains(&info.last_data_recv), "{}", info.last_data_recv);
     assert_eq!((info.bytes_acked, info.delivered), (1461, 1), "the SYN counts, as in Linux's client");
     let on_the_way = info.unacked * 1460;
-    assert!(info.data_segs_out >= info.unacked + 1 && info.snd_cwnd >= 10);
+    assert!(info.data_segs_out > info.unacked && info.snd_cwnd >= 10);
     assert!(info.notsent_bytes + on_the_way >= 30_000 - 1460 && info.notsent_bytes > 0);
     assert!((1900..=20_000).contains(&info.rtt) && info.min_rtt <= info.rtt, "{}", info.rtt);
     assert_eq!((info.snd_wnd, info.wscales & 15), (20_000 << 7, 7));
