@@ -32,7 +32,8 @@ pub(crate) const fn ip(number: u8) -> Ip {
 pub(crate) fn limits(connections: u32, busy: u32, frames: u32) -> Limits {
     Limits {
         tcp_sockets: connections + 8,
-        traffics: busy,
+        // A quarter of them is reception's alone.
+        traffics: busy + busy / 3 + 2,
         frames,
         frame_size: FRAME as u32,
         syns: 4096,
