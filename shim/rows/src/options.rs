@@ -176,7 +176,7 @@ impl Row {
 }
 
 /// Variables of accel's own tests and benchmarks: no options, but nothing to complain of either.
-pub const FOR_TESTS: &[&str] = &["ACCEL_LIB", "ACCEL_BIN", "ACCEL_APPS", "ACCEL_BLESS"];
+pub const FOR_TESTS: &[&str] = &["ACCEL_LIB", "ACCEL_BIN", "ACCEL_APPS", "ACCEL_BLESS", "ACCEL_PKT"];
 
 /// The row of an environment variable.
 #[must_use]
