@@ -8,6 +8,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::seq::Seq;
+use crate::tcp::rtt::RTO_MIN;
 use crate::time::{Duration, Instant};
 
 mod cubic;
@@ -142,9 +143,6 @@ pub const fn initial_window(mss: u16, syn_was_lost: bool) -> u32 {
         _ => 10,
     }
 }
-
-/// TCP_RTO_MIN, in nanoseconds.
-const RTO_MIN_NS: u64 = 200_000_000;
 
 impl Congestion {
     /// A connection that begins with this window.
@@ -347,7 +345,7 @@ impl Congestion {
         }
         self.used = self.used.max(packets_out);
         // No timeout is shorter than this, so nothing is to be asked before.
-        u64::from(stamp.wrapping_sub(self.filled)) > RTO_MIN_NS >> FILLED_BITS
+        u64::from(stamp.wrapping_sub(self.filled)) > RTO_MIN.0 >> FILLED_BITS
     }
 
     /// The window has not been full for a while: if that is as long as a timeout, half of what isn't used goes.
