@@ -363,6 +363,10 @@ impl Receive<'_> {
 
     /// The word is closed and the ring is empty: the kernel's turn, without blocking.
     fn take_from_kernel(&mut self, held: Held, channel: &Channel) -> Step {
+        if process::is_forbidden() {
+            // The peer took back what was waiting: the program's own call may be the only one it is allowed.
+            return Step::Return(self.so_far(Outcome::Kernel));
+        }
         // SAFETY: the receive lock is held.
         let receiving = unsafe { self.socket.receiving(&held) };
         let drained = || sys::ioctl_int(self.socket.fd, libc::FIONREAD).is_ok_and(|bytes| bytes == 0);
