@@ -191,20 +191,24 @@ impl<D: Device> Stack<'_, '_, D> {
         }
         let done = self.work(socket, queues.filter(|_| has_queues), |connection| {
             let stop = connection.segment_arrives(seg);
-            if connection.tcb.flags.has(Tcbits::ACK_NOW) && stop.is_none() {
+            let answers = connection.tcb.flags.has(Tcbits::ACK_NOW) && stop.is_none();
+            if answers {
                 connection.output();
             }
-            stop
+            (stop, !answers && connection.settle())
         });
         match done {
-            Ok(None) => {}
-            Ok(Some(_)) => self.reset(seg),
+            Ok((stop, wants_output)) => {
+                if stop.is_some() {
+                    self.reset(seg);
+                }
+                wants_output.then_some(socket)
+            }
             Err(_) => {
                 self.count(Counter::Corrupt);
-                return self.drop_segment(seg);
+                self.drop_segment(seg)
             }
         }
-        Some(socket)
     }
 
     /// Whether a connection in TIME-WAIT makes room for the new one that this SYN asks for: RFC 9293 §3.6.1 (MAY-2), RFC 6191.

@@ -461,9 +461,8 @@ impl<D: Device> Stack<'_, '_, D> {
         if state == State::Listen {
             return Err(Error::NotConnected);
         }
-        self.work(socket, None, |connection| connection.shutdown(how))??;
-        // Its FIN may need queues, for which it waits if there are none.
-        self.work(socket, None, |connection| connection.output())
+        self.want_queues_for_fin(socket, state);
+        self.work(socket, None, |connection| connection.shutdown(how))?
     }
 
     /// close(2) by the last holder. What was sent still arrives; the handle names nothing any more, but for that.
@@ -472,18 +471,20 @@ impl<D: Device> Stack<'_, '_, D> {
     /// `BadHandle`.
     pub fn close(&mut self, socket: Handle) -> Result<(), Error> {
         self.parts.forget_holders(socket)?;
-        match self.parts.tcb(socket)?.state() {
-            State::Listen => self.close_listener(socket),
-            _ => {
-                self.work(socket, None, |connection| connection.close())?;
-                // Its FIN may need queues, for which it waits if there are none.
-                match self.work(socket, None, |connection| connection.output()) {
-                    Err(Error::BadHandle) => Ok(()),
-                    done => done,
-                }?;
-                self.wake_senders();
-                Ok(())
-            }
+        let state = self.parts.tcb(socket)?.state();
+        if state == State::Listen {
+            return self.close_listener(socket);
+        }
+        self.want_queues_for_fin(socket, state);
+        self.work(socket, None, |connection| connection.close())?;
+        self.wake_senders();
+        Ok(())
+    }
+
+    /// A FIN needs queues. If there are none, it waits for some ([`Connection::lacks_queues`]).
+    fn want_queues_for_fin(&mut self, socket: Handle, state: State) {
+        if matches!(state, State::Established | State::CloseWait) {
+            let _ = self.parts.tcp_traffic(socket, Want::Sending);
         }
     }
 

@@ -259,7 +259,14 @@ impl<D: Device> Connection<'_, D> {
         self.tcb.rcv.nxt = self.tcb.rcv.nxt + 1;
         self.tcb.rcv.wnd = self.tcb.rcv.wnd.saturating_sub(1);
         self.tcb.received += 1;
-        self.owe_ack(true);
+        // The user's own FIN may carry it (tcp_fin: the connection is interactive from now on). Without text before, the
+        // wait has no length, and nothing waits.
+        let may_wait = matches!(self.tcb.state(), State::SynReceived | State::Established)
+            && self.tcb.delayed_ack.ato().0 != 0;
+        if may_wait {
+            self.tcb.delayed_ack.be_interactive();
+        }
+        self.owe_ack(!may_wait);
         self.traffic.reassembly.clear(&mut means!(self, receive_charge));
         self.arrived = true;
         self.enter(Event::RcvFin);

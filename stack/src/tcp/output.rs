@@ -208,6 +208,20 @@ impl<D: Device> Connection<'_, D> {
         self.after_output(is_stopped);
     }
 
+    /// Whether it should be asked for output; if not, its timers are as [`Self::output`] leaves them.
+    pub(crate) fn settle(&mut self) -> bool {
+        let queue = &self.traffic.send;
+        let wants = queue.next_unsent().is_some()
+            || queue.next_lost().is_some()
+            || queue.bytes_in_blocks() != 0
+            || self.is_ack_due()
+            || self.lacks_fin();
+        if !wants && !self.is_over {
+            self.after_output(false);
+        }
+        wants && !self.is_over
+    }
+
     /// Moves text from blocks to frames, and adds the FIN behind the last of it.
     fn prepare(&mut self) {
         let frames_max = self.send_frames_max();
