@@ -5,6 +5,8 @@
 //!
 //! A packet is one fragment here: the device is one without GRO, and its frames are at least as large as its packets.
 
+use core::sync::atomic::Ordering;
+
 use crate::device::{Device, FrameIndex, Received};
 use crate::error::Error;
 use crate::events;
@@ -37,6 +39,8 @@ mod other;
 pub(crate) mod parcel;
 mod path;
 mod predicted;
+
+use predicted::Prediction;
 
 /// Packets that are taken in one poll: no longer than the lock may be held.
 const BURST: usize = 32;
@@ -102,20 +106,32 @@ impl<D: Device> Stack<'_, '_, D> {
                 self.output(tcb.tag.handle(*index));
             }
         }
-        let more_timers = self.run_timers() | self.run_syn_timers() | self.run_ip_timers();
+        let more_timers = if self.due() <= self.now.0 {
+            self.run_all_timers()
+        } else {
+            self.parts.wheels.pass(self.now);
+            false
+        };
         let more_senders = self.wake_senders();
         self.fill();
         let kick = self.device.flush();
-        let mut word = self.next_of_ip();
-        let wheels = &mut *self.parts.wheels;
-        for deadline in [wheels.tcbs.deadline(), wheels.syns.deadline()].into_iter().flatten() {
-            word = word.min(deadline.0);
-        }
+        let word = self.due();
         let deadline = (word != u64::MAX).then_some(Instant(word));
         if let Some(shared) = self.shared.deadline.first() {
-            shared.store(word, core::sync::atomic::Ordering::Relaxed);
+            shared.store(word, Ordering::Relaxed);
         }
         Polled { deadline, more: received == BURST || more_timers || more_senders, kick }
+    }
+
+    /// When something is to be done next, in nanoseconds; the largest number is never.
+    #[inline]
+    fn due(&mut self) -> u64 {
+        self.parts.wheels.due().min(self.parts.ip.due())
+    }
+
+    #[inline(never)]
+    fn run_all_timers(&mut self) -> bool {
+        self.run_timers() | self.run_syn_timers() | self.run_ip_timers()
     }
 
     /// Wakes who has waited longest for queues, as long as there are some: its end is sent, or its user learns that there
@@ -139,18 +155,26 @@ impl<D: Device> Stack<'_, '_, D> {
         self.shared.counters().add(counter, 1);
     }
 
+    #[inline]
     fn take_completions(&mut self) {
-        let mut done = [FrameIndex::default(); BATCH];
-        // Each frame can be complete once.
-        for _ in 0..=self.parts.frames.len() / BATCH {
-            let count = self.device.completions(&mut done).min(BATCH);
-            for frame in &done[..count] {
-                let _ = self.frames().completed(*frame);
-            }
-            if count < BATCH {
-                break;
+        if self.take_some_completions() == BATCH {
+            // Each frame can be complete once.
+            for _ in 0..self.parts.frames.len() / BATCH {
+                if self.take_some_completions() < BATCH {
+                    break;
+                }
             }
         }
+    }
+
+    #[inline]
+    fn take_some_completions(&mut self) -> usize {
+        let mut done = [FrameIndex::default(); BATCH];
+        let count = self.device.completions(&mut done).min(BATCH);
+        for frame in &done[..count] {
+            let _ = self.frames().completed(*frame);
+        }
+        count
     }
 
     /// What arrived, up to [`BURST`] entries, so many at a time.
@@ -186,10 +210,12 @@ impl<D: Device> Stack<'_, '_, D> {
             self.count(Counter::PacketsIn);
             let socket = if !is_single {
                 self.discard(packet.fragment.frame)
-            } else if let Some(done) = self.predicted(packet) {
-                done
             } else {
-                self.packet(packet)
+                match self.predicted(packet) {
+                    Prediction::Taken(socket) => socket,
+                    Prediction::Other(segment, found) => self.segment_for(segment, found),
+                    Prediction::Unusual => self.packet(packet),
+                }
             };
             if let Some(socket) = socket {
                 touched.add(socket);
@@ -366,6 +392,17 @@ impl<D: Device> Stack<'_, '_, D> {
     fn arm_wheel(&mut self, index: u32) {
         if let Some(at) = self.parts.tcbs.get(index as usize).and_then(|tcb| tcb.timers.next()) {
             self.parts.wheels.tcbs.arm(self.parts.tcbs, index, at);
+            self.note_deadline(at);
+        }
+    }
+
+    /// Whoever sleeps until the first timer is to wake for this one.
+    #[inline]
+    fn note_deadline(&self, at: Instant) {
+        if let Some(word) = self.shared.deadline.first()
+            && at.0 < word.load(Ordering::Relaxed)
+        {
+            word.store(at.0, Ordering::Relaxed);
         }
     }
 
@@ -375,6 +412,7 @@ impl<D: Device> Stack<'_, '_, D> {
         let is_early = |tcb: &Tcb| at.filter(|at| tcb.entry.deadline().is_none_or(|entry| *at < entry));
         if let Some(at) = self.parts.tcbs.get(index as usize).and_then(is_early) {
             self.parts.wheels.tcbs.arm(self.parts.tcbs, index, at);
+            self.note_deadline(at);
         }
     }
 

@@ -182,13 +182,25 @@ impl<'a> Routes<'a> {
     /// RFC 1812 §5.2.4.3 (2): "Longest Match".
     #[must_use]
     pub fn find(&self, destination: &Ip) -> Option<u32> {
-        let shortest = if destination.is_v4() { V4_BITS } else { 0 };
-        (shortest..=BITS_MAX).rev().filter(|length| self.has(*length)).find_map(|length| {
-            let prefix = masked(destination, length);
-            let at = self.position(length, &prefix, 0);
-            let route = self.all().get(at)?;
-            (route.prefix_len == length && route.destination == prefix).then_some(at as u32)
-        })
+        let shortest = u32::from(if destination.is_v4() { V4_BITS } else { 0 });
+        for word in (0..self.table.lengths.len() as u32).rev() {
+            let mut lengths = *self.table.lengths.get(word as usize)?;
+            while lengths != 0 {
+                let bit = lengths.ilog2();
+                lengths &= !(1 << bit);
+                let length = word * u64::BITS + bit;
+                if length < shortest || length > u32::from(BITS_MAX) {
+                    continue;
+                }
+                let (length, prefix) = (length as u8, masked(destination, length as u8));
+                let at = self.position(length, &prefix, 0);
+                let is_it = |route: &&Route| route.prefix_len == length && route.destination == prefix;
+                if self.all().get(at).filter(is_it).is_some() {
+                    return Some(at as u32);
+                }
+            }
+        }
+        None
     }
 
     /// The route of an index, if the version that the index is from is the table's.

@@ -7,6 +7,7 @@ use super::neighbour::{Neighbours, arp};
 use super::{reassembly, route};
 use crate::frames::pool::Charge;
 use crate::wire::ethernet::{Address, C_TAG, Tag};
+use crate::wire::ip::Ip;
 
 /// How the stack is on its link. Zero bytes are an interface without a tag whose addresses are the owner's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -65,6 +66,30 @@ impl Interface {
     }
 }
 
+/// The way that was looked up last: one handler asks for the same several times, and often the next does, too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct LastWay {
+    /// To whom.
+    pub destination: Ip,
+    /// Whom packets are given to on the link.
+    pub next_hop: Ip,
+    /// The address of ours that they come from.
+    pub source: Ip,
+    /// The route, with its hints.
+    pub route: route::Route,
+    /// [`State::version`] when it was looked up.
+    pub version: u32,
+    /// Bytes of the device's largest datagram; 0 when nothing was looked up yet.
+    pub device_mtu: u32,
+    /// [`crate::region::Parts::address_hash`] of the destination.
+    pub hash: u32,
+    /// Bytes of the largest datagram on our own link.
+    pub link_mtu: u32,
+    /// No meaning: the next record begins at a multiple of eight.
+    pub reserved: u32,
+}
+
 /// What there is once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -99,6 +124,8 @@ pub struct State {
     pub waiting: Charge,
     /// Frames of fragments that wait for each other.
     pub fragments: Charge,
+    /// The way that was looked up last.
+    pub last_way: LastWay,
 }
 
 impl State {
@@ -108,6 +135,15 @@ impl State {
     pub const fn version(&self) -> u32 {
         // Both only ever grow, so the sum is another one after each change of either.
         self.table.version().wrapping_add(self.neighbours.removed())
+    }
+
+    /// When something of it is to be done next, but for neighbours, in nanoseconds; the largest number is never.
+    #[inline]
+    #[must_use]
+    pub fn due(&self) -> u64 {
+        let of = |due: u64| if due == 0 { u64::MAX } else { due };
+        let fragments = self.reassembly.next().map_or(u64::MAX, |at| at.0);
+        fragments.min(of(self.paths_until)).min(of(self.groups_due))
     }
 }
 

@@ -8,6 +8,7 @@ use super::path_mtu::{Cache as Paths, Known};
 use super::reassembly::{Limits, Reassembly};
 use super::route::source::{self, Address};
 use super::route::{Kind, Route, Routes, masked};
+use super::state::LastWay;
 use super::{Interface, group};
 use crate::error::Error;
 use crate::region::Parts;
@@ -239,6 +240,20 @@ impl Parts<'_> {
     /// `NetworkUnreachable` without a route, or what the route says; `AddressNotAvailable` when none of our addresses will
     /// do.
     pub fn way(&mut self, destination: &Ip, mtu: u32, now: Instant) -> Result<Way, Error> {
+        let (last, version) = (&self.ip.last_way, self.ip.version());
+        if last.version != version || last.device_mtu != mtu || last.destination != *destination {
+            self.ip.last_way = self.find_way(destination, mtu)?;
+        }
+        let LastWay { next_hop, source, route, hash, link_mtu, .. } = self.ip.last_way;
+        let link_mtu = u16::try_from(link_mtu).unwrap_or(u16::MAX);
+        let path = match route.mtu_is_locked {
+            0 => self.known_paths().known(destination, hash, link_mtu, now),
+            _ => Known { mtu: link_mtu, may_fragment: destination.is_v4() },
+        };
+        Ok(Way { next_hop, source, link_mtu, path, route })
+    }
+
+    fn find_way(&mut self, destination: &Ip, device_mtu: u32) -> Result<LastWay, Error> {
         let index = self.routing().find(destination).ok_or(Error::NetworkUnreachable)?;
         let route = *self.routes.get(index as usize).ok_or(Error::Corrupt)?;
         if let Some(error) = refusal(route.kind()) {
@@ -255,14 +270,10 @@ impl Parts<'_> {
         };
         let source = source.ok_or(Error::AddressNotAvailable)?;
         let of = |limit: u32| if limit == 0 { u32::MAX } else { limit };
-        let least = mtu.min(of(route.mtu)).min(of(self.ip.interface.mtu));
-        let link_mtu = u16::try_from(least).unwrap_or(u16::MAX);
-        let hash = self.address_hash(destination);
-        let path = match route.mtu_is_locked {
-            0 => self.known_paths().known(destination, hash, link_mtu, now),
-            _ => Known { mtu: link_mtu, may_fragment: destination.is_v4() },
-        };
-        Ok(Way { next_hop, source, link_mtu, path, route })
+        let link_mtu = device_mtu.min(of(route.mtu)).min(of(self.ip.interface.mtu));
+        let (version, hash) = (self.ip.version(), self.address_hash(destination));
+        let destination = *destination;
+        Ok(LastWay { destination, next_hop, source, route, version, device_mtu, hash, link_mtu, reserved: 0 })
     }
 }
 

@@ -26,6 +26,7 @@ use crate::recover::Intent;
 use crate::settings::Settings;
 use crate::tcp::listener::{Listener, SynEntry};
 use crate::tcp::tcb::{Resting, Seldom, Sending, Tcb, Traffic};
+use crate::time::Instant;
 use crate::udp::{Membership, UdpSocket};
 
 /// The first bytes of a region.
@@ -125,6 +126,22 @@ pub struct Wheels {
     pub syns: Wheel,
     /// Of [`Parts::neighbours`].
     pub neighbours: Wheel,
+}
+
+impl Wheels {
+    /// A moment in nanoseconds before which none of them fires; the largest number is never.
+    #[inline]
+    pub fn due(&mut self) -> u64 {
+        self.tcbs.due().min(self.syns.due()).min(self.neighbours.due())
+    }
+
+    /// Time goes on, and none is due.
+    #[inline]
+    pub fn pass(&mut self, now: Instant) {
+        self.tcbs.pass(now);
+        self.syns.pass(now);
+        self.neighbours.pass(now);
+    }
 }
 
 const fn places(records: u32) -> usize {

@@ -145,10 +145,23 @@ impl Wheel {
     /// A moment before which nothing fires, and at which something may; `None` when there is no entry.
     #[inline]
     pub fn deadline(&mut self) -> Option<Instant> {
+        let at = self.due();
+        (at != u64::MAX).then_some(Instant(at))
+    }
+
+    /// The same in nanoseconds; the largest number is never.
+    #[inline]
+    pub fn due(&mut self) -> u64 {
         if self.soonest == 0 {
             self.soonest = self.next_tick();
         }
-        (self.soonest != u64::MAX).then(|| Instant(self.soonest.saturating_mul(1 << TICK_BITS)))
+        self.soonest.saturating_mul(1 << TICK_BITS)
+    }
+
+    /// Time goes on, and nothing is due: what is armed from now on lies in slots that are near.
+    #[inline]
+    pub fn pass(&mut self, now: Instant) {
+        self.now = self.now.max(now.0 >> TICK_BITS);
     }
 
     /// The first tick at which a slot comes up that has entries.
@@ -171,9 +184,9 @@ impl Wheel {
     /// Whether [`Self::advance`] has something to do; else it is done.
     #[inline]
     pub fn is_due(&mut self, now: Instant) -> bool {
-        let is_due = self.deadline().is_some_and(|due| due <= now);
+        let is_due = self.due() <= now.0;
         if !is_due {
-            self.now = self.now.max(now.0 >> TICK_BITS);
+            self.pass(now);
         }
         is_due
     }

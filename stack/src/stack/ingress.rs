@@ -134,10 +134,16 @@ impl<D: Device> Stack<'_, '_, D> {
     }
 
     /// Whose segment it is: a connection's, a SYN's that waits, a listener's, nobody's.
-    pub(super) fn segment(&mut self, mut seg: Segment) -> Option<Handle> {
+    pub(super) fn segment(&mut self, seg: Segment) -> Option<Handle> {
+        let found = self.parts.connections().find((&seg.local.0, seg.local.1), (&seg.remote.0, seg.remote.1));
+        self.segment_for(seg, found)
+    }
+
+    /// The same, if it is known which connection's it is.
+    pub(super) fn segment_for(&mut self, mut seg: Segment, found: Option<u32>) -> Option<Handle> {
         self.count(Counter::SegmentsIn);
         let (local, remote) = ((&seg.local.0, seg.local.1), (&seg.remote.0, seg.remote.1));
-        if let Some(index) = self.parts.connections().find(local, remote) {
+        if let Some(index) = found {
             let tcb = self.parts.tcbs.get(index as usize)?;
             let (socket, version) = (tcb.tag.handle(index), tcb.route_version);
             if version != self.parts.ip.version() && !self.parts.is_ours(local.0) {
@@ -213,12 +219,13 @@ impl<D: Device> Stack<'_, '_, D> {
 
     /// Whether a connection in TIME-WAIT makes room for the new one that this SYN asks for: RFC 9293 §3.6.1 (MAY-2), RFC 6191.
     fn gives_way(&mut self, socket: Handle, seg: &Segment) -> bool {
-        let Ok(tcb) = self.parts.tcb(socket).copied() else { return false };
-        let is_new = seg.is(Flags::SYN) && !seg.is(Flags::ACK) && !seg.is(Flags::RST);
+        if seg.flags.among(Flags::SYN | Flags::ACK | Flags::RST) != Flags::SYN {
+            return false;
+        }
+        let Ok(tcb) = self.parts.tcb(socket) else { return false };
         let tsval = seg.options.timestamps.map(|stamps| stamps.tsval);
-        let allowed = tcb.state() == State::TimeWait
-            && is_new
-            && tcb.recent.allows_new_connection(seg.seq, tcb.rcv.nxt, tsval);
+        let allowed =
+            tcb.state() == State::TimeWait && tcb.recent.allows_new_connection(seg.seq, tcb.rcv.nxt, tsval);
         if allowed {
             self.count(Counter::TimeWaitsReused);
             let _ = self.work(socket, None, |connection| connection.end());

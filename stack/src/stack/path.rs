@@ -295,31 +295,8 @@ impl<D: Device> Stack<'_, '_, D> {
         self.failed(frame);
     }
 
-    /// When something of IP is to be done next, in nanoseconds; the largest number is never.
-    #[inline]
-    pub(super) fn next_of_ip(&mut self) -> u64 {
-        let neighbours = self.parts.wheels.neighbours.deadline();
-        let (ip, mut at) = (&self.parts.ip, neighbours.map_or(u64::MAX, |at| at.0));
-        if let Some(fragments) = ip.reassembly.next() {
-            at = at.min(fragments.0);
-        }
-        for due in [ip.paths_until, ip.groups_due] {
-            if due != 0 {
-                at = at.min(due);
-            }
-        }
-        at
-    }
-
     /// Does what is due of IP; true if more may be.
-    #[inline]
     pub(super) fn run_ip_timers(&mut self) -> bool {
-        let is_due = self.next_of_ip() <= self.now.0;
-        is_due && self.run_due_ip_timers()
-    }
-
-    #[cold]
-    fn run_due_ip_timers(&mut self) -> bool {
         let (now, until) = (self.now, self.parts.ip.paths_until);
         if until != 0 && until <= now.0 {
             self.run_path_timers();

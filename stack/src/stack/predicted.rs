@@ -2,7 +2,7 @@
 //! connection. Whatever is different takes the long way ([`super::ingress`]), from the beginning and with nothing changed.
 
 use super::Stack;
-use crate::device::{Checksum, Device, Link, Received};
+use crate::device::{Checksum, Device, FrameIndex, Link, Received};
 use crate::events;
 use crate::ip::hop::Hop;
 use crate::recover::Operation;
@@ -11,9 +11,12 @@ use crate::seq::Seq;
 use crate::stats::Counter;
 use crate::tcp::open::traffic::Want;
 use crate::tcp::predicted::Expected;
+use crate::tcp::segment::Segment;
 use crate::wire::checksum::{Sum, pseudo};
 use crate::wire::ip::Ip;
 use crate::wire::protocol;
+use crate::wire::tcp::Flags;
+use crate::wire::tcp::options::{Options, Timestamps};
 
 /// Bytes of the headers that the short way knows.
 const ETHERNET: usize = 14;
@@ -22,9 +25,11 @@ const V6: usize = 40;
 /// TCP's header with timestamps alone, as RFC 7323 appendix A recommends: two bytes of padding, kind 8, length 10.
 const TCP: usize = 32;
 const STAMPS: u32 = 0x0101_080a;
-/// Data offset of eight words, and ACK with or without PSH (RFC 9293 §3.1).
-const OFFSET_ACK: u16 = 8 << 12 | 0x10;
-const PUSH: u16 = 0x08;
+/// Data offset of eight words, and ACK (RFC 9293 §3.1).
+const OFFSET_ACK: u16 = 8 << 12 | Flags::ACK.0;
+/// Bits that may be set besides; with the last one it is not what is expected.
+const PUSH: u16 = Flags::PSH.0;
+const FIN: u16 = Flags::FIN.0;
 /// Congestion experienced (RFC 3168 §5).
 const CE: u8 = 3;
 
@@ -33,6 +38,48 @@ struct Plain {
     local: (Ip, u16),
     remote: (Ip, u16),
     seg: Expected,
+    /// It has a FIN.
+    fin: bool,
+}
+
+/// What the short way made of a packet.
+pub(super) enum Prediction {
+    /// It was taken: which connection wants to be asked for output.
+    Taken(Option<Handle>),
+    /// It is a segment with usual headers that does or is something else, and whose it is.
+    Other(Segment, Option<u32>),
+    /// Its headers are not the usual ones.
+    Unusual,
+}
+
+impl Plain {
+    /// The same for the long way.
+    #[cold]
+    fn segment(&self, frame: FrameIndex) -> Segment {
+        let seg = &self.seg;
+        let (tsval, tsecr) = seg.stamps;
+        let mut flags = Flags::ACK;
+        if seg.push {
+            flags |= Flags::PSH;
+        }
+        if self.fin {
+            flags |= Flags::FIN;
+        }
+        Segment {
+            local: self.local,
+            remote: self.remote,
+            seq: seg.seq,
+            ack: seg.ack,
+            window: seg.window,
+            flags,
+            options: Options { timestamps: Some(Timestamps { tsval, tsecr }), ..Options::default() },
+            text: seg.text,
+            offset: seg.offset,
+            frame: Some(frame),
+            urgent: None,
+            marked: false,
+        }
+    }
 }
 
 const fn word16(bytes: &[u8], at: usize) -> u16 {
@@ -98,7 +145,7 @@ impl<D: Device> Stack<'_, '_, D> {
         let (source, destination, segment) = if is_v6 { in_v6(ip)? } else { in_v4(ip)? };
         let head: &[u8; TCP] = segment.first_chunk()?;
         let bits = word16(head, 12);
-        if bits & !PUSH != OFFSET_ACK || word32(head, 20) != STAMPS {
+        if bits & !(PUSH | FIN) != OFFSET_ACK || word32(head, 20) != STAMPS {
             return None;
         }
         let sum = pseudo(&source, &destination, protocol::TCP, segment.len() as u32);
@@ -119,17 +166,25 @@ impl<D: Device> Stack<'_, '_, D> {
                 offset: piece.offset + offset as u16,
                 text: (segment.len() - TCP) as u16,
             },
+            fin: bits & FIN != 0,
         })
     }
 
-    /// Takes a packet, if it is what its connection expects next; then, whether that wants to be asked for output.
+    /// Takes a packet, if it is what its connection expects next.
     #[inline]
-    pub(super) fn predicted(&mut self, packet: &Received) -> Option<Option<Handle>> {
-        let plain = self.plain(packet)?;
-        let index = self
-            .parts
-            .connections()
-            .find((&plain.local.0, plain.local.1), (&plain.remote.0, plain.remote.1))?;
+    pub(super) fn predicted(&mut self, packet: &Received) -> Prediction {
+        let Some(plain) = self.plain(packet) else { return Prediction::Unusual };
+        let found =
+            self.parts.connections().find((&plain.local.0, plain.local.1), (&plain.remote.0, plain.remote.1));
+        match found.filter(|_| !plain.fin).and_then(|index| self.expected(&plain, packet, index)) {
+            Some(socket) => Prediction::Taken(socket),
+            None => Prediction::Other(plain.segment(packet.fragment.frame), found),
+        }
+    }
+
+    /// The same, once its connection is found; `None` if it expects something else, and nothing was done.
+    #[inline]
+    fn expected(&mut self, plain: &Plain, packet: &Received, index: u32) -> Option<Option<Handle>> {
         // Its line is asked for together with the connection's.
         let word = self.shared.tcp_events.get(index as usize)?;
         core::hint::black_box(word.load(core::sync::atomic::Ordering::Relaxed));
