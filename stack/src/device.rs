@@ -144,6 +144,17 @@ pub struct Received {
     pub arrived: Option<Instant>,
 }
 
+impl Received {
+    /// Nothing yet: what a device writes over.
+    pub const EMPTY: Self = Self {
+        fragment: Fragment { frame: FrameIndex(0), offset: 0, len: 0 },
+        continues: false,
+        checksum: Checksum::Unchecked,
+        gso_size: 0,
+        arrived: None,
+    };
+}
+
 /// The checksum that the device is to complete: of all bytes from `start` to the packet's end, stored at
 /// `start + offset`, where the pseudo-header's sum is now (virtio's `csum_start` and `csum_offset`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -55,7 +55,7 @@ pub struct Stack<'s, 'a, D> {
     /// The locked part.
     pub parts: &'s mut Parts<'a>,
     /// The shared part.
-    pub shared: Shared<'a>,
+    pub shared: &'s Shared<'a>,
     /// What carries frames.
     pub device: &'s mut D,
     /// The time.
@@ -191,7 +191,7 @@ impl<D: Device> Stack<'_, '_, D> {
     }
 
     fn receive_batch<const N: usize>(&mut self, touched: &mut Touched) -> usize {
-        let mut packets = [Received::default(); N];
+        let mut packets = [Received::EMPTY; N];
         let count = self.device.receive(&mut packets).min(N);
         let size = self.device.capabilities().frame_size;
         // All of them are the stack's before one is looked at: the ring has given them away.

@@ -117,7 +117,7 @@ impl Machine {
         let shared = Shared::split(&all[..words], &layout.limits).expect("room");
         let mut parts = Parts::split(bytes, &layout).expect("room");
         let mut device = Card::new(&all[words..], memory);
-        act(&mut Stack { parts: &mut parts, shared, device: &mut device, now })
+        act(&mut Stack { parts: &mut parts, shared: &shared, device: &mut device, now })
     }
 
     /// Does something with its device.

@@ -224,7 +224,7 @@ impl TcpHost {
     ) -> R {
         let shared = Shared::split(&self.words, &self.layout.limits).expect("room");
         let mut parts = Parts::split(&mut self.memory[self.aligned..], &self.layout).expect("room");
-        act(&mut Stack { parts: &mut parts, shared, device: port, now })
+        act(&mut Stack { parts: &mut parts, shared: &shared, device: port, now })
     }
 
     /// Looks at every invariant of the region, and of the frames in it.

@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::limits::{Limits, Refused};
 use super::slab::Slab;
 use super::table::{Place, Table};
-use super::wheel::Wheel;
+use super::wheel::{Wheel, due};
 use crate::frames::FrameRecord;
 use crate::frames::blocks::Block;
 use crate::frames::pool::{self, Pool};
@@ -132,7 +132,7 @@ impl Wheels {
     /// A moment in nanoseconds before which none of them fires; the largest number is never.
     #[inline]
     pub fn due(&mut self) -> u64 {
-        self.tcbs.due().min(self.syns.due()).min(self.neighbours.due())
+        due(self.tcbs.soonest().min(self.syns.soonest()).min(self.neighbours.soonest()))
     }
 
     /// Time goes on, and none is due.

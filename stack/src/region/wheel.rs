@@ -78,6 +78,12 @@ const fn tick_of(at: u64) -> u64 {
     (at >> TICK_BITS) + (at & ((1 << TICK_BITS) - 1) != 0) as u64
 }
 
+/// When a tick begins, in nanoseconds; the largest number is never.
+#[inline]
+pub const fn due(tick: u64) -> u64 {
+    if tick >> (u64::BITS - TICK_BITS) == 0 { tick << TICK_BITS } else { u64::MAX }
+}
+
 impl Wheel {
     /// Puts the record's entry in, or makes an existing one fire at `deadline` at the latest.
     #[inline]
@@ -145,17 +151,17 @@ impl Wheel {
     /// A moment before which nothing fires, and at which something may; `None` when there is no entry.
     #[inline]
     pub fn deadline(&mut self) -> Option<Instant> {
-        let at = self.due();
+        let at = due(self.soonest());
         (at != u64::MAX).then_some(Instant(at))
     }
 
-    /// The same in nanoseconds; the largest number is never.
+    /// Its tick; the largest number is never.
     #[inline]
-    pub fn due(&mut self) -> u64 {
+    pub fn soonest(&mut self) -> u64 {
         if self.soonest == 0 {
             self.soonest = self.next_tick();
         }
-        self.soonest.saturating_mul(1 << TICK_BITS)
+        self.soonest
     }
 
     /// Time goes on, and nothing is due: what is armed from now on lies in slots that are near.
@@ -184,7 +190,7 @@ impl Wheel {
     /// Whether [`Self::advance`] has something to do; else it is done.
     #[inline]
     pub fn is_due(&mut self, now: Instant) -> bool {
-        let is_due = self.due() <= now.0;
+        let is_due = due(self.soonest()) <= now.0;
         if !is_due {
             self.pass(now);
         }

@@ -93,7 +93,7 @@ impl Machine {
     /// The stack at this time.
     pub(crate) fn stack(&mut self) -> Stack<'_, 'static, Card> {
         let Self { parts, shared, card, now, .. } = self;
-        Stack { parts, shared: *shared, device: card, now: *now }
+        Stack { parts, shared, device: card, now: *now }
     }
 
     /// Rounds of the stack until nothing is left to do at this time.

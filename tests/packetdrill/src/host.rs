@@ -136,7 +136,7 @@ impl Host {
         let shared = Shared::split(&self.words, &self.layout.limits).expect("words for the limits");
         let mut parts = Parts::split(&mut self.memory[self.aligned..], &self.layout).expect("a region");
         self.link.now = self.now;
-        act(&mut Stack { parts: &mut parts, shared, device: &mut self.link, now: self.now })
+        act(&mut Stack { parts: &mut parts, shared: &shared, device: &mut self.link, now: self.now })
     }
 
     /// Polls until nothing is left to do at this time.
