@@ -29,6 +29,7 @@ use crate::seq::Seq;
 use crate::stack::Stack;
 use crate::tcp::congestion::{Algorithm, Congestion, initial_window};
 use crate::tcp::connection::{Connection, means};
+use crate::tcp::isn;
 use crate::tcp::open::traffic::Want;
 use crate::tcp::recovery::ecn::Ecn;
 use crate::tcp::state::State;
@@ -201,7 +202,7 @@ impl<D: Device> Connection<'_, D> {
 
     /// Becomes what the snapshot says, with these bytes in its queues; false if there is no memory for them.
     fn become_it(&mut self, it: &Snapshot, unread: &[&[u8]], text: &[&[u8]]) -> bool {
-        self.begin();
+        self.begin(isn::timestamp_offset(&self.secret.0, &self.tuple()));
         let window = &it.window;
         let tcb = &mut *self.tcb;
         let mut flags = Flags(tcb.flags.0 & (Flags::NO_DELAY.0 | Flags::CORK.0));

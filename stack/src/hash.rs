@@ -26,10 +26,8 @@ impl core::fmt::Debug for Secret {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Purpose {
-    /// Where the search for an ephemeral port begins (RFC 6056 §3.3.3, F).
-    PortOffset = 16,
-    /// Which counter that search uses (RFC 6056 §3.3.4, G).
-    PortCounter,
+    /// Where the search for an ephemeral port begins, and which counter it uses (RFC 6056 §3.3.4, F and G).
+    Port = 16,
     /// Numbers that nobody can predict, one for each count.
     Draw,
     /// Cookies of fast open (RFC 7413 §4.1.2).

@@ -74,13 +74,14 @@ pub struct Polled {
 }
 
 /// Sockets that a burst has touched: each is asked once what it sends.
-#[derive(Default)]
 struct Touched {
     sockets: [u32; BURST],
     len: usize,
 }
 
 impl Touched {
+    const NONE: Self = Self { sockets: [0; BURST], len: 0 };
+
     fn add(&mut self, socket: Handle) {
         let known = self.sockets.get(..self.len).is_some_and(|known| known.contains(&socket.index));
         if let Some(place) = self.sockets.get_mut(self.len).filter(|_| !known) {
@@ -94,7 +95,7 @@ impl<D: Device> Stack<'_, '_, D> {
     /// One round: completions, a burst of packets, timers, output, the fill ring.
     pub fn poll(&mut self) -> Polled {
         self.take_completions();
-        let mut touched = Touched::default();
+        let mut touched = Touched::NONE;
         // A packet has more entries than one only if the device joins segments.
         let received = if self.device.capabilities().gro {
             self.receive_burst::<BURST>(&mut touched)
@@ -199,6 +200,7 @@ impl<D: Device> Stack<'_, '_, D> {
         for (at, packet) in packets[..count].iter().enumerate() {
             believed |= u64::from(self.frames().received(packet.fragment, size)) << at;
         }
+        self.shared.counters().add(Counter::PacketsIn, u64::from(believed.count_ones()));
         self.look_ahead::<N>(&packets[..count]);
         let mut is_part = false;
         for (at, packet) in packets[..count].iter().enumerate() {
@@ -207,7 +209,6 @@ impl<D: Device> Stack<'_, '_, D> {
             }
             let is_single = !is_part && !packet.continues;
             is_part = packet.continues;
-            self.count(Counter::PacketsIn);
             let socket = if !is_single {
                 self.discard(packet.fragment.frame)
             } else {

@@ -92,8 +92,9 @@ impl Ports<'_> {
         // "offset = F(local_IP, remote_IP, remote_port, secret_key1); index = G(local_IP, remote_IP, remote_port,
         // secret_key2);"
         let ends = ((local, 0), remote);
-        let offset = self.secret.outside_tuple(Purpose::PortOffset, ends.0, ends.1);
-        let index = self.secret.outside_tuple(Purpose::PortCounter, ends.0, ends.1) as usize % COUNTERS;
+        // Both are halves of one hash, of which either says nothing about the other.
+        let hash = self.secret.outside_tuple(Purpose::Port, ends.0, ends.1);
+        let (offset, index) = (hash & 0xffff_ffff, (hash >> 32) as usize % COUNTERS);
         let counter = self.heads.counters[index];
         // "port = min_ephemeral + (offset + table[index]) % num_ephemeral;"
         let start = (offset.wrapping_add(u64::from(counter)) % u64::from(total.max(1))) as u32;

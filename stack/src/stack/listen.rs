@@ -331,7 +331,8 @@ impl<D: Device> Stack<'_, '_, D> {
                 false => Recent::default(),
             };
             tcb.episode.ecn = Ecn::agreed(tcb.flags.has(Tcbits::ECN));
-            connection.begin();
+            let ts_offset = isn::timestamp_offset(&connection.secret.0, &connection.tuple());
+            connection.begin(ts_offset);
         });
         if begun.is_err() {
             return self.drop_segment(seg);

@@ -97,8 +97,8 @@ impl<D: Device> Connection<'_, D> {
 
     /// The SYN of an active open: RFC 9293 §3.10.1, "select an initial send sequence number".
     fn open(&mut self) -> bool {
-        self.begin();
-        let iss = isn::initial_sequence(&self.secret.0, &self.tuple(), self.now);
+        let (iss, ts_offset) = isn::beginning(&self.secret.0, &self.tuple(), self.now);
+        self.begin(ts_offset);
         let Offer { wnd, shift, .. } = self.offer();
         let kept = self.tcb.flags.0 & (Flags::NO_DELAY.0 | Flags::CORK.0);
         self.tcb.flags = Flags(kept) | Flags::TIMESTAMPS | Flags::SACK | Flags::SCALING;

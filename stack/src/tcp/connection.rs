@@ -343,13 +343,13 @@ impl<D: Device> Connection<'_, D> {
     }
 
     /// What a new connection starts with, once both ends and the way are known.
-    pub(crate) fn begin(&mut self) {
+    pub(crate) fn begin(&mut self, ts_offset: u32) {
         let device = u16::try_from(self.capabilities().mtu).unwrap_or(u16::MAX);
         let or_device = |mtu: u16| if mtu == 0 { device } else { mtu };
         self.tcb.path_mtu = or_device(self.hop.mtu);
         self.tcb.advertised_mss =
             offered_mss(or_device(self.hop.link_mtu).into(), &self.tcb.remote, self.values);
-        self.tcb.ts_offset = super::isn::timestamp_offset(&self.secret.0, &self.tuple());
+        self.tcb.ts_offset = ts_offset;
         let most = self.frames.pool.limits.high.max(2);
         self.tcb.receive_charge = Charge { frames: 0, limit: self.offer().frames };
         self.tcb.send_charge = Charge { frames: 0, limit: most };

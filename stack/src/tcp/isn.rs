@@ -1,6 +1,6 @@
 //! Numbers that nobody outside can guess: initial sequence numbers, timestamp offsets, and SYN cookies ([`cookie`]).
 //!
-//! All three are keyed hashes of the connection's addresses and ports (SipHash-2-4, [`mod@siphash`]), each with a
+//! All three are keyed hashes of the connection's addresses and ports (SipHash-2-4, [`mod@siphash`]): halves of one, or with a
 //! word of its own in front, so that one says nothing about another.
 
 use crate::seq::Seq;
@@ -28,8 +28,8 @@ pub struct Tuple {
 /// What a hash is for.
 #[derive(Clone, Copy)]
 enum Use {
-    InitialSequence = 1,
-    TimestampOffset = 2,
+    /// The initial sequence number in its low half, the timestamps' offset in the high one.
+    Beginning = 1,
     Cookie = 3,
     CookieOfMinute = 4,
 }
@@ -59,8 +59,14 @@ const ISN_TICK_BITS: u32 = 6;
 /// which is more than two minutes of MSL, and stays ahead of a connection that sends 15 MB/s.
 #[must_use]
 pub fn initial_sequence(key: &Key, tuple: &Tuple, now: Instant) -> Seq {
-    let offset = hash(key, Use::InitialSequence, tuple, 0) as u32;
-    Seq(offset) + (now.0 >> ISN_TICK_BITS) as u32
+    beginning(key, tuple, now).0
+}
+
+/// Both numbers that a connection begins with: ISS, and what is added to its timestamps.
+#[must_use]
+pub fn beginning(key: &Key, tuple: &Tuple, now: Instant) -> (Seq, u32) {
+    let hash = hash(key, Use::Beginning, tuple, 0);
+    (Seq(hash as u32) + (now.0 >> ISN_TICK_BITS) as u32, (hash >> 32) as u32)
 }
 
 /// What is added to the clock of timestamps for this connection, so that they tell nothing of how long the host is up
@@ -68,7 +74,7 @@ pub fn initial_sequence(key: &Key, tuple: &Tuple, now: Instant) -> Seq {
 /// follow an earlier one's and TIME-WAIT can be reused (RFC 6191).
 #[must_use]
 pub fn timestamp_offset(key: &Key, tuple: &Tuple) -> u32 {
-    hash(key, Use::TimestampOffset, tuple, 0) as u32
+    beginning(key, tuple, Instant(0)).1
 }
 
 #[cfg(test)]

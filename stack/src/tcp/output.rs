@@ -172,18 +172,18 @@ impl<D: Device> Connection<'_, D> {
     #[inline]
     pub(crate) fn is_ack_due(&self) -> bool {
         let flags = self.tcb.flags;
-        flags.has(Tcbits::ACK_NOW)
-            || flags.has(Tcbits::ACK_OWED) && self.tcb.delayed_ack.is_due(&self.unacknowledged())
+        flags.has(Tcbits::ACK_NOW) || flags.has(Tcbits::ACK_OWED) && self.is_owed_ack_due()
     }
 
-    fn unacknowledged(&self) -> Unacknowledged {
-        let (rcv, space) = (&self.tcb.rcv, self.space());
-        Unacknowledged {
+    #[inline]
+    fn is_owed_ack_due(&self) -> bool {
+        let rcv = &self.tcb.rcv;
+        let received = Unacknowledged {
             rcv_nxt: rcv.nxt,
             last_ack_sent: rcv.last_ack_sent,
-            window_opens: space.free >= rcv.wnd,
             at_once: !self.traffic.reassembly.is_empty(),
-        }
+        };
+        self.tcb.delayed_ack.is_due(&received, || self.space().free >= rcv.wnd)
     }
 
     /// Sends what may be sent now, and arms the timers for what may not yet.

@@ -27,6 +27,7 @@ use crate::seq::Seq;
 use crate::stack::Stack;
 use crate::time::Instant;
 use crate::wire::checksum::Sum;
+use crate::wire::tcp::Flags as Bits;
 
 /// What no predictable connection has: each of them asks for a step of its own.
 const RARE: Flags = Flags(
@@ -268,6 +269,7 @@ impl<D: Device> Connection<'_, D> {
             remote: (&self.tcb.remote, self.tcb.remote_port),
             seq: self.tcb.snd.nxt,
             ack: self.tcb.rcv.nxt,
+            flags: Bits::ACK | Bits::PSH,
             window,
             stamps: (self.tsval(), self.tcb.recent.echo()),
             ttl,

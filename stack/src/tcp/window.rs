@@ -82,7 +82,10 @@ pub fn advertise(space: &Space, rcv_nxt: Seq, edge: Seq, wnd: u32) -> Advertised
     let shift = min_shift(space.shift);
     let unit = 1u32 << shift;
     let offered = if rcv_nxt.lt(edge) { edge - rcv_nxt } else { 0 };
-    let wnd = select(space, wnd).max(offered).min(UNSCALED_MAX << shift);
+    let is_open = shift != 0 && space.rcv_mss != 0 && space.full != 0 && space.free >= space.full / 2;
+    // As almost always, and what [`select`] says then.
+    let select = if is_open { space.free.min(space.full).min(space.offer_max) } else { select(space, wnd) };
+    let wnd = select.max(offered).min(UNSCALED_MAX << shift);
     // Rounded up: rounded down, the edge would move left.
     let wnd = (wnd.saturating_add(unit - 1) >> shift).min(UNSCALED_MAX) << shift;
     Advertised { edge: rcv_nxt + wnd, wnd, field: (wnd >> shift) as u16 }

@@ -2,14 +2,19 @@
 
 use zerocopy::FromBytes;
 
+use super::plain::Plain;
 use crate::device::{Capabilities, ChecksumRequest, Link};
 use crate::ip::hop::Hop;
+use crate::seq::Seq;
 use crate::wire::checksum::{Sum, pseudo};
 use crate::wire::ethernet;
 use crate::wire::ip::Ip;
-use crate::wire::tcp::options::Options;
+use crate::wire::tcp::options::{Options, Timestamps};
 use crate::wire::tcp::{self, Flags, Header};
 use crate::wire::{ipv4, ipv6, protocol};
+
+/// Bytes of the timestamps option with its padding, when there is no other.
+const TIMESTAMPS_PADDED: usize = 12;
 
 /// A segment's headers.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +49,44 @@ impl Head {
     /// Writes the headers before the text, which is at `text..text + len` and has this sum, if anybody knows it. `None`
     /// when they have no room.
     pub(crate) fn write(
+        &self,
+        bytes: &mut [u8],
+        place: (u16, u16),
+        sum: Option<Sum>,
+        hop: &Hop,
+        device: &Capabilities,
+    ) -> Option<Written> {
+        match self.plain(place.1, sum, hop) {
+            Some(plain) => plain.write(bytes, place.0.into(), hop, device),
+            None => self.write_slowly(bytes, place, sum, hop, device),
+        }
+    }
+
+    /// The same headers, if they are what almost all segments have.
+    #[inline]
+    fn plain(&self, len: u16, sum: Option<Sum>, hop: &Hop) -> Option<Plain<'_>> {
+        let Timestamps { tsval, tsecr } = self.options.timestamps?;
+        let sum = if len == 0 { 0 } else { sum?.fold() };
+        let is_plain = self.options.len() == TIMESTAMPS_PADDED
+            && !self.flags.has(Flags::URG)
+            && hop.tag.is_none()
+            && !hop.may_fragment;
+        is_plain.then(|| Plain {
+            local: (&self.local, self.header.source.get()),
+            remote: (&self.remote, self.header.destination.get()),
+            seq: Seq(self.header.sequence.get()),
+            ack: Seq(self.header.acknowledgment.get()),
+            flags: self.flags,
+            window: self.header.window.get(),
+            stamps: (tsval, tsecr),
+            ttl: self.ttl,
+            tos: self.tos,
+            text: (sum, len),
+        })
+    }
+
+    /// The same, whatever they are.
+    pub(super) fn write_slowly(
         &self,
         bytes: &mut [u8],
         (text, len): (u16, u16),

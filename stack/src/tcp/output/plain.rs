@@ -6,17 +6,18 @@ use crate::device::{Capabilities, ChecksumRequest, Link};
 use crate::ip::hop::Hop;
 use crate::seq::Seq;
 use crate::wire::ip::Ip;
+use crate::wire::tcp::Flags;
 use crate::wire::{ethernet, protocol};
 
 const ETHERNET: usize = ethernet::HEADER_LEN;
 /// TCP's header with padded timestamps.
 const TCP: usize = 32;
-/// Data offset of eight words, ACK and PSH.
-const BITS: u16 = 8 << 12 | 0x18;
+/// Data offset of eight words.
+const OFFSET: u16 = 8 << 12;
 /// Two bytes of padding, kind 8, length 10 (RFC 7323 appendix A).
 const STAMPS: u32 = 0x0101_080a;
 
-/// A segment with text.
+/// A segment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plain<'a> {
     /// Our end.
@@ -27,6 +28,8 @@ pub(crate) struct Plain<'a> {
     pub(crate) seq: Seq,
     /// SEG.ACK.
     pub(crate) ack: Seq,
+    /// Control bits.
+    pub(crate) flags: Flags,
     /// SEG.WND.
     pub(crate) window: u16,
     /// TSval and TSecr.
@@ -134,7 +137,7 @@ impl Plain<'_> {
         put(&mut head, 6, hop.source.0);
         let at = ETHERNET + ip_len;
         let ports = u32::from(self.local.1) << 16 | u32::from(self.remote.1);
-        let bits = u32::from(BITS) << 16 | u32::from(self.window);
+        let bits = u32::from(OFFSET | self.flags.among(Flags::ALL).0) << 16 | u32::from(self.window);
         // The pseudo-header (RFC 9293 §3.1, RFC 8200 §8.1): the mapped form of IPv4 adds 0xffff, which is zero.
         let pseudo = sum_of(self.local.0)
             + sum_of(self.remote.0)
@@ -160,7 +163,12 @@ impl Plain<'_> {
         let skip = if device.link == Link::Ethernet { 0 } else { ETHERNET };
         let len = N - skip;
         let begin = text.checked_sub(len).filter(|begin| *begin >= usize::from(device.headroom_out))?;
-        bytes.get_mut(begin..text)?.copy_from_slice(&head[skip..]);
+        let to = bytes.get_mut(begin..text)?;
+        // Of a length that is known here, it is a few moves instead of a call.
+        match to.first_chunk_mut::<N>() {
+            Some(to) if skip == 0 => *to = head,
+            _ => to.copy_from_slice(&head[skip..]),
+        }
         let request = start.map(|start| ChecksumRequest { start: (start - skip) as u16, offset: 16 });
         Some((len as u16, request))
     }
@@ -175,14 +183,14 @@ mod tests {
     use crate::tcp::output::header::Head;
     use crate::wire::checksum::Sum;
     use crate::wire::ethernet::Address;
+    use crate::wire::tcp::Header;
     use crate::wire::tcp::options::{Options, Timestamps};
-    use crate::wire::tcp::{Flags, Header};
 
     proptest! {
         #[test]
         fn they_are_the_bytes_of_the_long_way(
             ends in any::<([u8; 16], [u8; 16], u16, u16)>(), words in any::<[u32; 4]>(), rest in any::<(u16, u8, u8, [u8; 12])>(),
-            text in proptest::collection::vec(any::<u8>(), 1..100), is_v4: bool, is_ethernet: bool, checksum_out: bool,
+            text in proptest::collection::vec(any::<u8>(), 1..100), bits: u16, is_v4: bool, is_ethernet: bool, checksum_out: bool,
         ) {
             let (mut local, mut remote) = (Ip(ends.0), Ip(ends.1));
             if is_v4 {
@@ -205,11 +213,11 @@ mod tests {
                 acknowledgment: words[1].into(), window: rest.0.into(), ..Header::default()
             };
             let options = Options { timestamps: Some(Timestamps { tsval: words[2], tsecr: words[3] }), ..Options::default() };
-            let (ttl, tos) = (rest.1, rest.2 & !3);
-            let head = Head { local, remote, header, flags: Flags::ACK | Flags::PSH, options, ttl, tos };
-            let long = head.write(&mut expected, (place as u16, text.len() as u16), Some(sum), &hop, &device).expect("room");
+            let (ttl, tos, flags) = (rest.1, rest.2 & !3, Flags(bits));
+            let head = Head { local, remote, header, flags, options, ttl, tos };
+            let long = head.write_slowly(&mut expected, (place as u16, text.len() as u16), Some(sum), &hop, &device).expect("room");
             let plain = Plain {
-                local: (&local, ends.2), remote: (&remote, ends.3), seq: Seq(words[0]), ack: Seq(words[1]), window: rest.0,
+                local: (&local, ends.2), remote: (&remote, ends.3), seq: Seq(words[0]), ack: Seq(words[1]), flags, window: rest.0,
                 stamps: (words[2], words[3]), ttl, tos, text: (sum.fold(), text.len() as u16),
             };
             let short = plain.write(&mut got, place, &hop, &device).expect("room");

@@ -48,8 +48,6 @@ pub struct Unacknowledged {
     pub rcv_nxt: Seq,
     /// RCV.NXT of the last segment that was sent.
     pub last_ack_sent: Seq,
-    /// The right edge of the window could move now, or the reader waits for more anyway.
-    pub window_opens: bool,
     /// Something is out of order, fills a hole or asks for an answer.
     pub at_once: bool,
 }
@@ -183,13 +181,12 @@ impl DelayedAck {
     ///
     /// RFC 9293 §3.8.6.3: "An ACK SHOULD be generated for at least every second full-sized segment or 2*RMSS bytes of
     /// new data (SHLD-19)".
+    /// `window_opens` is asked last: whether the right edge could move now.
     #[inline]
     #[must_use]
-    pub fn is_due(&self, received: &Unacknowledged) -> bool {
+    pub fn is_due(&self, received: &Unacknowledged, window_opens: impl FnOnce() -> bool) -> bool {
         let more_than_one = received.rcv_nxt - received.last_ack_sent > u32::from(self.rcv_mss());
-        more_than_one && received.window_opens
-            || received.at_once
-            || self.quick != 0 && !self.is_interactive()
+        received.at_once || self.quick != 0 && !self.is_interactive() || more_than_one && window_opens()
     }
 
     /// When to acknowledge, if not at once, and if nothing carries it before; `running` is the timer as it runs.
