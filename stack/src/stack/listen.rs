@@ -265,7 +265,7 @@ impl<D: Device> Stack<'_, '_, D> {
             self.answer(index);
         } else if seg.is(Flags::ACK) && seg.ack != syn.iss + 1 {
             self.reset(seg);
-        } else if seg.is(Flags::ACK) && !(flags.has(Tcbits::TIMESTAMPS) && seg.options.timestamps.is_none()) {
+        } else if seg.is(Flags::ACK) {
             return self.acknowledged(index, &syn, seg);
         }
         self.drop_segment(seg)
