@@ -225,6 +225,8 @@ impl<D: Device> Connection<'_, D> {
         let wnd = (window.rcv_wup + window.rcv_wnd) - it.rcv_nxt;
         tcb.rcv = Rcv { nxt: it.rcv_nxt, wnd, last_ack_sent: window.rcv_wup };
         tcb.snd_wnd_max = window.max_window;
+        // What was acknowledged elsewhere may yet be acknowledged again, late.
+        tcb.acked = window.max_window.into();
         tcb.peer_mss = it.peer_mss;
         tcb.ts_offset = it.tsval.wrapping_sub(crate::tcp::timestamps::clock(self.now, 0));
         tcb.recent = it.timestamps.map_or(Recent::default(), |recent| Recent::new(self.now, recent));

@@ -32,6 +32,8 @@ pub(crate) enum Stop {
     Ack,
     /// The same, as rarely as challenges are sent (RFC 5961 §7).
     Challenge,
+    /// The same, but always if it has text, which may be a retransmission (tcp_oow_rate_limited).
+    Duplicate,
     /// A reset that answers just this segment.
     Reset,
 }
@@ -50,15 +52,16 @@ impl<D: Device> Connection<'_, D> {
         }
         match stop {
             Break(Stop::Ack) => self.owe_ack(true),
-            Break(Stop::Challenge) => self.challenge(seg),
+            Break(Stop::Challenge) => self.challenge(false),
+            Break(Stop::Duplicate) => self.challenge(seg.text > 0 && !seg.is(Flags::SYN)),
             Break(Stop::Reset) => return Some(Stop::Reset),
             Break(Stop::Drop) | Continue(()) => {}
         }
         None
     }
 
-    fn challenge(&mut self, seg: &Segment) {
-        if self.tcb.challenges.allows(self.now, seg.text > 0 && !seg.is(Flags::SYN)) {
+    fn challenge(&mut self, has_text: bool) {
+        if self.tcb.challenges.allows(self.now, has_text) {
             self.count(Counter::ChallengeAcks);
             self.owe_ack(true);
         } else {
@@ -101,7 +104,7 @@ impl<D: Device> Connection<'_, D> {
             return Break(Stop::Drop);
         }
         self.note_duplicate(seg);
-        Break(Stop::Challenge)
+        Break(Stop::Duplicate)
     }
 
     /// "First, check sequence number": the RFC's table, row for row.
@@ -111,6 +114,10 @@ impl<D: Device> Connection<'_, D> {
         // would be (Linux since 6.11: tcp_validate_incoming).
         let crosses = self.tcb.state() == State::SynReceived && seg.is(Flags::SYN) && seg.is(Flags::ACK);
         if crosses && seg.len() == 1 && seg.end() == rcv.nxt && seg.ack == self.tcb.snd.nxt {
+            if self.tcb.flags.has(Tcbits::SACK) {
+                // Its sequence number came before (tcp_send_dupack).
+                self.traffic.reassembly.note_duplicate(Block { left: seg.seq, right: rcv.nxt });
+            }
             seg.trim_front(1);
             self.owe_ack(true);
             return Continue(());
@@ -149,7 +156,7 @@ impl<D: Device> Connection<'_, D> {
             self.tcb.timers.arm(Timer::TimeWait, self.now + limits::TIME_WAIT);
         }
         // What only repeats old text still acknowledges (tcp_validate_incoming drops it; its ACK is in a later one, too).
-        Break(if seg.text > 0 { Stop::Ack } else { Stop::Challenge })
+        Break(Stop::Duplicate)
     }
 
     /// "segments with higher beginning sequence numbers SHOULD be held for later processing (SHLD-31)"; what lies outside of
@@ -258,14 +265,12 @@ impl<D: Device> Connection<'_, D> {
         self.tcb.rcv.nxt = self.tcb.rcv.nxt + 1;
         self.tcb.rcv.wnd = self.tcb.rcv.wnd.saturating_sub(1);
         self.tcb.received += 1;
-        // The user's own FIN may carry it (tcp_fin: the connection is interactive from now on). Without text before, the
-        // wait has no length, and nothing waits.
-        let may_wait = matches!(self.tcb.state(), State::SynReceived | State::Established)
-            && self.tcb.delayed_ack.ato().0 != 0;
-        if may_wait {
+        let is_first = matches!(self.tcb.state(), State::SynReceived | State::Established);
+        if is_first {
+            // The user's answer, or its own FIN, carries the acknowledgment if it comes soon (tcp_fin).
             self.tcb.delayed_ack.be_interactive();
         }
-        self.owe_ack(!may_wait);
+        self.owe_ack(!is_first);
         self.traffic.reassembly.clear(&mut means!(self, receive_charge));
         self.arrived = true;
         self.enter(Event::RcvFin);

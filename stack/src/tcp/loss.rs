@@ -22,6 +22,9 @@ use crate::stats::Counter;
 use crate::time::{Duration, Instant};
 use crate::wire::tcp::options::Block;
 
+/// How soon what a peer has reported and dropped again is sent anew, at the least (tcp_check_sack_reneging).
+const RENEGED_MIN: Duration = Duration::from_millis(10);
+
 /// What an acknowledgment brought.
 #[derive(Clone, Copy, Debug, Default)]
 struct News {
@@ -76,6 +79,10 @@ impl<D: Device> Connection<'_, D> {
             for timer in [Timer::Rto, Timer::Tlp, Timer::Reorder] {
                 self.tcb.timers.disarm(timer);
             }
+        } else if news.advances && self.has_reneged() {
+            let soon = Duration(self.tcb.rtt.srtt().map_or(0, |srtt| srtt.0 / 2)).max(RENEGED_MIN);
+            self.tcb.timers.disarm(Timer::Tlp);
+            self.tcb.timers.arm(Timer::Rto, self.now + soon);
         } else if news.acked + news.sacked != 0
             && self.tcb.timers.at(Timer::Reorder).is_none_or(|at| at <= self.now)
         {
@@ -83,6 +90,15 @@ impl<D: Device> Connection<'_, D> {
             self.arm();
         }
         news.fin
+    }
+
+    /// The peer has reported what it is to get next, and doesn't acknowledge it: it has dropped it (RFC 2018 §8).
+    fn has_reneged(&self) -> bool {
+        let send = &self.traffic.send;
+        let first = send.list().first().filter(|_| send.sacked().frames != 0);
+        first
+            .and_then(|first| self.frames.record(first))
+            .is_some_and(|record| record.has(FrameRecord::SACKED))
     }
 
     /// The D-SACK block of an acknowledgment (RFC 2883 §4): the first one, if it lies below SEG.ACK or inside of the second.
@@ -445,6 +461,9 @@ impl<D: Device> Connection<'_, D> {
     /// The retransmission timer has expired with text in flight (RFC 6298 §5.4–5.6, RFC 8985 §6.4).
     pub(super) fn on_rto(&mut self) {
         self.count(Counter::Timeouts);
+        if self.has_reneged() {
+            self.count(Counter::SackReneged);
+        }
         self.traffic.only_new = 0;
         let (una, nxt, prior, board) = (self.tcb.snd.una, self.tcb.snd.nxt, self.prior(), self.board());
         let retransmits = self.tcb.retransmits;

@@ -34,7 +34,9 @@ impl<D: Device> Connection<'_, D> {
             self.syn_received_ack(seg)?;
         }
         let snd = &self.tcb.snd;
-        match challenge::ack(seg.ack, snd.una, snd.nxt, self.tcb.snd_wnd_max) {
+        // Nobody has seen what is before ISS (tcp_ack).
+        let max_wnd = u64::from(self.tcb.snd_wnd_max).min(self.tcb.acked) as u32;
+        match challenge::ack(seg.ack, snd.una, snd.nxt, max_wnd) {
             Ack::Unacceptable => {
                 self.count(Counter::AcksOfNothing);
                 return Break(Stop::Challenge);
