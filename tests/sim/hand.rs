@@ -25,16 +25,24 @@ pub struct Bench {
     host: Node,
     hand: Node,
     ends: ((Ip, u16), (Ip, u16)),
+    /// After this time what is answered at once is there.
+    pub at_once: Duration,
 }
 
 impl Bench {
     /// The two, joined.
     pub fn new(seed: u64, host: TcpHost) -> Self {
+        Self::over(seed, host, DELAY)
+    }
+
+    /// The same over a wire with this delay each way.
+    pub fn over(seed: u64, host: TcpHost, delay: Duration) -> Self {
         let mut network = Simulation::new(seed);
         let host = network.add(Machine::Tcp(Box::new(host)), Setup::plain(1));
         let hand = network.add(Machine::Forger(Box::default()), Setup::plain(2));
-        network.wire(host, hand, Path::delayed(DELAY), Path::delayed(DELAY));
-        Self { network, host, hand, ends: ((ip(2), 5000), (ip(1), PORT)) }
+        network.wire(host, hand, Path::delayed(delay), Path::delayed(delay));
+        let at_once = Duration(5 * delay.0);
+        Self { network, host, hand, ends: ((ip(2), 5000), (ip(1), PORT)), at_once }
     }
 
     /// The host.
@@ -56,10 +64,11 @@ impl Bench {
         self.give(&Forged { link, ends, seq, ack, flags, window: 20_000, urgent, options, text })
     }
 
-    fn give(&mut self, segment: &Forged) -> Vec<Forged> {
+    /// Sends what was made up and waits for what comes back.
+    pub fn give(&mut self, segment: &Forged) -> Vec<Forged> {
         let now = self.network.now();
         self.network.host(self.hand).forger().send(now, segment);
-        self.wait(Duration::from_millis(5))
+        self.wait(self.at_once)
     }
 
     /// Lets time pass; what was heard meanwhile.

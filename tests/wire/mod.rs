@@ -12,6 +12,7 @@ use std::time;
 use stack::time::Instant;
 
 pub mod bridge;
+pub mod hand;
 pub mod line;
 pub mod namespace;
 pub mod ours;

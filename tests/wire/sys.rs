@@ -174,37 +174,77 @@ pub fn stream_socket(is_v6: bool) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(socket) })
 }
 
+/// An address, as calls take it.
+fn name_of(at: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
+    // SAFETY: a sockaddr_storage of zero bytes is one: it has bytes alone.
+    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let len = match at {
+        SocketAddr::V4(at) => {
+            let name = libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: at.port().to_be(),
+                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(at.ip().octets()) },
+                sin_zero: [0; 8],
+            };
+            // SAFETY: the storage is larger than a sockaddr_in and aligned for it.
+            unsafe { (&raw mut storage).cast::<libc::sockaddr_in>().write(name) };
+            size_of::<libc::sockaddr_in>()
+        }
+        SocketAddr::V6(at) => {
+            let name = libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                sin6_port: at.port().to_be(),
+                sin6_flowinfo: 0,
+                sin6_addr: libc::in6_addr { s6_addr: at.ip().octets() },
+                sin6_scope_id: 0,
+            };
+            // SAFETY: the storage is larger than a sockaddr_in6 and aligned for it.
+            unsafe { (&raw mut storage).cast::<libc::sockaddr_in6>().write(name) };
+            size_of::<libc::sockaddr_in6>()
+        }
+    };
+    (storage, len as libc::socklen_t)
+}
+
 /// Connects a socket.
 ///
 /// # Errors
 /// Those of connect(2).
 pub fn connect(socket: BorrowedFd<'_>, to: SocketAddr) -> io::Result<()> {
-    let result = match to {
-        SocketAddr::V4(to) => {
-            let name = libc::sockaddr_in {
-                sin_family: libc::AF_INET as libc::sa_family_t,
-                sin_port: to.port().to_be(),
-                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(to.ip().octets()) },
-                sin_zero: [0; 8],
-            };
-            let len = size_of_val(&name) as libc::socklen_t;
-            // SAFETY: the pointer and the length are those of the name.
-            unsafe { libc::connect(socket.as_raw_fd(), (&raw const name).cast(), len) }
-        }
-        SocketAddr::V6(to) => {
-            let name = libc::sockaddr_in6 {
-                sin6_family: libc::AF_INET6 as libc::sa_family_t,
-                sin6_port: to.port().to_be(),
-                sin6_flowinfo: 0,
-                sin6_addr: libc::in6_addr { s6_addr: to.ip().octets() },
-                sin6_scope_id: 0,
-            };
-            let len = size_of_val(&name) as libc::socklen_t;
-            // SAFETY: the pointer and the length are those of the name.
-            unsafe { libc::connect(socket.as_raw_fd(), (&raw const name).cast(), len) }
-        }
-    };
-    check(result).map(drop)
+    let (name, len) = name_of(to);
+    // SAFETY: the pointer and the length are those of the name.
+    check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const name).cast(), len) }).map(drop)
+}
+
+/// Gives a socket an address and a port.
+///
+/// # Errors
+/// Those of bind(2).
+pub fn bind(socket: BorrowedFd<'_>, at: SocketAddr) -> io::Result<()> {
+    let (name, len) = name_of(at);
+    // SAFETY: the pointer and the length are those of the name.
+    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const name).cast(), len) }).map(drop)
+}
+
+/// Makes a socket listen.
+///
+/// # Errors
+/// Those of listen(2).
+pub fn listen(socket: BorrowedFd<'_>, backlog: c_int) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::listen(socket.as_raw_fd(), backlog) }).map(drop)
+}
+
+/// A connection that waits at a socket.
+///
+/// # Errors
+/// Those of accept(2).
+pub fn accept(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let (name, len) = (std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: nothing is asked for but the descriptor.
+    let accepted = check(unsafe { libc::accept4(socket.as_raw_fd(), name, len, libc::SOCK_CLOEXEC) })?;
+    // SAFETY: the descriptor was just made and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(accepted) })
 }
 
 /// Sets a socket's option that is an integer.

@@ -1,0 +1,548 @@
+//! A peer that a test drives by hand, and what it meets: our stack in virtual time ([`Ours`]), or the kernel's over a TUN
+//! ([`Kernel`]). Both are 10.0.0.1 port 80 and the hand is 10.0.0.2 port 5000, so that the same segments and calls can be given to
+//! either and what they answer is compared, as lines in which numbers are relative.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+
+use stack::device::Link;
+use stack::error::{ERRORS, Error};
+use stack::region::slab::Handle;
+use stack::seq::Seq;
+use stack::tcp::calls::How;
+use stack::tcp::state::State;
+use stack::time::Duration;
+use stack::wire::ethernet;
+use stack::wire::ip::Ip;
+use stack::wire::tcp::Flags;
+use stack::wire::tcp::options::{Block, Options, Timestamps};
+
+use super::namespace::Namespace;
+use super::tun::{Interface, Tun};
+use super::{clock, sys};
+use crate::sim::forge::Forged;
+use crate::sim::hand::Bench;
+use crate::sim::raw::ip;
+use crate::sim::tcp::{PORT, TcpHost, limits, text};
+
+/// The hand's port.
+pub const HAND: u16 = 5000;
+
+/// Our wire's, each way: no timer is to fire between a hundred segments.
+const DELAY: Duration = Duration(100);
+
+/// What a program does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// socket(2), bind(2) and listen(2).
+    Listen,
+    /// accept(2).
+    Accept,
+    /// socket(2), bind(2) and connect(2) to the hand; connect(2) again where there is a socket.
+    Connect,
+    /// send(2) of so many bytes.
+    Send(usize),
+    /// recv(2) of up to so many bytes.
+    Receive(usize),
+    /// shutdown(2) of one direction, or of both.
+    Shut(Shutdown),
+    /// close(2).
+    Close,
+    /// close(2) with a linger of no time.
+    Abort,
+}
+
+/// What a call returns.
+pub type Outcome = Result<usize, i32>;
+
+/// Who answers the hand.
+pub trait Subject {
+    /// Its name.
+    fn name(&self) -> &'static str;
+    /// A segment arrives; what is answered at once.
+    fn hears(&mut self, segment: &Forged) -> Vec<Forged>;
+    /// Its program does something, by the socket that was accepted if there is one; what is sent at once.
+    fn does(&mut self, call: Call) -> (Outcome, Vec<Forged>);
+    /// The state of its connection with the hand; of its listener as long as nothing was accepted.
+    fn state(&mut self) -> State;
+    /// Time passes; what is sent meanwhile.
+    fn waits(&mut self, length: Duration) -> Vec<Forged>;
+}
+
+/// The name of an errno.
+#[must_use]
+pub fn errno(number: i32) -> String {
+    let row = ERRORS.iter().find(|row| row.0.number() == number);
+    row.map_or_else(|| format!("errno {number}"), |row| row.1.to_owned())
+}
+
+/// Our stack.
+pub struct Ours {
+    /// Its network.
+    pub bench: Bench,
+    listener: Option<Handle>,
+    socket: Option<Handle>,
+    /// It had a connection.
+    had: bool,
+    sent: usize,
+}
+
+impl Ours {
+    /// A host without sockets.
+    #[must_use]
+    pub fn new() -> Self {
+        let host = TcpHost::new(1, &limits(1024)).knowing(&[2]);
+        Self { bench: Bench::over(1, host, DELAY), listener: None, socket: None, had: false, sent: 0 }
+    }
+
+    /// The socket that calls are for.
+    #[must_use]
+    pub fn socket(&self) -> Option<Handle> {
+        self.socket.or(self.listener)
+    }
+
+    fn bound(&mut self) -> Handle {
+        self.bench.with(|stack| {
+            let socket = stack.parts.tcp_socket(false, 0).expect("room");
+            stack.parts.tcp_bind(socket, (&ip(1), PORT)).expect("a free port");
+            socket
+        })
+    }
+
+    fn act(&mut self, call: Call) -> Result<usize, Error> {
+        match call {
+            Call::Listen => {
+                let socket = self.bound();
+                self.listener = Some(socket);
+                self.bench.with(|stack| stack.listen(socket, 8)).map(|()| 0)
+            }
+            Call::Accept => {
+                let socket = self.socket().ok_or(Error::BadHandle)?;
+                let accepted = self.bench.with(|stack| stack.accept(socket, 0))?;
+                (self.socket, self.had) = (Some(accepted), true);
+                Ok(0)
+            }
+            Call::Connect => {
+                let socket = match self.socket() {
+                    Some(socket) => socket,
+                    None => self.bound(),
+                };
+                if self.listener.is_none() {
+                    self.socket = Some(socket);
+                }
+                self.bench.with(|stack| stack.connect(socket, &ip(1), (&ip(2), HAND))).map(|()| 0)
+            }
+            Call::Send(len) => {
+                let socket = self.socket().ok_or(Error::BadHandle)?;
+                let bytes = text(7, self.sent + len);
+                let sent = self.bench.with(|stack| stack.send(socket, &[&bytes[self.sent..]], false))?;
+                self.sent += sent;
+                Ok(sent)
+            }
+            Call::Receive(len) => {
+                let socket = self.socket().ok_or(Error::BadHandle)?;
+                self.bench.with(|stack| stack.receive(socket, &mut [&mut vec![0; len]]))
+            }
+            Call::Shut(how) => {
+                let socket = self.socket().ok_or(Error::BadHandle)?;
+                let how = match how {
+                    Shutdown::Read => How::Read,
+                    Shutdown::Write => How::Write,
+                    Shutdown::Both => How::Both,
+                };
+                self.bench.with(|stack| stack.shutdown(socket, how)).map(|()| 0)
+            }
+            Call::Close | Call::Abort => {
+                let socket = self.socket().ok_or(Error::BadHandle)?;
+                if call == Call::Abort {
+                    let linger = [1i32.to_ne_bytes(), 0i32.to_ne_bytes()].concat();
+                    let set = |stack: &mut stack::stack::Stack<'_, '_, _>| {
+                        stack.set_option(socket, libc::SOL_SOCKET, libc::SO_LINGER, &linger)
+                    };
+                    self.bench.with(set)?;
+                }
+                let done = self.bench.with(|stack| stack.close(socket));
+                if self.socket.take().is_none() {
+                    self.listener = None;
+                }
+                done.map(|()| 0)
+            }
+        }
+    }
+}
+
+impl Default for Ours {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Subject for Ours {
+    fn name(&self) -> &'static str {
+        "accel"
+    }
+
+    fn hears(&mut self, segment: &Forged) -> Vec<Forged> {
+        self.bench.give(segment)
+    }
+
+    fn does(&mut self, call: Call) -> (Outcome, Vec<Forged>) {
+        let done = self.act(call).map_err(Error::number);
+        (done, self.bench.wait(self.bench.at_once))
+    }
+
+    fn state(&mut self) -> State {
+        let parts = self.bench.host().parts();
+        let is_it = |remote: &Ip, port: u16| *remote == ip(2) && port == HAND;
+        if parts.syns.iter().any(|syn| syn.tag.is_used() && is_it(&syn.remote, syn.remote_port)) {
+            return State::SynReceived;
+        }
+        let mut used = parts.tcbs.iter().filter(|tcb| tcb.tag.is_used());
+        match used.clone().find(|tcb| is_it(&tcb.remote, tcb.remote_port)) {
+            Some(tcb) => tcb.state(),
+            None if !self.had && used.any(|tcb| tcb.state() == State::Listen) => State::Listen,
+            None => State::Closed,
+        }
+    }
+
+    fn waits(&mut self, length: Duration) -> Vec<Forged> {
+        self.bench.wait(length)
+    }
+}
+
+/// The kernel's stack.
+pub struct Kernel {
+    /// Its namespace.
+    pub namespace: Namespace,
+    tun: Tun,
+    listener: Option<TcpListener>,
+    socket: Option<TcpStream>,
+    /// It had a connection.
+    had: bool,
+    sent: usize,
+}
+
+fn number(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(libc::EIO)
+}
+
+impl Kernel {
+    /// A namespace of its own.
+    ///
+    /// # Errors
+    /// EPERM without the rights of root.
+    pub fn new() -> io::Result<Self> {
+        let namespace = Namespace::new()?;
+        let tun = Tun::new(&namespace, Interface { number: 1, link: Link::Ip, mtu: 1500 });
+        Ok(Self { namespace, tun, listener: None, socket: None, had: false, sent: 0 })
+    }
+
+    /// The segments that it has sent.
+    pub fn heard(&mut self) -> Vec<Forged> {
+        let mut heard = Vec::new();
+        while let Some(packet) = self.tun.read() {
+            // Its own business with routers is IPv6's and IGMP's.
+            if packet.first() == Some(&0x45) && packet.get(9) == Some(&6) {
+                let frame = [&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0], packet].concat();
+                heard.extend(Forged::parse(&frame));
+            }
+        }
+        heard
+    }
+
+    fn bound(&self) -> OwnedFd {
+        self.namespace.inside(|| {
+            let socket = sys::stream_socket(false).expect("a socket of the kernel's");
+            let name = libc::TCP_CONGESTION;
+            sys::set_option_bytes(socket.as_fd(), libc::IPPROTO_TCP, name, b"cubic").expect("CUBIC");
+            let at = SocketAddr::new(Ipv4Addr::new(10, 0, 0, 1).into(), PORT);
+            sys::bind(socket.as_fd(), at).expect("a free port");
+            socket
+        })
+    }
+
+    fn act(&mut self, call: Call) -> io::Result<usize> {
+        let closed = || io::Error::from_raw_os_error(libc::EBADF);
+        let bytes = |sent: usize, len: usize| text(7, sent + len).split_off(sent);
+        match (call, &mut self.socket, &self.listener) {
+            (Call::Listen, ..) => {
+                let socket = self.bound();
+                sys::listen(socket.as_fd(), 8)?;
+                let listener = TcpListener::from(socket);
+                listener.set_nonblocking(true)?;
+                self.listener = Some(listener);
+                Ok(0)
+            }
+            (Call::Accept, None, Some(listener)) => {
+                let socket = listener.accept()?.0;
+                socket.set_nonblocking(true)?;
+                (self.socket, self.had) = (Some(socket), true);
+                Ok(0)
+            }
+            (Call::Accept, Some(socket), _) => Err(sys::accept(socket.as_fd()).err().unwrap_or_else(closed)),
+            (Call::Connect, None, None) => {
+                let socket = TcpStream::from(self.bound());
+                socket.set_nonblocking(true)?;
+                let socket = self.socket.insert(socket);
+                sys::connect(socket.as_fd(), SocketAddr::new(Ipv4Addr::new(10, 0, 0, 2).into(), HAND))
+                    .map(|()| 0)
+            }
+            (Call::Connect, socket, listener) => {
+                let to = SocketAddr::new(Ipv4Addr::new(10, 0, 0, 2).into(), HAND);
+                match (socket, listener) {
+                    (Some(socket), _) => sys::connect(socket.as_fd(), to).map(|()| 0),
+                    (None, Some(listener)) => sys::connect(listener.as_fd(), to).map(|()| 0),
+                    (None, None) => Err(closed()),
+                }
+            }
+            (Call::Send(len), Some(socket), _) => {
+                let sent = socket.write(&bytes(self.sent, len))?;
+                self.sent += sent;
+                Ok(sent)
+            }
+            (Call::Send(len), None, Some(listener)) => as_stream(listener)?.write(&bytes(0, len)),
+            (Call::Receive(len), Some(socket), _) => socket.read(&mut vec![0; len]),
+            (Call::Receive(len), None, Some(listener)) => as_stream(listener)?.read(&mut vec![0; len]),
+            (Call::Shut(how), Some(socket), _) => socket.shutdown(how).map(|()| 0),
+            (Call::Shut(how), None, Some(listener)) => as_stream(listener)?.shutdown(how).map(|()| 0),
+            (Call::Close | Call::Abort, Some(socket), _) => {
+                if call == Call::Abort {
+                    let linger = [1i32.to_ne_bytes(), 0i32.to_ne_bytes()].concat();
+                    sys::set_option_bytes(socket.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &linger)?;
+                }
+                self.socket = None;
+                Ok(0)
+            }
+            (Call::Close | Call::Abort, None, Some(_)) => {
+                self.listener = None;
+                Ok(0)
+            }
+            (_, None, None) => Err(closed()),
+        }
+    }
+}
+
+/// The same socket, for the calls that a listener's type has not.
+fn as_stream(listener: &TcpListener) -> io::Result<TcpStream> {
+    Ok(TcpStream::from(OwnedFd::from(listener.try_clone()?)))
+}
+
+impl Subject for Kernel {
+    fn name(&self) -> &'static str {
+        "Linux"
+    }
+
+    fn hears(&mut self, segment: &Forged) -> Vec<Forged> {
+        self.tun.write(&segment.bytes()[ethernet::HEADER_LEN..]);
+        self.heard()
+    }
+
+    fn does(&mut self, call: Call) -> (Outcome, Vec<Forged>) {
+        let done = self.act(call).map_err(|error| number(&error));
+        (done, self.heard())
+    }
+
+    fn state(&mut self) -> State {
+        let table =
+            self.namespace.inside(|| fs::read_to_string("/proc/thread-self/net/tcp")).unwrap_or_default();
+        let rows = table.lines().skip(1).filter_map(|line| {
+            let mut words = line.split_whitespace().skip(2);
+            let (remote, state) = (words.next()?, words.next()?);
+            let state = u8::from_str_radix(state, 16).ok()?;
+            Some((
+                remote.ends_with(&format!(":{HAND:04X}")),
+                State::ALL.into_iter().find(|one| one.as_linux() == state)?,
+            ))
+        });
+        // A socket that is bound and nothing else is not in the table.
+        let mut rows: Vec<_> = rows.filter(|row| row.0 || !self.had).collect();
+        rows.sort_by_key(|row| !row.0);
+        rows.first().map_or(State::Closed, |row| row.1)
+    }
+
+    fn waits(&mut self, length: Duration) -> Vec<Forged> {
+        let (until, mut heard) = (clock() + length, Vec::new());
+        while clock() < until {
+            let _ = sys::wait(&[self.tun.as_fd()], until - clock());
+            heard.extend(self.heard());
+        }
+        heard
+    }
+}
+
+/// A conversation by hand: what was said, as lines, and the numbers that both sides have come to.
+pub struct Hand<'a> {
+    /// Who answers.
+    pub subject: &'a mut dyn Subject,
+    /// The hand's own next sequence number, relative to its SYN's.
+    pub seq: u32,
+    /// What it has received, relative to the subject's SYN.
+    pub ack: u32,
+    /// The window that it offers, not scaled.
+    pub window: u16,
+    /// TSval of what it sends, if it sends timestamps.
+    pub tsval: Option<u32>,
+    /// Options of its SYN.
+    pub syn: Options,
+    /// TSval of what was heard last.
+    tsecr: u32,
+    /// The subject's initial sequence number, once it is known.
+    iss: Option<u32>,
+    /// All lines.
+    pub lines: Vec<String>,
+}
+
+/// The hand's own initial sequence number.
+pub const ISS: u32 = 0xffff_f000;
+
+impl<'a> Hand<'a> {
+    /// Nothing was said yet.
+    pub fn new(subject: &'a mut dyn Subject) -> Self {
+        Self {
+            subject,
+            seq: 0,
+            ack: 0,
+            window: 20_000,
+            tsval: None,
+            syn: crate::sim::hand::syn(),
+            tsecr: 0,
+            iss: None,
+            lines: Vec::new(),
+        }
+    }
+
+    /// A segment of the hand's with these relative numbers.
+    #[must_use]
+    pub fn segment(&self, flags: Flags, seq: u32, ack: u32, text: &[u8]) -> Forged {
+        let acks = flags.has(Flags::ACK);
+        let options = if flags.has(Flags::SYN) { self.syn } else { Options::default() };
+        let timestamps =
+            self.tsval.map(|tsval| Timestamps { tsval, tsecr: if acks { self.tsecr } else { 0 } });
+        Forged {
+            link: (2, 1),
+            ends: ((ip(2), HAND), (ip(1), PORT)),
+            seq: ISS.wrapping_add(seq),
+            ack: if acks { self.iss.unwrap_or(0).wrapping_add(ack) } else { 0 },
+            flags,
+            window: self.window,
+            urgent: 0,
+            options: Options { timestamps, ..options },
+            text: text.to_vec(),
+        }
+    }
+
+    /// Sends it; what is answered at once.
+    pub fn gives(&mut self, segment: &Forged) -> Vec<Forged> {
+        let line = self.line(segment, true);
+        self.lines.push(format!("< {line}"));
+        let heard = self.subject.hears(segment);
+        self.note(&heard);
+        heard
+    }
+
+    /// The segment that would come next.
+    pub fn says(&mut self, flags: Flags, text: &[u8]) -> Vec<Forged> {
+        let segment = self.segment(flags, self.seq, self.ack, text);
+        self.seq += text.len() as u32 + u32::from(flags.has(Flags::SYN)) + u32::from(flags.has(Flags::FIN));
+        self.gives(&segment)
+    }
+
+    /// A call of the subject's program.
+    pub fn call(&mut self, call: Call) -> Outcome {
+        let (done, heard) = self.subject.does(call);
+        let shown = done.map_or_else(errno, |value| value.to_string());
+        self.lines.push(format!("  {call:?} = {shown}"));
+        self.note(&heard);
+        done
+    }
+
+    /// The state that it is in.
+    pub fn state(&mut self) -> State {
+        let state = self.subject.state();
+        self.lines.push(format!("  {state}"));
+        state
+    }
+
+    /// Time passes.
+    pub fn wait(&mut self, ms: u64) -> Vec<Forged> {
+        let heard = self.subject.waits(Duration::from_millis(ms));
+        self.note(&heard);
+        heard
+    }
+
+    /// The handshake of a connection to the subject's listener, which accepts it.
+    pub fn opens(&mut self) {
+        let _ = self.call(Call::Listen);
+        self.says(Flags::SYN, &[]);
+        self.says(Flags::ACK, &[]);
+        let _ = self.call(Call::Accept);
+    }
+
+    /// An acknowledgment of all that came.
+    pub fn acks(&mut self) -> Vec<Forged> {
+        self.says(Flags::ACK, &[])
+    }
+
+    /// An acknowledgment with these blocks of SACK.
+    pub fn sacks(&mut self, ack: u32, blocks: &[(u32, u32)]) -> Vec<Forged> {
+        let mut segment = self.segment(Flags::ACK, self.seq, ack, &[]);
+        let edge = |at: u32| Seq(self.iss.unwrap_or(0).wrapping_add(at));
+        for (left, right) in blocks {
+            segment.options.sack.push(Block { left: edge(*left), right: edge(*right) });
+        }
+        self.gives(&segment)
+    }
+
+    fn note(&mut self, heard: &[Forged]) {
+        for segment in heard {
+            if let Some(stamps) = segment.options.timestamps {
+                self.tsecr = stamps.tsval;
+            }
+            if segment.flags.has(Flags::SYN) && self.iss.is_none() {
+                self.iss = Some(segment.seq);
+            }
+            let line = self.line(segment, false);
+            self.lines.push(format!("> {line}"));
+            let end = self.relative(segment.seq) + segment.text.len() as u32;
+            let end =
+                end + u32::from(segment.flags.has(Flags::SYN)) + u32::from(segment.flags.has(Flags::FIN));
+            if self.relative(segment.seq) == self.ack {
+                self.ack = end;
+            }
+        }
+    }
+
+    /// The relative sequence number of what was heard.
+    #[must_use]
+    pub fn seq_of(&self, segment: &Forged) -> u32 {
+        self.relative(segment.seq)
+    }
+
+    fn relative(&self, seq: u32) -> u32 {
+        seq.wrapping_sub(self.iss.unwrap_or(0))
+    }
+
+    /// A segment as packetdrill writes it, without what is a stack's own: timestamps, PSH, and windows that are open.
+    #[must_use]
+    pub fn line(&self, segment: &Forged, is_mine: bool) -> String {
+        let (from, to) = if is_mine { (ISS, self.iss.unwrap_or(0)) } else { (self.iss.unwrap_or(0), ISS) };
+        let letters = [(Flags::SYN, 'S'), (Flags::FIN, 'F'), (Flags::RST, 'R'), (Flags::ACK, '.')];
+        let flags: String = letters.iter().filter(|row| segment.flags.has(row.0)).map(|row| row.1).collect();
+        let flags = if flags.is_empty() { "none".to_owned() } else { flags };
+        let (seq, len) = (segment.seq.wrapping_sub(from), segment.text.len());
+        let mut line = format!("{flags} {}:{}({len})", seq as i32, seq.wrapping_add(len as u32) as i32);
+        if segment.flags.has(Flags::ACK) {
+            line += &format!(" ack {}", segment.ack.wrapping_sub(to) as i32);
+        }
+        if segment.window == 0 && !segment.flags.has(Flags::RST) {
+            line += " win 0";
+        }
+        for (at, block) in segment.options.sack.as_slice().iter().enumerate() {
+            let [left, right] = [block.left.0, block.right.0].map(|edge| edge.wrapping_sub(to) as i32);
+            line += &format!("{}{left}:{right}", if at == 0 { " sack " } else { " " });
+        }
+        line
+    }
+}
