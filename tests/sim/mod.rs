@@ -26,6 +26,7 @@ pub mod path;
 pub mod port;
 pub mod random;
 pub mod raw;
+pub mod stranger;
 pub mod tap;
 pub mod tcp;
 pub mod trace;

@@ -223,3 +223,84 @@ fn who_is_not_accepted_is_reset_if_the_administrator_wants_that() {
     assert!(failed >= 1, "{failed} were reset");
     assert_eq!(network.host(server).tcp().held()[0], 10);
 }
+
+/// How long a client's transfer takes beside so many attackers, each of whom fills its window with single octets, every second one, in no
+/// order (CVE-2018-5390); and the server's host.
+fn beside_tiny_holes(attackers: u32) -> (Duration, Box<TcpHost>) {
+    let request = text(20, 4_000_000);
+    let client =
+        TcpHost::new(2, &limits(1024)).knowing(&[1]).opening(Instant(50 * MS), ip(1), request.clone());
+    let (mut network, server, others) = network(
+        20,
+        server(Plan { stays: true, ..Plan::default() }).knowing(&[3]),
+        vec![tcp(client), Machine::Forger(Box::default())],
+    );
+    // A hundred megabits: what a fast sender alone needs a third of a second for.
+    network.paths(others[0]).0.rate = 100_000_000;
+    let segment = |port: u32, flags, seq: u32, ack, text: &[u8]| Forged {
+        link: (3, 1),
+        ends: ((ip(3), port as u16), (ip(1), PORT)),
+        seq,
+        ack,
+        flags,
+        window: 1000,
+        urgent: 0,
+        options: Options {
+            mss: Some(1460),
+            sack_permitted: true,
+            window_scale: Some(7),
+            ..Options::default()
+        },
+        text: text.to_vec(),
+    };
+    let mut acks = Vec::new();
+    for port in 5000..5000 + attackers {
+        let now = network.now();
+        network.host(others[1]).forger().send(now, &segment(port, Flags::SYN, 99, 0, &[]));
+        network.run_for(Duration::from_millis(5));
+        let ack = network.host(others[1]).forger().heard()[0].seq.wrapping_add(1);
+        network.host(others[1]).forger().send(now, &segment(port, Flags::ACK, 100, ack, &[]));
+        acks.push(ack);
+    }
+    network.run_until(Instant(50 * MS));
+    let mut sent = 0u32;
+    while network.look(server).look().talks.last().is_none_or(|talk| talk.got.len() < request.len()) {
+        // Twenty of each in a millisecond, each at another place of a window of 60 KB.
+        for (port, ack) in (5000..).zip(&acks) {
+            for _ in 0..20 {
+                let place = 2 * (sent.wrapping_mul(7919) % 30_000) + 1;
+                let now = network.now();
+                let hole = Forged {
+                    options: Options::default(),
+                    ..segment(port, Flags::ACK, 100 + place, *ack, b"x")
+                };
+                network.host(others[1]).forger().send(now, &hole);
+                sent += 1;
+            }
+        }
+        network.run_for(Duration::from_millis(1));
+        assert!(network.now() < Instant(60_000 * MS), "the client is kept out");
+        network.host(others[1]).forger().heard();
+    }
+    let took = network.now() - Instant(50 * MS);
+    let host = network.host(server).tcp();
+    assert!(host.talks.iter().any(|talk| talk.got == request));
+    host.check();
+    (took, Box::new(std::mem::replace(host, TcpHost::new(9, &limits(64)))))
+}
+
+/// W6.
+#[test]
+fn single_octets_with_holes_between_them_cost_what_they_may() {
+    let (alone, _) = beside_tiny_holes(0);
+    let (beside, mut host) = beside_tiny_holes(4);
+    assert!(beside.0 * 9 <= alone.0 * 10, "{beside:?}, and {alone:?} alone: less than nine tenths");
+    // Each arrival is compared with runs, of which there are no more than this; each is a frame.
+    let parts = host.parts();
+    let runs: Vec<u32> =
+        parts.traffics.iter().filter(|it| it.tag.is_used()).map(|it| it.reassembly.runs()).collect();
+    assert!(runs.iter().all(|runs| *runs <= stack::reassembly::RUNS_MAX), "{runs:?}");
+    let frames: u32 = parts.tcbs.iter().map(|tcb| tcb.receive_charge.frames).sum();
+    assert!(frames <= 700, "{frames} of 1024 frames");
+    assert!(host.counter(Counter::OutOfOrderDropped) > 0, "the limits were met");
+}
