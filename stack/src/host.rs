@@ -62,7 +62,8 @@ host! {
     tcp_keepalive_time = (keepalive::IDLE.0 / 1_000_000_000) as u32, 1..=32_767, "Seconds of silence before a probe (RFC 9293 §3.8.4).";
     tcp_keepalive_intvl = (keepalive::INTERVAL.0 / 1_000_000_000) as u32, 1..=32_767, "Seconds between probes.";
     tcp_keepalive_probes = keepalive::PROBES as u32, 1..=127, "Probes without an answer before a peer is given up.";
-    tcp_fastopen = 1, 0..=0x7, "Fast open (RFC 7413): 1 as client, 2 as server, 4 as client without a cookie.";
+    tcp_fastopen = 1, 0..=0x607, "Fast open (RFC 7413), added: 1 as client, 2 as server; 4 sends and 512 takes text without a cookie; 1024 for listeners that don't ask.";
+    tcp_fastopen_blackhole_timeout_sec = 0, 0..=1_000_000, "Seconds without fast open after SYNs with data went unanswered twice; 0 doesn't look.";
 }
 
 #[cfg(test)]

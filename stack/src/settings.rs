@@ -69,6 +69,10 @@ impl Switch {
     pub const DROPS_TOLD: u32 = 1 << 25;
     /// IP_BIND_ADDRESS_NO_PORT.
     pub const NO_PORT: u32 = 1 << 26;
+    /// TCP_FASTOPEN_KEY: the first key.
+    pub const FAST_OPEN_KEY: u32 = 1 << 27;
+    /// The second one.
+    pub const FAST_OPEN_BACKUP: u32 = 1 << 28;
 }
 
 /// The values themselves; 0 is always what a new socket has.
@@ -81,6 +85,8 @@ pub struct Values {
     pub receive_timeout_us: u64,
     /// SO_SNDTIMEO, in microseconds.
     pub send_timeout_us: u64,
+    /// TCP_FASTOPEN_KEY: two keys of two words.
+    pub fast_open_keys: [u64; 4],
     /// Bits of [`Switch`].
     pub options: u32,
     /// TCP_USER_TIMEOUT, in milliseconds (RFC 5482).
@@ -343,7 +349,7 @@ mod tests {
         }
 
         #[test]
-        fn nonsense_is_survived(bytes in proptest::collection::vec(any::<u8>(), 1200), which in any::<u16>()) {
+        fn nonsense_is_survived(bytes in proptest::collection::vec(any::<u8>(), 1600), which in any::<u16>()) {
             let mut memory = Memory::new(4);
             let (slab, rest) = bytes.split_at(size_of::<Slab>());
             memory.0 = Slab::read_from_bytes(slab).expect("a slab");

@@ -24,7 +24,7 @@ use crate::stats::Counter;
 use crate::tcp::connection::Connection;
 use crate::tcp::open::traffic::Want;
 use crate::tcp::state::State;
-use crate::tcp::tcb::{Flags, Tcb, Traffic};
+use crate::tcp::tcb::{Flags, Mark, Tcb, Traffic};
 use crate::time::Instant;
 
 mod ahead;
@@ -266,12 +266,15 @@ impl<D: Device> Stack<'_, '_, D> {
             let (socket, next) = (tcb.tag.handle(*index), tcb.timers.next());
             match next {
                 Some(at) if at <= self.now => {
-                    let (remote, before) = (tcb.remote, tcb.path_mtu);
+                    let (remote, before, was) = (tcb.remote, tcb.path_mtu, *tcb);
                     let finds = self.parts.ip.finds_black_holes != 0;
                     let _ = self.work(socket, None, |connection| connection.on_timers(finds));
                     let after = self.parts.tcbs.get(*index as usize).map_or(0, |tcb| tcb.path_mtu);
                     if finds && after < before {
                         self.note_black_hole(&remote, after);
+                    }
+                    if was.marks & Mark::FAST_OPEN != 0 {
+                        self.note_silence(*index, &was);
                     }
                 }
                 // It was put off since: the entry is lazy.
@@ -323,7 +326,11 @@ impl<D: Device> Stack<'_, '_, D> {
         if connection.hop.mtu != 0 {
             connection.set_path_mtu(connection.hop.mtu);
         }
+        let vouching = connection.tcb.is(Mark::FAST_CHILD).then_some(connection.seldom.rcv_up);
         let result = work(&mut connection);
+        // Its handshake was going on, and has ended.
+        let vouched = vouching.filter(|_| connection.is_over || !connection.tcb.is(Mark::FAST_CHILD));
+        let is_reset = connection.is_over && connection.tcb.error == Error::ConnectionReset.code();
         let predicted = takes_short_way && connection.is_predictable();
         let flags = connection.tcb.flags.without(Flags::PREDICTED);
         connection.tcb.flags = if predicted { flags | Flags::PREDICTED } else { flags };
@@ -336,6 +343,9 @@ impl<D: Device> Stack<'_, '_, D> {
         }
         if let Some(word) = self.shared.tcp_events.get(socket.index as usize) {
             events::set(word, ready, arrived);
+        }
+        if let Some(listener) = vouched {
+            self.end_fast_open(socket, listener, is_reset);
         }
         if is_over {
             self.finish(socket)?;

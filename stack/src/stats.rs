@@ -52,6 +52,11 @@ counters! {
     AcceptQueueFull "tcp_accept_queue_full" "Handshakes held back because the accept queue was full.";
     FastOpenIn "tcp_fast_open_in" "SYNs whose data was taken (RFC 7413).";
     FastOpenOut "tcp_fast_open_out" "SYNs sent with data (RFC 7413).";
+    FastOpenUnanswered "tcp_fast_open_unanswered" "SYNs with data of which only the SYN was acknowledged.";
+    FastOpenCookiesIn "tcp_fast_open_cookies_in" "Cookies of fast open that clients asked for.";
+    FastOpenCookiesBad "tcp_fast_open_cookies_bad" "Cookies of fast open that were none of ours.";
+    FastOpenFull "tcp_fast_open_full" "SYNs whose data was left because too many such handshakes were going on.";
+    FastOpenBlackHoles "tcp_fast_open_black_holes" "Times that fast open was left alone because SYNs with data seemed to be swallowed.";
     TimeWaits "tcp_time_waits" "Connections that entered TIME-WAIT.";
     TimeWaitsReused "tcp_time_waits_reused" "TIME-WAITs that a new connection took over (RFC 6191).";
     TimeWaitsKilled "tcp_time_waits_killed" "TIME-WAITs that ended early because their number is limited.";

@@ -7,6 +7,7 @@
 //! | [`rtt`] | round-trip time, retransmission timeout | RFC 6298, RFC 7323 §4 |
 //! | [`isn`] | initial sequence numbers, timestamp offsets, SYN cookies | RFC 6528, RFC 7323 §7.1, RFC 4987 |
 //! | [`window`] | window scale, the advertised window, its tuning, silly windows, Nagle | RFC 9293 §3.7.4, §3.8.6, RFC 7323 §2 |
+//! | [`fast_open`] | text in SYNs, and the cookies for it | RFC 7413 |
 //! | [`timestamps`] | TS.Recent, PAWS, reuse of TIME-WAIT | RFC 7323 §4–5, RFC 6191 |
 //! | [`challenge`] | which RST, SYN and ACK are acceptable | RFC 5961 |
 //! | [`congestion`] | cwnd and ssthresh: NewReno, CUBIC, HyStart | RFC 5681, 6582, 6928, 7661, 9438 |
@@ -30,6 +31,7 @@ pub mod calls;
 pub mod challenge;
 pub mod congestion;
 pub(crate) mod connection;
+pub mod fast_open;
 pub mod info;
 pub(crate) mod input;
 pub mod isn;

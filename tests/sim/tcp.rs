@@ -66,6 +66,8 @@ pub struct Plan {
     pub in_turn: bool,
     /// It accepts nothing before this time.
     pub accepts_from: Instant,
+    /// Its first bytes go by sendto(2) with MSG_FASTOPEN.
+    pub fast_open: bool,
 }
 
 impl Default for Plan {
@@ -82,6 +84,7 @@ impl Default for Plan {
             echoes: false,
             in_turn: false,
             accepts_from: Instant(0),
+            fast_open: false,
         }
     }
 }
@@ -273,10 +276,14 @@ impl TcpHost {
                 if plan.no_delay {
                     stack.set_delay(socket, true, false).expect("a socket");
                 }
-                let error =
-                    stack.connect(socket, &Ip::UNSPECIFIED, (&remote, PORT)).expect_err("no answer yet");
-                let error = Some(error).filter(|error| *error != Error::InProgress);
-                talks.push(Talk { socket: Some(socket), text, error, ..Talk::default() });
+                let (source, remote) = (&Ip::UNSPECIFIED, (&remote, PORT));
+                let done = match plan.fast_open {
+                    true => stack.send_fast_open(socket, source, remote, &[&text]),
+                    false => stack.connect(socket, source, remote).map(|()| 0),
+                };
+                let error = done.err().filter(|error| *error != Error::InProgress);
+                let sent = done.unwrap_or(0);
+                talks.push(Talk { socket: Some(socket), text, sent, error, ..Talk::default() });
                 acted = true;
             }
             if let Some(listener) = listener.filter(|_| now >= plan.accepts_from) {

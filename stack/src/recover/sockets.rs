@@ -141,6 +141,7 @@ impl Parts<'_> {
                 listens && seldom.queue == index + 1 && tcb.local_port == listener.local_port
             })
         });
+        self.recount_fast_opens();
         let fresh = self.slabs.syns.fresh() as usize;
         self.syns[..fresh].iter_mut().for_each(|syn| syn.previous = UNREACHED);
         for index in 0..self.slabs.listeners.fresh() {
@@ -196,6 +197,20 @@ impl Parts<'_> {
         }
         link(&mut listener.accept_head, self.seldoms, last, at);
         (listener.accept_tail, listener.accept_len) = (last, len);
+    }
+
+    /// Handshakes that go on although their text was taken. Those that were reset are forgiven.
+    fn recount_fast_opens(&mut self) {
+        for listener in self.listeners.iter_mut() {
+            (listener.fast_open_len, listener.fast_open_resets) = (0, 0);
+        }
+        for (tcb, seldom) in self.tcbs.iter().zip(&*self.seldoms).take(self.slabs.tcbs.fresh() as usize) {
+            let listener =
+                seldom.rcv_up.0.checked_sub(1).filter(|_| tcb.tag.is_used() && tcb.is(Mark::FAST_CHILD));
+            if let Some(listener) = listener.and_then(|index| self.listeners.get_mut(index as usize)) {
+                listener.fast_open_len = listener.fast_open_len.saturating_add(1);
+            }
+        }
     }
 
     /// The same for SYNs.

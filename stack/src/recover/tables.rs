@@ -35,7 +35,9 @@ impl Parts<'_> {
             ($($name:ident),+) => { $(self.slabs.$name.rebuild(self.$name, |_, _| true);)+ };
         }
         // These belong to the region's owner: what was being written is what a caller of the same call would find.
-        as_tagged!(memberships, leases, destinations);
+        as_tagged!(memberships, leases);
+        // What was learned of others is learned again.
+        self.known_destinations().forget();
         self.recover_resting();
     }
 

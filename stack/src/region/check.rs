@@ -13,6 +13,7 @@ use crate::settings;
 use crate::tcp::tcb::{self, Seldom, Tcb, Traffic};
 use crate::time::Instant;
 use crate::udp::{Mark, UdpSocket};
+use crate::wire::ip::Ip;
 
 /// The first invariant that does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,11 +155,13 @@ impl Parts<'_> {
     }
 
     fn check_ip(&mut self) -> Result<(), Broken> {
-        let count = self.ip.addresses as usize;
+        let (count, secret) = (self.ip.addresses as usize, self.header.secret);
         holds(count <= self.addresses.len(), "addresses", "more addresses are counted than there are")?;
         self.routing().check().of("routes")?;
         self.wheels.neighbours.check(self.neighbours).of("neighbours")?;
         self.neighbour_cache(Instant(0)).check().of("neighbours")?;
+        let hash_of = |ip: &Ip| secret.endpoint((ip, 0));
+        self.known_destinations().check(hash_of).of("destinations")?;
         self.reassembly().check().of("datagrams")
     }
 

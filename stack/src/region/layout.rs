@@ -24,6 +24,7 @@ use crate::ports::{Bound, Heads, Lease};
 use crate::process::Process;
 use crate::recover::Intent;
 use crate::settings::Settings;
+use crate::tcp::fast_open::FastOpen;
 use crate::tcp::listener::{Listener, SynEntry};
 use crate::tcp::tcb::{Resting, Seldom, Sending, Tcb, Traffic};
 use crate::time::Instant;
@@ -32,7 +33,7 @@ use crate::udp::{Membership, UdpSocket};
 /// The first bytes of a region.
 pub const MAGIC: [u8; 8] = *b"accelstk";
 /// Of this layout; another one for every change of a record or a row.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Parts begin at cache lines.
 pub const LINE: usize = 64;
 
@@ -269,6 +270,8 @@ parts! {
         pool: Pool;
         /// The interface, and the state of the tables of IP.
         ip: ip::State;
+        /// Keys of fast open, and what is known of its failures.
+        fast_open: FastOpen;
     }
     many {
         /// Sockets of TCP.

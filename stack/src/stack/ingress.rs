@@ -195,6 +195,8 @@ impl<D: Device> Stack<'_, '_, D> {
             seg.frame = None;
             seg.trim_back(seg.len());
         }
+        let asks =
+            seg.is(Flags::SYN | Flags::ACK) && self.parts.tcb(socket).is_ok_and(|tcb| tcb.asks_fast_open());
         let done = self.work(socket, queues.filter(|_| has_queues), |connection| {
             let stop = connection.segment_arrives(seg);
             let answers = connection.tcb.flags.has(Tcbits::ACK_NOW) && stop.is_none();
@@ -203,6 +205,9 @@ impl<D: Device> Stack<'_, '_, D> {
             }
             (stop, !answers && connection.settle())
         });
+        if asks {
+            self.note_fast_open(socket, seg);
+        }
         match done {
             Ok((stop, wants_output)) => {
                 if stop.is_some() {

@@ -12,7 +12,7 @@ use crate::events;
 use crate::region::slab::Handle;
 use crate::settings::Values;
 use crate::stats::Counter;
-use crate::tcp::connection::{Offer, bounds, offered_mss, peer_mss};
+use crate::tcp::connection::{Connection, Offer, bounds, offered_mss, peer_mss};
 use crate::tcp::isn::{self, Tuple};
 use crate::tcp::listener::{Listener, SynEntry};
 use crate::tcp::output::emit::hops;
@@ -23,10 +23,13 @@ use crate::tcp::segment::Segment;
 use crate::tcp::tcb::{Flags as Tcbits, Rcv, Snd, Tcb};
 use crate::tcp::timers::Timer;
 use crate::tcp::timestamps::{self, Recent};
-use crate::wire::tcp::options::{Options, Timestamps};
+use crate::wire::tcp::options::{Cookie, Options, Timestamps};
 use crate::wire::tcp::{Flags, Header};
 
 mod cookies;
+mod fast_open;
+
+use fast_open::Verdict;
 
 impl<D: Device> Stack<'_, '_, D> {
     /// LISTEN. Which connection it has opened, if that has something to send now.
@@ -47,34 +50,42 @@ impl<D: Device> Stack<'_, '_, D> {
             };
         }
         // "Third, check for a SYN". "Fourth, other data or control: This should not be reached. Drop the segment".
-        if seg.is(Flags::SYN) {
-            self.listener_syn(listener, seg);
-        }
-        self.drop_segment(seg)
+        let child = if seg.is(Flags::SYN) { self.listener_syn(listener, seg) } else { None };
+        self.drop_segment(seg);
+        child
     }
 
     /// A SYN, in Linux's order (tcp_conn_request): a queue of SYNs that is full asks for a cookie; an accept queue that is
     /// full takes no part in more handshakes.
-    fn listener_syn(&mut self, listener: u32, seg: &Segment) {
-        let Some(record) = self.parts.listeners.get(listener as usize).copied() else { return };
+    fn listener_syn(&mut self, listener: u32, seg: &mut Segment) -> Option<Handle> {
+        let record = self.parts.listeners.get(listener as usize).copied()?;
         let cookies = self.parts.host.tcp_syncookies;
         let is_full = record.is_syn_full();
         if is_full {
             self.count(Counter::SynQueueFull);
         }
         if is_full && cookies == 0 {
-            return;
+            return None;
         }
         if record.is_accept_full() {
-            return self.count(Counter::AcceptQueueFull);
+            self.count(Counter::AcceptQueueFull);
+            return None;
         }
         let syn = self.syn_entry(listener, seg);
         if is_full || cookies > 1 {
-            return self.send_cookie(syn);
+            self.send_cookie(syn);
+            return None;
         }
+        let cookie = match self.fast_open(listener, seg) {
+            Verdict::Handshake(cookie) => cookie,
+            Verdict::Connection(cookie) => match self.open_fast(listener, &syn, seg, cookie) {
+                Some(child) => return Some(child),
+                None => cookie,
+            },
+        };
         match self.parts.tcp_keep_syn(listener, &syn) {
             Ok(kept) => {
-                self.answer(kept.index);
+                self.send_syn_ack(&syn, timestamps::clock(self.now, 0), cookie);
                 self.arm_syn(kept.index);
             }
             Err(_) => {
@@ -84,6 +95,7 @@ impl<D: Device> Stack<'_, '_, D> {
                 }
             }
         }
+        None
     }
 
     /// What a listener's options are: its connections have them too.
@@ -137,11 +149,11 @@ impl<D: Device> Stack<'_, '_, D> {
 
     fn answer(&mut self, index: u32) -> bool {
         let Some(syn) = self.parts.syns.get(index as usize).copied() else { return false };
-        self.send_syn_ack(&syn, timestamps::clock(self.now, 0))
+        self.send_syn_ack(&syn, timestamps::clock(self.now, 0), None)
     }
 
     /// SYN-ACK: "<SEQ=ISS><ACK=RCV.NXT><CTL=SYN,ACK>". `clock` is the timestamp's, without the connection's offset.
-    fn send_syn_ack(&mut self, syn: &SynEntry, clock: u32) -> bool {
+    fn send_syn_ack(&mut self, syn: &SynEntry, clock: u32, fast_open: Option<Cookie>) -> bool {
         let flags = Tcbits(syn.flags.into());
         let values = self.listener_values(syn.listener);
         let tsval = clock.wrapping_add(isn::timestamp_offset(&self.parts.header.secret.0, &tuple_of(syn)));
@@ -150,6 +162,7 @@ impl<D: Device> Stack<'_, '_, D> {
             window_scale: flags.has(Tcbits::SCALING).then_some(syn.shifts >> 4),
             sack_permitted: flags.has(Tcbits::SACK),
             timestamps: flags.has(Tcbits::TIMESTAMPS).then_some(Timestamps { tsval, tsecr: syn.ts_recent }),
+            fast_open,
             ..Options::default()
         };
         let header = Header {
@@ -313,26 +326,11 @@ impl<D: Device> Stack<'_, '_, D> {
             events::clear(word);
         }
         let begun = self.work(child, None, |connection| {
-            let tcb = &mut *connection.tcb;
-            let (irs, iss) = (syn.irs, syn.iss);
-            tcb.rcv = Rcv { nxt: irs + 1, wnd: syn.rcv_wnd.into(), last_ack_sent: irs + 1 };
-            tcb.snd = Snd { una: iss, nxt: iss + 1, wnd: 0, wl1: irs, wl2: iss };
-            tcb.received = 1;
-            tcb.flags |= Tcbits((syn.flags & SynEntry::NEGOTIATED).into());
-            tcb.shifts = syn.shifts;
-            tcb.peer_mss = syn.peer_mss;
-            tcb.retransmits = syn.retransmits;
+            connection.begin_child(syn);
             // Its timer ran since the SYN-ACK: by it the first round trip is measured (tcp_synack_rtt_meas).
             if let Some(at) = syn.entry.deadline() {
-                tcb.timers.arm(Timer::Rto, at);
+                connection.tcb.timers.arm(Timer::Rto, at);
             }
-            tcb.recent = match tcb.flags.has(Tcbits::TIMESTAMPS) {
-                true => Recent::new(connection.now, syn.ts_recent),
-                false => Recent::default(),
-            };
-            tcb.episode.ecn = Ecn::agreed(tcb.flags.has(Tcbits::ECN));
-            let ts_offset = isn::timestamp_offset(&connection.secret.0, &connection.tuple());
-            connection.begin(ts_offset);
         });
         if begun.is_err() {
             return self.drop_segment(seg);
@@ -351,6 +349,27 @@ impl<D: Device> Stack<'_, '_, D> {
         if let Some(word) = self.shared.tcp_events.get(socket as usize) {
             events::set(word, ready, arrived);
         }
+    }
+}
+
+impl<D: Device> Connection<'_, D> {
+    /// What the handshake has agreed upon.
+    fn begin_child(&mut self, syn: &SynEntry) {
+        let tcb = &mut *self.tcb;
+        let (irs, iss) = (syn.irs, syn.iss);
+        tcb.rcv = Rcv { nxt: irs + 1, wnd: syn.rcv_wnd.into(), last_ack_sent: irs + 1 };
+        tcb.snd = Snd { una: iss, nxt: iss + 1, wnd: 0, wl1: irs, wl2: iss };
+        tcb.received = 1;
+        tcb.flags |= Tcbits((syn.flags & SynEntry::NEGOTIATED).into());
+        tcb.shifts = syn.shifts;
+        tcb.peer_mss = syn.peer_mss;
+        tcb.retransmits = syn.retransmits;
+        tcb.recent = match tcb.flags.has(Tcbits::TIMESTAMPS) {
+            true => Recent::new(self.now, syn.ts_recent),
+            false => Recent::default(),
+        };
+        tcb.episode.ecn = Ecn::agreed(tcb.flags.has(Tcbits::ECN));
+        self.begin(isn::timestamp_offset(&self.secret.0, &self.tuple()));
     }
 }
 

@@ -2,11 +2,12 @@
 //! shutdown(2), close(2).
 
 use super::connection::{Connection, Offer, RECEIVE_FRAMES_MAX, means};
+use super::fast_open::client::FastSyn;
 use super::isn;
 use super::open::traffic::Want;
 use super::options;
 use super::state::{Event, State};
-use super::tcb::{Flags, Rcv, Snd};
+use super::tcb::{Flags, Mark, Rcv, Snd};
 use super::timers::Timer;
 use crate::demux::End;
 use crate::device::Device;
@@ -20,7 +21,6 @@ use crate::stats::Counter;
 use crate::time::Duration;
 use crate::wire::checksum::Sum;
 use crate::wire::ip::Ip;
-use crate::wire::tcp::Flags as Bits;
 
 /// Which direction shutdown(2) ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +55,9 @@ impl<D: Device> Connection<'_, D> {
         let mut set = |on: bool, bit| ready |= if on { bit } else { 0 };
         let is_over = self.is_over || state == State::Closed;
         let reads_end = is_over || state.has_received_fin() || tcb.flags.has(Flags::RECEIVE_SHUT);
-        let is_open = is_over || state.is_synchronized();
+        // A write makes the SYN of one that is deferred, and one that a cookie vouches for need not wait (tcp_poll).
+        let is_fast = tcb.is(Mark::FAST_CHILD) || tcb.is_deferred();
+        let is_open = is_over || state.is_synchronized() || is_fast;
         let wrote_all = is_over || tcb.flags.has(Flags::FIN_QUEUED);
         set(self.has_enough_to_read() || reads_end, events::READABLE);
         set(reads_end, events::READ_HUNG_UP);
@@ -95,8 +97,9 @@ impl<D: Device> Connection<'_, D> {
         }
     }
 
-    /// The SYN of an active open: RFC 9293 §3.10.1, "select an initial send sequence number".
-    fn open(&mut self) -> bool {
+    /// The SYN of an active open: RFC 9293 §3.10.1, "select an initial send sequence number". How much of the text that a fast open
+    /// has was taken.
+    pub(super) fn open(&mut self, fast_open: &FastSyn<'_>) -> usize {
         let (iss, ts_offset) = isn::beginning(&self.secret.0, &self.tuple(), self.now);
         self.begin(ts_offset);
         let Offer { wnd, shift, .. } = self.offer();
@@ -108,6 +111,7 @@ impl<D: Device> Connection<'_, D> {
         (self.tcb.acked, self.tcb.received, self.tcb.retransmits, self.tcb.probes) = (0, 0, 0, 0);
         (self.tcb.rtt, self.tcb.episode, self.tcb.recent) = Default::default();
         (self.tcb.error, self.tcb.soft_error, self.tcb.snd_wnd_max) = (0, 0, 0);
+        self.tcb.marks &= !Mark::FAST_OPEN;
         let is_interactive = self.tcb.delayed_ack.is_interactive();
         (self.tcb.delayed_ack, self.tcb.challenges, self.tcb.pacing) = Default::default();
         if is_interactive {
@@ -118,9 +122,10 @@ impl<D: Device> Connection<'_, D> {
         // What a connection before it has learned was about another path.
         let (rack, prr, send) = (Default::default(), Default::default(), SendQueue::new(self.tcb.snd.nxt));
         (self.traffic.rack, self.traffic.prr, self.traffic.send) = (rack, prr, send);
-        let is_sent = self.emit_syn(Bits::SYN);
+        let taken = self.emit_first_syn(fast_open);
+        // A SYN for which there is no room now is sent by its timer.
         self.arm_syn();
-        is_sent
+        taken
     }
 
     /// Takes the pending error (SO_ERROR).
@@ -137,6 +142,7 @@ impl<D: Device> Connection<'_, D> {
             return Err(Error::BrokenPipe);
         }
         match state {
+            State::SynReceived if self.tcb.is(Mark::FAST_CHILD) => {}
             State::SynSent | State::SynReceived => return Err(Error::WouldBlock),
             State::Established | State::CloseWait => {}
             State::Closed | State::Listen => return Err(Error::NotConnected),
@@ -350,19 +356,35 @@ impl<D: Device> Stack<'_, '_, D> {
     ///
     /// # Errors
     /// `InProgress` in this case, too: readiness tells the end. `Already` and `IsConnected` later; those of
-    /// [`crate::region::Parts::tcp_connect`].
+    /// [`crate::region::Parts::tcp_connect`]. None with TCP_FASTOPEN_CONNECT and a cookie: the SYN waits for text.
     pub fn connect(&mut self, socket: Handle, source: &Ip, remote: End<'_>) -> Result<(), Error> {
         if let Some(error) = Error::from_code(core::mem::take(&mut self.parts.tcb(socket)?.error)) {
             return Err(error);
+        }
+        self.begin_connecting(socket, source, remote)?;
+        if self.parts.tcp_options(socket)?.options & Switch::FAST_OPEN_CONNECT != 0 {
+            return self.connect_fast(socket);
+        }
+        self.count(Counter::ActiveOpens);
+        self.work(socket, None, |connection| connection.open(&FastSyn::default()))?;
+        Err(Error::InProgress)
+    }
+
+    /// The connection has both of its ends, and no SYN was sent yet.
+    pub(super) fn begin_connecting(
+        &mut self,
+        socket: Handle,
+        source: &Ip,
+        remote: End<'_>,
+    ) -> Result<(), Error> {
+        if self.parts.tcb(socket)?.is_deferred() {
+            return Err(Error::IsConnected);
         }
         let way = self.way(remote.0)?;
         let source = if source.is_unspecified() { way.source } else { *source };
         self.parts.tcp_connect(socket, &source, remote)?;
         self.parts.tcb(socket)?.route = 0;
-        self.count(Counter::ActiveOpens);
-        // A SYN for which there is no room now is sent by its timer.
-        self.work(socket, None, |connection| connection.open())?;
-        Err(Error::InProgress)
+        Ok(())
     }
 
     /// listen(2).
@@ -408,7 +430,12 @@ impl<D: Device> Stack<'_, '_, D> {
 
     fn send_slowly(&mut self, socket: Handle, text: &[&[u8]], how: Sent) -> Result<usize, Error> {
         let tcb = self.parts.tcb(socket)?;
-        let can = tcb.state().may_send() && !tcb.flags.has(Flags::FIN_QUEUED) && tcb.error == 0;
+        if tcb.is_deferred() {
+            return self.send_deferred(socket, text);
+        }
+        let can = (tcb.state().may_send() || tcb.is(Mark::FAST_CHILD))
+            && !tcb.flags.has(Flags::FIN_QUEUED)
+            && tcb.error == 0;
         match self.work(socket, can.then_some(Want::Sending), |connection| connection.send(text, how)) {
             Err(Error::NoBuffers) => {
                 // All queues are in use: it waits, and isn't writable until one comes free.

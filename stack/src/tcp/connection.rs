@@ -103,6 +103,11 @@ pub(crate) fn peer_mss(option: Option<u16>, remote: &Ip) -> u16 {
     option.unwrap_or(if remote.is_v4() { DEFAULT_V4 } else { DEFAULT_V6 })
 }
 
+/// Bytes of the options that every segment of a connection has.
+pub(crate) const fn options_len(flags: Flags) -> u16 {
+    if flags.has(Flags::TIMESTAMPS) { TIMESTAMPS_LEN } else { 0 }
+}
+
 /// Bytes of a frame that count for a receive buffer: half of it, for what is lost at both of its ends and to short
 /// segments (net.ipv4.tcp_adv_win_scale of 1).
 pub(crate) fn frame_share(device: &Capabilities) -> u32 {
@@ -177,8 +182,7 @@ impl<D: Device> Connection<'_, D> {
         if self.values.mss != 0 {
             mss = mss.min(self.values.mss);
         }
-        let options = if self.tcb.flags.has(Flags::TIMESTAMPS) { TIMESTAMPS_LEN } else { 0 };
-        self.tcb.mss = mss.max(MSS_MIN) - options;
+        self.tcb.mss = mss.max(MSS_MIN) - options_len(self.tcb.flags);
     }
 
     pub(crate) const fn tuple(&self) -> Tuple {

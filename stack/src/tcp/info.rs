@@ -163,7 +163,7 @@ impl<D: Device> Connection<'_, D> {
             backoff: tcb.rtt.backoff(),
             options,
             wscales: tcb.shifts,
-            bits: u8::from(tcb.is(Mark::FAST_OPEN_FAILED)) << 1,
+            bits: tcb.fast_open_failure() << 1,
             rto: super::micros(self.rto()),
             ato: super::micros(tcb.delayed_ack.ato()),
             snd_mss: if tcb.mss == 0 { 536 } else { tcb.mss.into() },

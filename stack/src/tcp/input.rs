@@ -10,7 +10,7 @@ use super::challenge::{self, Receiver, Verdict};
 use super::connection::{Connection, clock_ms, means};
 use super::segment::Segment;
 use super::state::{Event, State};
-use super::tcb::Flags as Tcbits;
+use super::tcb::{Flags as Tcbits, Mark};
 use super::timers::Timer;
 use super::timers::limits;
 use crate::device::Device;
@@ -71,6 +71,7 @@ impl<D: Device> Connection<'_, D> {
 
     /// RFC 9293 §3.10.7.4: "Otherwise".
     fn steps(&mut self, seg: &mut Segment) -> ControlFlow<Stop> {
+        self.syn_again(seg)?;
         self.first_check_timestamp(seg)?;
         self.first_check_sequence_number(seg)?;
         self.second_check_rst(seg)?;
@@ -81,6 +82,16 @@ impl<D: Device> Connection<'_, D> {
         self.sixth_check_urg(seg);
         self.seventh_process_text(seg)?;
         self.eighth_check_fin(seg)
+    }
+
+    /// The SYN with text that has opened it comes again: our answer was lost (tcp_check_req).
+    fn syn_again(&mut self, seg: &Segment) -> ControlFlow<Stop> {
+        let is_ours = self.tcb.is(Mark::FAST_CHILD) && seg.seq == self.tcb.irs();
+        if is_ours && seg.is(Flags::SYN) && !seg.is(Flags::ACK) && !seg.is(Flags::RST) {
+            self.emit_syn(Flags::SYN | Flags::ACK, None);
+            return Break(Stop::Drop);
+        }
+        Continue(())
     }
 
     /// RFC 7323 §5.3, R1, which comes before the other steps: "send an acknowledgment in reply […] and drop the segment".
@@ -209,7 +220,7 @@ impl<D: Device> Connection<'_, D> {
             Verdict::Accept if self.tcb.state() == State::TimeWait => Break(Stop::Drop),
             Verdict::Accept => {
                 let error = match self.tcb.state() {
-                    State::SynReceived => Error::ConnectionRefused,
+                    State::SynReceived if !self.tcb.is(Mark::FAST_CHILD) => Error::ConnectionRefused,
                     State::CloseWait => Error::BrokenPipe,
                     State::Closing | State::LastAck => {
                         self.enter(Event::RcvRst);

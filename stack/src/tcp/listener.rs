@@ -45,12 +45,14 @@ pub struct Listener {
     pub syn_len: u32,
     /// Of those, never retransmitted.
     pub syn_young: u32,
-    /// Children of a fast open whose handshake goes on (RFC 7413 §5.1).
+    /// Children of a fast open whose handshake goes on, and those of [`Self::fast_open_resets`].
     pub fast_open_len: u32,
+    /// Of them, those that were reset.
+    pub fast_open_resets: u32,
+    /// Seconds at which the last one was.
+    pub fast_open_reset_at: u32,
     /// Seconds at which a cookie was sent last, plus one; 0 is never. Cookies are believed only for a while after that.
     pub cookies_sent_at: u32,
-    /// No meaning yet; zero.
-    pub reserved: u32,
 }
 
 /// A SYN that was answered and not acknowledged yet (SYN-RECEIVED of a passive open, RFC 9293 §3.10.7.4).
@@ -95,6 +97,9 @@ pub struct SynEntry {
     pub entry: Entry,
 }
 
+/// Seconds for which the child of a fast open that was reset counts as one whose handshake goes on: whoever sends SYNs with text
+/// from the addresses of others may make those reset it (RFC 7413 §5.1; tcp_fastopen_queue_check).
+const RESETS_S: u32 = 60;
 /// Seconds after the last cookie for which one is believed (TCP_SYNCOOKIE_VALID).
 const COOKIES_S: u32 = 120;
 
@@ -112,6 +117,27 @@ impl Listener {
     #[must_use]
     pub fn expects_cookies(&self, now: Instant) -> bool {
         self.cookies_sent_at != 0 && stamp(now).wrapping_sub(self.cookies_sent_at) <= COOKIES_S
+    }
+
+    /// Whether one more handshake may begin with text, if there may be so many. RFC 7413 §4.2: "If this variable goes over a preset
+    /// system limit, the server MUST disable TFO for all new connection requests until PendingFastOpenRequests drops below the
+    /// system limit." (tcp_fastopen_queue_check)
+    pub fn may_fast_open(&mut self, most: u32, now: Instant) -> bool {
+        if stamp(now).wrapping_sub(self.fast_open_reset_at) >= RESETS_S {
+            let resets = core::mem::take(&mut self.fast_open_resets);
+            self.fast_open_len = self.fast_open_len.saturating_sub(resets);
+        }
+        self.fast_open_len < most
+    }
+
+    /// A handshake that began with text has ended, or the peer has reset it (reqsk_fastopen_remove).
+    pub fn end_fast_open(&mut self, is_reset: bool, now: Instant) {
+        if is_reset {
+            self.fast_open_resets = self.fast_open_resets.saturating_add(1);
+            self.fast_open_reset_at = stamp(now);
+        } else {
+            self.fast_open_len = self.fast_open_len.saturating_sub(1);
+        }
     }
 
     /// Whether no further connection may wait for accept(2): as in Linux, one more than the backlog may.
@@ -134,7 +160,7 @@ impl SynEntry {
     pub const NEGOTIATED: u8 = 0xf;
 }
 
-const _: () = assert!(size_of::<SynEntry>() <= 96 && size_of::<Listener>() == 84);
+const _: () = assert!(size_of::<SynEntry>() <= 96 && size_of::<Listener>() == 88);
 
 impl Record for Listener {
     fn tag(&mut self) -> &mut Tag {

@@ -7,6 +7,7 @@
 
 use super::congestion::Algorithm;
 use super::connection::{Connection, frame_share, send_buffer};
+use super::fast_open;
 use super::info;
 use super::state::State;
 use super::tcb::{Flags, Mark, Tcb};
@@ -200,6 +201,16 @@ impl<D: Device> Stack<'_, '_, D> {
                     let clock = super::timestamps::clock(self.now, tcb.ts_offset);
                     return Ok(put_number(level, clock as i32, to));
                 }
+                Own::FastOpenKey => {
+                    // The one that follows from the secret is shown to nobody.
+                    if values.options & Switch::FAST_OPEN_KEY == 0 && self.parts.fast_open.keys_len == 0 {
+                        return Ok(0);
+                    }
+                    let keys = self.parts.fast_open_keys(&values);
+                    let bytes = keys.as_slice().iter().map(fast_open::key_bytes);
+                    let places = to.chunks_mut(fast_open::KEY_LEN);
+                    return Ok(bytes.zip(places).map(|(key, place)| put(&key, place)).sum());
+                }
                 _ => {}
             }
         }
@@ -250,6 +261,21 @@ impl Own {
                     return Err(Error::Invalid);
                 }
                 values.congestion = Algorithm::named(name).ok_or(Error::NotFound)? as u8;
+                return Ok(());
+            }
+            Self::FastOpenKey => {
+                let (keys, rest) = bytes.as_chunks();
+                let [first, second] = match keys {
+                    [one] => [fast_open::key(one), [0; 2]],
+                    [one, two] => [fast_open::key(one), fast_open::key(two)],
+                    _ => return Err(Error::Invalid),
+                };
+                if !rest.is_empty() {
+                    return Err(Error::Invalid);
+                }
+                values.fast_open_keys = [first[0], first[1], second[0], second[1]];
+                switched(values, Switch::FAST_OPEN_KEY, true);
+                switched(values, Switch::FAST_OPEN_BACKUP, keys.len() == 2);
                 return Ok(());
             }
             _ => {}
@@ -412,7 +438,7 @@ impl Own {
             Self::FreeBind => has(Switch::FREE_BIND),
             Self::V6Only => has(Switch::V6_ONLY),
             Self::QuickAck => (!tcb.delayed_ack.is_interactive()).into(),
-            Self::Error | Self::Info | Self::Clock => return Err(Error::NoSuchOption),
+            Self::Error | Self::Info | Self::Clock | Self::FastOpenKey => return Err(Error::NoSuchOption),
         };
         Ok(put_number(level, number, to))
     }

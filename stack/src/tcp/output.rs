@@ -7,7 +7,7 @@ use core::fmt;
 
 use super::connection::{Connection, means};
 use super::state::State;
-use super::tcb::Flags as Tcbits;
+use super::tcb::{Flags as Tcbits, Mark};
 use super::timers::Timer;
 use super::timers::delayed_ack::Unacknowledged;
 use super::window::needs_update;
@@ -80,9 +80,8 @@ impl<D: Device> Connection<'_, D> {
     /// The next segment of a connection, if it is the time for one.
     pub(crate) fn next_segment(&self) -> Option<Plan> {
         let state = self.tcb.state();
-        if self.is_over
-            || matches!(state, State::Closed | State::Listen | State::SynSent | State::SynReceived)
-        {
+        let waits_for_syn = state == State::SynReceived && !self.tcb.is(Mark::FAST_CHILD);
+        if self.is_over || waits_for_syn || matches!(state, State::Closed | State::Listen | State::SynSent) {
             return None;
         }
         self.next_again().or_else(|| self.next_text()).or_else(|| self.next_ack())

@@ -345,14 +345,20 @@ impl Mark {
     pub const QUEUED: u8 = 4;
     /// The SYN carried data.
     pub const SYN_DATA: u8 = 8;
-    /// It was acknowledged with the SYN.
+    /// It was acknowledged with the SYN, by the peer or by us.
     pub const SYN_DATA_ACKED: u8 = 16;
     /// The child of a SYN with data; its handshake goes on.
     pub const FAST_CHILD: u8 = 32;
-    /// A cookie is asked for.
+    /// The SYN asked for a cookie. With the next one: it had to be sent again, without its data.
     pub const COOKIE_WANTED: u8 = 64;
-    /// The path seems to drop SYNs with data.
+    /// The SYN's data was not acknowledged with it.
     pub const FAST_OPEN_FAILED: u8 = 128;
+    /// Everything about fast open.
+    pub const FAST_OPEN: u8 = Self::SYN_DATA
+        | Self::SYN_DATA_ACKED
+        | Self::FAST_CHILD
+        | Self::COOKIE_WANTED
+        | Self::FAST_OPEN_FAILED;
 }
 
 /// What belongs to a socket of TCP and is touched by calls, losses and urgent data only: beside the block, under the
@@ -371,7 +377,7 @@ pub struct Seldom {
     pub queue: u32,
     /// SND.UP; while it waits for queues, and so has nothing to send, the one before it there, plus one.
     pub snd_up: Seq,
-    /// RCV.UP.
+    /// RCV.UP; of a [`Mark::FAST_CHILD`], its listener's record, plus one.
     pub rcv_up: Seq,
 }
 

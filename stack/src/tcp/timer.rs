@@ -3,7 +3,7 @@
 use super::connection::{Connection, bounds, clock_ms};
 use super::output::Why;
 use super::state::{Event, State};
-use super::tcb::Flags as Tcbits;
+use super::tcb::{Flags as Tcbits, Mark};
 use super::timers::keepalive::{Action, Defaults, Keepalive};
 use super::timers::{Timer, limits};
 use crate::device::Device;
@@ -103,6 +103,8 @@ impl<D: Device> Connection<'_, D> {
             0 => self.host.tcp_syn_retries as u8,
             count => count,
         };
+        // One that was accepted before its handshake has ended is given one more (tcp_fastopen_synack_timer).
+        let most = most.saturating_add(self.tcb.is(Mark::FAST_CHILD).into());
         if self.tcb.retransmits >= most {
             self.count(Counter::AttemptsFailed);
             let soft = Error::from_code(self.tcb.soft_error);
@@ -112,7 +114,8 @@ impl<D: Device> Connection<'_, D> {
         self.tcb.total_retrans = self.tcb.total_retrans.wrapping_add(1);
         self.tcb.rtt.back_off();
         self.count(Counter::SegmentsRetransmitted);
-        self.emit_syn(if is_answer { Flags::SYN | Flags::ACK } else { Flags::SYN });
+        // RFC 7413 §4.2.2: "the client SHOULD retransmit a SYN packet without data and Fast Open options".
+        self.emit_syn(if is_answer { Flags::SYN | Flags::ACK } else { Flags::SYN }, None);
         self.arm_syn();
     }
 

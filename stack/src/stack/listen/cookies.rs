@@ -29,7 +29,7 @@ impl<D: Device> Stack<'_, '_, D> {
             ecn: flags.has(Tcbits::ECN),
         };
         let clock = cookie::timestamp(timestamps::clock(self.now, 0), &kept);
-        self.send_syn_ack(&SynEntry { iss, shifts, flags: flags.0 as u8, ..syn }, clock);
+        self.send_syn_ack(&SynEntry { iss, shifts, flags: flags.0 as u8, ..syn }, clock, None);
         self.count(Counter::SynCookiesSent);
         if let Some(listener) = self.parts.listeners.get_mut(syn.listener as usize) {
             listener.note_cookie(self.now);

@@ -4,12 +4,15 @@ use core::ops::ControlFlow::{self, Break, Continue};
 
 use super::{Flags, Segment, Stop, Tcbits};
 use crate::device::Device;
+use crate::sendq::SendQueue;
 use crate::seq::Seq;
 use crate::stats::Counter;
 use crate::tcp::challenge::{self, Ack};
 use crate::tcp::congestion::{Algorithm, Congestion, initial_window};
 use crate::tcp::connection::{Connection, bounds};
+use crate::tcp::recovery::undo::CaState;
 use crate::tcp::state::{Event, State};
+use crate::tcp::tcb::Mark;
 use crate::tcp::timers::{Timer, limits};
 use crate::tcp::window;
 use crate::tcp::window::autotune::Autotune;
@@ -94,23 +97,86 @@ impl<D: Device> Connection<'_, D> {
         let sent_at = tcb.timers.at(Timer::Rto).filter(|_| !was_lost);
         tcb.timers.disarm(Timer::Rto);
         tcb.retransmits = 0;
-        self.set_mss();
-        let algorithm = Algorithm::from_byte(self.values.congestion);
-        let window = initial_window(self.tcb.mss, was_lost);
-        self.tcb.congestion = Congestion::new(algorithm, window);
-        // The first round is compared with what a sender begins with, and not with our window: that is what it fills if it is
-        // held up by it (tcp_init_buffer_space).
-        let first = self.tcb.rcv.wnd.min(SEGMENTS_FIRST * u32::from(self.tcb.advertised_mss));
-        self.tcb.autotune = Autotune::new(self.now, self.tcb.rcv.nxt, first);
-        self.first_round_trip(seg, sent_at, was_lost);
+        let transfers = self.tcb.is(Mark::FAST_CHILD);
+        if transfers {
+            self.tcb.marks &= !Mark::FAST_CHILD;
+            self.seldom.rcv_up = Seq(0);
+        }
+        if !transfers || was_lost {
+            self.begin_congestion(was_lost);
+        }
+        if !transfers {
+            self.begin_reception();
+        }
+        // Text of the SYN that is acknowledged with it is measured like other text.
+        if !(self.tcb.is(Mark::SYN_DATA) && self.tcb.snd.una.lt(seg.ack)) {
+            self.first_round_trip(seg, sent_at, was_lost);
+        }
         self.traffic.fack = self.tcb.snd.una;
-        self.tcb.delayed_ack.begin(self.now);
         self.arrived = true;
         let is_active = self.tcb.state() == State::SynSent;
         self.enter(if is_active { Event::RcvSynAck } else { Event::RcvAckOfSyn });
         if self.tcb.flags.has(Tcbits::FIN_QUEUED) {
             self.enter(Event::Close);
         }
+    }
+
+    /// The MSS is known, and with it the first window (tcp_init_transfer).
+    fn begin_congestion(&mut self, was_lost: bool) {
+        self.set_mss();
+        let algorithm = Algorithm::from_byte(self.values.congestion);
+        self.tcb.congestion = Congestion::new(algorithm, initial_window(self.tcb.mss, was_lost));
+    }
+
+    /// What is received is measured from now on.
+    fn begin_reception(&mut self) {
+        // The first round is compared with what a sender begins with, and not with our window: that is what it fills if it is
+        // held up by it (tcp_init_buffer_space).
+        let first = self.tcb.rcv.wnd.min(SEGMENTS_FIRST * u32::from(self.tcb.advertised_mss));
+        self.tcb.autotune = Autotune::new(self.now, self.tcb.rcv.nxt, first);
+        self.tcb.delayed_ack.begin(self.now);
+    }
+
+    /// A SYN is believed because of its cookie: its text is taken, and ours may follow the SYN-ACK (RFC 7413 §4.2.2;
+    /// tcp_fastopen_create_child). A FIN isn't taken: it comes again.
+    pub(crate) fn begin_fast_child(&mut self, seg: &mut Segment, listener: u32) {
+        self.tcb.marks |= Mark::FAST_CHILD;
+        self.seldom.rcv_up = Seq(listener.wrapping_add(1));
+        (self.tcb.snd.wnd, self.tcb.snd_wnd_max) = (seg.window.into(), seg.window.into());
+        self.begin_congestion(false);
+        self.begin_reception();
+        self.traffic.send = SendQueue::new(self.tcb.snd.nxt);
+        self.traffic.fack = self.tcb.snd.una;
+        seg.trim_front(1);
+        let beyond = u32::from(seg.text).saturating_sub(self.tcb.rcv.wnd);
+        seg.trim_back(beyond + u32::from(seg.is(Flags::FIN)));
+        let before = self.tcb.rcv.nxt;
+        let _ = self.take_text_of_syn(seg);
+        if self.tcb.rcv.nxt != before {
+            self.tcb.marks |= Mark::SYN_DATA_ACKED;
+        }
+    }
+
+    /// Our SYN carried text, and is acknowledged: so is the text, or it is sent again at once, and that is no sign of congestion
+    /// (RFC 7413 §4.2.2; tcp_rcv_fastopen_synack).
+    pub(super) fn text_of_syn_answered(&mut self, seg: &Segment) {
+        if !self.tcb.is(Mark::SYN_DATA) {
+            return;
+        }
+        if self.tcb.snd.una.lt(seg.ack) {
+            self.on_ack(seg, false);
+        }
+        if self.traffic.send.sent().frames == 0 {
+            self.tcb.marks |= Mark::SYN_DATA_ACKED;
+            return;
+        }
+        self.count(Counter::FastOpenUnanswered);
+        self.tcb.marks |= Mark::FAST_OPEN_FAILED;
+        if self.tcb.total_retrans > 0 {
+            self.tcb.marks |= Mark::COOKIE_WANTED;
+        }
+        self.traffic.send.mark_all_lost(&mut self.frames, |_| true);
+        self.tcb.episode.continue_as(CaState::Loss, self.tcb.snd.nxt);
     }
 
     /// The handshake's round trip, by our timer, which ran since the SYN, or by timestamps.

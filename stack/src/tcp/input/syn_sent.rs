@@ -14,6 +14,10 @@ use crate::tcp::timestamps::Recent;
 
 impl<D: Device> Connection<'_, D> {
     pub(super) fn syn_sent(&mut self, seg: &mut Segment) -> ControlFlow<Stop> {
+        if self.tcb.is_deferred() {
+            // No SYN was sent yet: what comes is for a connection before it.
+            return Break(Stop::Drop);
+        }
         let (iss, nxt) = (self.tcb.iss(), self.tcb.snd.nxt);
         // "First, check the ACK bit": "If SEG.ACK =< ISS or SEG.ACK > SND.NXT, send a reset (unless the RST bit is set, if so
         // drop the segment and return)".
@@ -37,6 +41,7 @@ impl<D: Device> Connection<'_, D> {
         if acknowledges {
             self.tcb.episode.ecn = Ecn::agreed(self.tcb.flags.has(Tcbits::ECN) && Ecn::agrees(seg.flags));
             self.established(seg);
+            self.text_of_syn_answered(seg);
             // "If SND.UNA > ISS (our SYN has been ACKed), change the connection state to ESTABLISHED, form an ACK segment".
             self.owe_ack(true);
             // "If there are other controls or text in the segment, then continue processing at the sixth step".
@@ -47,7 +52,7 @@ impl<D: Device> Connection<'_, D> {
         // "Otherwise, enter SYN-RECEIVED, form a SYN,ACK segment" — both have opened.
         self.enter(Event::RcvSyn);
         self.tcb.retransmits = 0;
-        self.emit_syn(Flags::SYN | Flags::ACK);
+        self.emit_syn(Flags::SYN | Flags::ACK, None);
         self.arm_syn();
         Continue(())
     }

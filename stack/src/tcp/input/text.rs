@@ -25,6 +25,16 @@ impl<D: Device> Connection<'_, D> {
             self.fail(Error::ConnectionReset);
             return Break(Stop::Reset);
         }
+        self.take_text_in(seg, frame)
+    }
+
+    /// The text of a SYN.
+    pub(super) fn take_text_of_syn(&mut self, seg: &mut Segment) -> ControlFlow<Stop> {
+        let Some(frame) = seg.frame.filter(|_| seg.text > 0) else { return Continue(()) };
+        self.take_text_in(seg, frame)
+    }
+
+    fn take_text_in(&mut self, seg: &mut Segment, frame: FrameIndex) -> ControlFlow<Stop> {
         // A socket without queues gets none while all of them are in use.
         let has_queues = self.traffic.tag.is_used();
         if !has_queues || !self.frames.set_text(frame, seg.seq, seg.offset, seg.text) {

@@ -20,7 +20,7 @@ use crate::tcp::timers::Timer;
 use crate::tcp::{pacing, window};
 use crate::time::Duration;
 use crate::wire::ip::Ip;
-use crate::wire::tcp::options::{Blocks, Options};
+use crate::wire::tcp::options::{Blocks, Cookie, Options};
 use crate::wire::tcp::{Flags, Header};
 
 /// Time to live, if the user sets none (net.ipv4.ip_default_ttl).
@@ -163,20 +163,25 @@ impl<D: Device> Connection<'_, D> {
         if !transmit(&mut self.frames, &mut *self.device, frame, &head, &mut self.hop) {
             return false;
         }
-        self.traffic.send.mark_sent(&mut self.frames, self.now);
-        self.tcb.snd.nxt = self.tcb.snd.nxt + record.seq_len();
-        if record.len > 0 {
-            self.tcb.data_segs_out = self.tcb.data_segs_out.wrapping_add(1);
-            self.tcb.last_data_sent = clock_ms(self.now);
-            self.tcb.delayed_ack.on_text_sent(self.now);
-            if record.len < self.shape().mss {
-                self.traffic.small = self.tcb.snd.nxt;
-            }
-        }
+        self.note_text_sent(record.len, record.seq_len() as u16);
         self.pace(record.len);
         self.count_in_recovery();
         self.sent(head.flags.has(Flags::ACK));
         true
+    }
+
+    /// The first unsent frame has left, with so much text, of so many sequence numbers.
+    fn note_text_sent(&mut self, text: u16, seq_len: u16) {
+        self.traffic.send.mark_sent(&mut self.frames, self.now);
+        self.tcb.snd.nxt = self.tcb.snd.nxt + u32::from(seq_len);
+        if text > 0 {
+            self.tcb.data_segs_out = self.tcb.data_segs_out.wrapping_add(1);
+            self.tcb.last_data_sent = clock_ms(self.now);
+            self.tcb.delayed_ack.on_text_sent(self.now);
+            if text < self.shape().mss {
+                self.traffic.small = self.tcb.snd.nxt;
+            }
+        }
     }
 
     /// Text that was sent before.
@@ -238,7 +243,29 @@ impl<D: Device> Connection<'_, D> {
     }
 
     /// A SYN or SYN,ACK of a connection that has a block.
-    pub(crate) fn emit_syn(&mut self, flags: Flags) -> bool {
+    pub(crate) fn emit_syn(&mut self, flags: Flags, fast_open: Option<Cookie>) -> bool {
+        let head = self.syn_head(flags, fast_open);
+        let is_sent = self.control(&head);
+        if is_sent {
+            self.sent(head.flags.has(Flags::ACK));
+        }
+        is_sent
+    }
+
+    /// A SYN with the text in the first frame of the queue (RFC 7413 §4.2.1).
+    pub(crate) fn emit_syn_with_text(&mut self, fast_open: Option<Cookie>) -> bool {
+        let Some(frame) = self.traffic.send.next_unsent() else { return false };
+        let Some(len) = self.frames.record(frame).map(|record| record.len) else { return false };
+        let head = self.syn_head(Flags::SYN, fast_open);
+        let is_sent = transmit(&mut self.frames, &mut *self.device, frame, &head, &mut self.hop);
+        if is_sent {
+            self.note_text_sent(len, len);
+            self.sent(false);
+        }
+        is_sent
+    }
+
+    fn syn_head(&self, flags: Flags, fast_open: Option<Cookie>) -> Head {
         let is_answer = flags.has(Flags::ACK);
         let had = self.tcb.flags;
         let may = |bit| !is_answer || had.has(bit);
@@ -250,6 +277,7 @@ impl<D: Device> Connection<'_, D> {
                 tsval: self.tsval(),
                 tsecr: self.tcb.recent.echo(),
             }),
+            fast_open,
             ..Options::default()
         };
         let (ttl, tos) = hops(self.values, &self.tcb.remote);
@@ -260,12 +288,7 @@ impl<D: Device> Connection<'_, D> {
             ..self.ports()
         };
         let flags = if is_answer && self.tcb.episode.ecn.is_on() { flags | Ecn::SYN_ACK } else { flags };
-        let head = Head { local: self.tcb.local, remote: self.tcb.remote, header, flags, options, ttl, tos };
-        let is_sent = self.control(&head);
-        if is_sent {
-            self.sent(head.flags.has(Flags::ACK));
-        }
-        is_sent
+        Head { local: self.tcb.local, remote: self.tcb.remote, header, flags, options, ttl, tos }
     }
 
     /// RST: `<SEQ=SND.NXT><CTL=RST>` with an acknowledgment of what was received, as Linux (tcp_send_active_reset).
