@@ -16,12 +16,13 @@ use harness::wire::ours::Ours;
 use harness::wire::sys;
 use harness::wire::world::{KERNEL, OURS, PORT, Recipe, Side, World, address};
 use stack::error::Error;
-use stack::events::READABLE;
+use stack::events::{READABLE, WRITABLE};
 use stack::region::slab::Handle;
 use stack::settings::{Switch, Values};
 use stack::stats::Counter;
 use stack::tcp::calls::How;
 use stack::time::Duration;
+use stack::wire::ip::Ip;
 
 /// Runs a row over both versions, as client and as server; each in a world of its own, whose region must be whole at the end.
 fn each(recipe: &Recipe, row: impl Fn(&mut World, Side)) {
@@ -392,6 +393,75 @@ fn options_on_and_off() {
                 talk(&mut world.ours, socket, &stream, 200_000);
             });
         }
+    }
+}
+
+/// One connection of ours that begins with text, or of the kernel's; whether the text came with the SYN (TCPI_OPT_SYN_DATA), as the
+/// end that took it says, and as the end that sent it does.
+fn early(world: &mut World, side: Side) -> [bool; 2] {
+    let (request, queue) = (text(9, 500), 5);
+    let came = |info: u8| info & 32 != 0;
+    if side.ours_connects {
+        let listener = world.kernel_listener(side.is_v6, PORT);
+        let _ = sys::set_option(listener.as_fd(), libc::IPPROTO_TCP, libc::TCP_FASTOPEN, queue);
+        let remote = if side.is_v6 { ip6(KERNEL) } else { ip(KERNEL) };
+        let (socket, sent) = world.ours.with(|stack| {
+            let socket = stack.parts.tcp_socket(side.is_v6, 0).expect("room");
+            let sent = stack.send_fast_open(socket, &Ip::UNSPECIFIED, (&remote, PORT), &[&request]);
+            (socket, sent.unwrap_or(0))
+        });
+        let kernel = thread::spawn(move || {
+            let mut stream = listener.accept().expect("a connection").0;
+            let mut got = vec![0; 500];
+            stream.read_exact(&mut got).expect("a request");
+            (got, sys::tcp_info(stream.as_fd()).expect("TCP_INFO").tcpi_options)
+        });
+        world.ours.wait_for(socket, WRITABLE);
+        world.ours.talk(socket, &request[sent..], false).expect("the rest");
+        let (got, options) = world.ours.join(kernel);
+        assert!(got == request);
+        let info = world.ours.with(|stack| stack.status(socket)).expect("TCP_INFO");
+        world.ours.close(socket);
+        return [came(options), came(info.options)];
+    }
+    let fast_open_queue = queue.unsigned_abs();
+    let values = Values { options: Switch::REUSE_ADDRESS, fast_open_queue, ..Values::default() };
+    let listener = world.ours.listen(PORT, &values);
+    let (at, sent) = (SocketAddr::new(address(OURS, side.is_v6), PORT), request.clone());
+    let kernel = world.namespace.spawn(move || {
+        let socket = sys::stream_socket(at.is_ipv6()).expect("a socket of the kernel's");
+        let _ = sys::set_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 1);
+        sys::connect(socket.as_fd(), at).expect("a connection of the kernel's");
+        let mut stream = TcpStream::from(socket);
+        stream.write_all(&sent).expect("the kernel sends");
+        assert_eq!(stream.read(&mut [0; 10]).expect("the end"), 0);
+        sys::tcp_info(stream.as_fd()).expect("TCP_INFO").tcpi_options
+    });
+    let socket = world.ours.accept(listener).expect("a connection");
+    assert!(world.ours.read_exact(socket, 500) == request);
+    let info = world.ours.with(|stack| stack.status(socket)).expect("TCP_INFO");
+    world.ours.with(|stack| stack.shutdown(socket, How::Write)).expect("ours has sent");
+    let options = world.ours.join(kernel);
+    world.ours.close(socket);
+    world.ours.close(listener);
+    [came(info.options), came(options)]
+}
+
+#[test]
+fn fast_open_with_what_the_kernel_allows() {
+    for allowed in 0..4u8 {
+        each(&Recipe::default(), |world, side| {
+            println!("tcp_fastopen {allowed}");
+            world.namespace.set("net/ipv4/tcp_fastopen", &allowed.to_string());
+            assert!(world.ours.host.parts().host.set("tcp_fastopen", 3));
+            // As server it must give cookies, as client ask for them.
+            let needs = if side.ours_connects { 2 } else { 1 };
+            let works = allowed & needs != 0;
+            assert_eq!(early(world, side), [false; 2], "nobody has a cookie yet");
+            for _ in 0..2 {
+                assert_eq!(early(world, side), [works; 2]);
+            }
+        });
     }
 }
 
