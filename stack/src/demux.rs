@@ -90,6 +90,12 @@ impl<'a, R: Pair> Pairs<'a, R> {
         })
     }
 
+    /// A record that was found.
+    #[must_use]
+    pub fn record(&self, index: u32) -> Option<&R> {
+        self.records.get(index as usize)
+    }
+
     /// Reads the place where a packet's record is looked up; its hash.
     #[inline]
     pub fn look_ahead(&self, local: End<'_>, remote: End<'_>) -> u32 {

@@ -59,6 +59,10 @@ host! {
     tcp_retries2 = limits::RETRIES_2 as u32, 0..=255, "Retransmissions after which a connection is given up (RFC 9293 §3.8.3, R2).";
     tcp_orphan_retries = 0, 0..=255, "The same for a socket that its program has closed; 0 stands for 8.";
     tcp_fin_timeout = (limits::FIN_WAIT_2.0 / 1_000_000_000) as u32, 1..=65_535, "Seconds in FIN-WAIT-2 of such a socket.";
+    tcp_max_orphans = 1 << 30, 0..=1 << 30, "Connections that live on when their programs have closed them, up to TIME-WAIT; Linux's default is by its memory.";
+    tcp_max_tw_buckets = 1 << 30, 0..=1 << 30, "Connections in TIME-WAIT; Linux's default is by its memory.";
+    tcp_tw_reuse = 2, 0..=2, "connect(2) takes over what is in TIME-WAIT: never, whenever timestamps tell old from new (RFC 6191), only over loopback.";
+    tcp_tw_reuse_delay = 1000, 1..=60_000, "Milliseconds in TIME-WAIT before that.";
     tcp_keepalive_time = (keepalive::IDLE.0 / 1_000_000_000) as u32, 1..=32_767, "Seconds of silence before a probe (RFC 9293 §3.8.4).";
     tcp_keepalive_intvl = (keepalive::INTERVAL.0 / 1_000_000_000) as u32, 1..=32_767, "Seconds between probes.";
     tcp_keepalive_probes = keepalive::PROBES as u32, 1..=127, "Probes without an answer before a peer is given up.";

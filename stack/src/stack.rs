@@ -24,7 +24,7 @@ use crate::stats::Counter;
 use crate::tcp::connection::Connection;
 use crate::tcp::open::traffic::Want;
 use crate::tcp::state::State;
-use crate::tcp::tcb::{Flags, Mark, Tcb, Traffic};
+use crate::tcp::tcb::{Flags, Mark, Standing, Tcb, Traffic};
 use crate::time::Instant;
 
 mod ahead;
@@ -321,13 +321,21 @@ impl<D: Device> Stack<'_, '_, D> {
             let _ = self.parts.tcp_traffic(socket, Want::Sending);
         }
         let (mut spare, hop) = (None, self.hop_to_peer(socket.index));
+        let is_crowded = self.parts.left.time_waits >= self.parts.host.tcp_max_tw_buckets;
         let takes_short_way = self.parts.header.modes & Header::LONG_WAY == 0;
         let mut connection = self.connection(socket, &mut spare, hop)?;
         if connection.hop.mtu != 0 {
             connection.set_path_mtu(connection.hop.mtu);
         }
+        let before = connection.tcb.standing();
         let vouching = connection.tcb.is(Mark::FAST_CHILD).then_some(connection.seldom.rcv_up);
         let result = work(&mut connection);
+        if is_crowded && before != Standing::TimeWait && connection.tcb.standing() == Standing::TimeWait {
+            connection.output();
+            connection.count(Counter::TimeWaitsKilled);
+            connection.end();
+        }
+        let after = connection.tcb.standing();
         // Its handshake was going on, and has ended.
         let vouched = vouching.filter(|_| connection.is_over || !connection.tcb.is(Mark::FAST_CHILD));
         let is_reset = connection.is_over && connection.tcb.error == Error::ConnectionReset.code();
@@ -343,6 +351,9 @@ impl<D: Device> Stack<'_, '_, D> {
         }
         if let Some(word) = self.shared.tcp_events.get(socket.index as usize) {
             events::set(word, ready, arrived);
+        }
+        if before != after {
+            self.parts.left.moved(before, after);
         }
         if let Some(listener) = vouched {
             self.end_fast_open(socket, listener, is_reset);

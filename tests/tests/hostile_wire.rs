@@ -426,7 +426,7 @@ fn w14_ports_are_not_told_by_those_before_them() {
         let remote = ip(3 + at % 2);
         let port = lone.with(|stack| {
             let socket = stack.parts.tcp_socket(false, 0).expect("room");
-            stack.parts.tcp_connect(socket, &OURS, (&remote, 80)).expect("a port");
+            stack.parts.tcp_connect(socket, &OURS, (&remote, 80), stack.now).expect("a port");
             stack.parts.tcb(socket).expect("there").local_port
         });
         ports.push((remote, port));
@@ -449,7 +449,7 @@ fn w14_ports_are_not_told_by_those_before_them() {
         lone.with(|stack| {
             stack.parts.header.secret = Secret([secret, 7]);
             let socket = stack.parts.tcp_socket(false, 0).expect("room");
-            stack.parts.tcp_connect(socket, &OURS, (&ip(9), 80)).expect("a port");
+            stack.parts.tcp_connect(socket, &OURS, (&ip(9), 80), stack.now).expect("a port");
             stack.parts.tcb(socket).expect("there").local_port
         })
     };

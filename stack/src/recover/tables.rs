@@ -6,7 +6,7 @@ use crate::frames::blocks::Blocks;
 use crate::ports::{Class, Protocol};
 use crate::region::Parts;
 use crate::seq::Seq;
-use crate::tcp::tcb::{Resting, Sending};
+use crate::tcp::tcb::{Left, Resting, Sending, Standing};
 use crate::time::Instant;
 use crate::udp::Mark;
 
@@ -78,6 +78,10 @@ impl Parts<'_> {
             .rebuild(|udp| udp.tag.is_used() && !udp.is(Mark::CONNECTED) && udp.bound != 0);
         self.recount_ports();
         self.recount_settings();
+        *self.left = Left::default();
+        for tcb in self.tcbs[..fresh].iter().filter(|tcb| tcb.tag.is_used()) {
+            self.left.moved(Standing::Used, tcb.standing());
+        }
         let wheels = &mut *self.wheels;
         wheels
             .tcbs

@@ -13,6 +13,7 @@ use crate::region::wheel::Entry;
 use crate::tcp::open::tests::{Act, act, acts, host};
 use crate::tcp::state::State;
 use crate::tcp::tcb::{Mark, Seldom, Tcb};
+use crate::time::Instant;
 
 /// Does what is said, as if every child had been opened by its segment.
 fn live(memory: &mut Memory, acts: Vec<Act>) -> Vec<Handle> {
@@ -134,7 +135,7 @@ fn the_named_connection_is_lost_and_no_other() {
     let (ours, peer) = (Ip::v4([192, 0, 2, 1]), Ip::v4([198, 51, 100, 7]));
     let sockets = [80, 81].map(|port| {
         let socket = parts.tcp_socket(false, 0).expect("room");
-        parts.tcp_connect(socket, &ours, (&peer, port)).expect("a port");
+        parts.tcp_connect(socket, &ours, (&peer, port), Instant(0)).expect("a port");
         parts.tcb(socket).expect("there").snd.nxt = Seq(u32::from(port));
         socket
     });

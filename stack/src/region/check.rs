@@ -10,7 +10,7 @@ use crate::demux::{Endpoints, Pairs};
 use crate::frames::Frames;
 use crate::process::bit;
 use crate::settings;
-use crate::tcp::tcb::{self, Seldom, Tcb, Traffic};
+use crate::tcp::tcb::{self, Left, Seldom, Standing, Tcb, Traffic};
 use crate::time::Instant;
 use crate::udp::{Mark, UdpSocket};
 use crate::wire::ip::Ip;
@@ -109,6 +109,12 @@ impl Parts<'_> {
             Pairs::new(self.tcbs, self.tcp_places, secret).check(|tcb| tcb.has_peer()).of("tcp_places")?;
         let peers = used(self.tcbs, &self.slabs.tcbs).iter().filter(|tcb| tcb.has_peer()).count();
         holds(found as usize == peers, "tcp_places", "a connection is not in its table")?;
+
+        let mut left = Left::default();
+        for tcb in used(self.tcbs, &self.slabs.tcbs).iter().filter(|tcb| tcb.tag.is_used()) {
+            left.moved(Standing::Used, tcb.standing());
+        }
+        holds(left == *self.left, "left", "connections that nobody uses are not counted as they are")?;
 
         let found =
             Pairs::new(self.syns, self.syn_places, secret).check(|syn| syn.tag.is_used()).of("syn_places")?;

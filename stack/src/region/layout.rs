@@ -26,7 +26,7 @@ use crate::recover::Intent;
 use crate::settings::Settings;
 use crate::tcp::fast_open::FastOpen;
 use crate::tcp::listener::{Listener, SynEntry};
-use crate::tcp::tcb::{Resting, Seldom, Sending, Tcb, Traffic};
+use crate::tcp::tcb::{Left, Resting, Seldom, Sending, Tcb, Traffic};
 use crate::time::Instant;
 use crate::udp::{Membership, UdpSocket};
 
@@ -266,6 +266,8 @@ parts! {
         resting: Resting;
         /// Who sends, and who waits until it may.
         sending: Sending;
+        /// How many connections nobody uses.
+        left: Left;
         /// How many frames there are, and for whom.
         pool: Pool;
         /// The interface, and the state of the tables of IP.

@@ -7,7 +7,7 @@ use super::isn;
 use super::open::traffic::Want;
 use super::options;
 use super::state::{Event, State};
-use super::tcb::{Flags, Mark, Rcv, Snd};
+use super::tcb::{Flags, Mark, Rcv, Snd, Standing};
 use super::timers::Timer;
 use crate::demux::End;
 use crate::device::Device;
@@ -102,6 +102,8 @@ impl<D: Device> Connection<'_, D> {
     pub(super) fn open(&mut self, fast_open: &FastSyn<'_>) -> usize {
         let (iss, ts_offset) = isn::beginning(&self.secret.0, &self.tuple(), self.now);
         self.begin(ts_offset);
+        // In the place of one in TIME-WAIT it begins where that has ended.
+        let iss = if self.tcb.recent.is_known() { self.tcb.snd.una } else { iss };
         let Offer { wnd, shift, .. } = self.offer();
         let kept = self.tcb.flags.0 & (Flags::NO_DELAY.0 | Flags::CORK.0);
         self.tcb.flags = Flags(kept) | Flags::TIMESTAMPS | Flags::SACK | Flags::SCALING;
@@ -109,7 +111,7 @@ impl<D: Device> Connection<'_, D> {
         self.tcb.snd = Snd { una: iss, nxt: iss + 1, ..Snd::default() };
         self.tcb.rcv = Rcv { wnd, ..Rcv::default() };
         (self.tcb.acked, self.tcb.received, self.tcb.retransmits, self.tcb.probes) = (0, 0, 0, 0);
-        (self.tcb.rtt, self.tcb.episode, self.tcb.recent) = Default::default();
+        (self.tcb.rtt, self.tcb.episode) = Default::default();
         (self.tcb.error, self.tcb.soft_error, self.tcb.snd_wnd_max) = (0, 0, 0);
         self.tcb.marks &= !Mark::FAST_OPEN;
         let is_interactive = self.tcb.delayed_ack.is_interactive();
@@ -382,7 +384,7 @@ impl<D: Device> Stack<'_, '_, D> {
         }
         let way = self.way(remote.0)?;
         let source = if source.is_unspecified() { way.source } else { *source };
-        self.parts.tcp_connect(socket, &source, remote)?;
+        self.parts.tcp_connect(socket, &source, remote, self.now)?;
         self.parts.tcb(socket)?.route = 0;
         Ok(())
     }
@@ -504,6 +506,7 @@ impl<D: Device> Stack<'_, '_, D> {
         }
         self.want_queues_for_fin(socket, state);
         self.work(socket, None, |connection| connection.close())?;
+        self.limit_orphans(socket)?;
         self.wake_senders();
         Ok(())
     }
@@ -513,6 +516,19 @@ impl<D: Device> Stack<'_, '_, D> {
         if matches!(state, State::Established | State::CloseWait) {
             let _ = self.parts.tcp_traffic(socket, Want::Sending);
         }
+    }
+
+    /// Too many connections live on without a program: this one doesn't (tcp_check_oom).
+    fn limit_orphans(&mut self, socket: Handle) -> Result<(), Error> {
+        let is_orphan = self.parts.tcb(socket).is_ok_and(|tcb| tcb.standing() == Standing::Orphan);
+        if is_orphan && self.parts.left.orphans > self.parts.host.tcp_max_orphans {
+            self.count(Counter::OrphansAborted);
+            self.work(socket, None, |connection| {
+                connection.emit_reset();
+                connection.end();
+            })?;
+        }
+        Ok(())
     }
 
     /// A listener closes: connections that nobody will accept are reset (inet_csk_listen_stop).

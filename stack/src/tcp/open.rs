@@ -4,20 +4,44 @@
 //! Each call changes everything or nothing. Results are Linux's.
 
 use super::state::State;
-use super::tcb::{Mark, Seldom, Tcb};
+use super::tcb::{Flags, Mark, Seldom, Snd, Standing, Tcb};
+use super::timers::Timer;
+use super::timers::limits;
+use super::timestamps::Recent;
 use crate::demux::End;
 use crate::error::Error;
+use crate::host::Host;
 use crate::ports::{Class, Protocol, Wish};
 use crate::recover::{Operation, fence};
 use crate::region::Parts;
 use crate::region::slab::{Handle, find};
+use crate::seq::Seq;
 use crate::settings::{Switch, Values};
+use crate::time::{Duration, Instant};
 use crate::wire::ip::Ip;
 
 mod queues;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod traffic;
+
+/// Sequence numbers between the last of a connection in TIME-WAIT and the first of one that takes its place: more than a window
+/// without scale (tcp_twsk_unique).
+const BEYOND_OLD: u32 = 65_535 + 2;
+
+impl Tcb {
+    /// Whether one in TIME-WAIT makes room for a connect(2) between the same ends, from a port that the program has chosen or
+    /// not. Only timestamps tell the segments of one from those of the other (RFC 6191; tcp_twsk_unique).
+    fn gives_way_to_connect(&self, is_chosen: bool, host: &Host, now: Instant) -> bool {
+        let (Some(ends), true) = (self.timers.at(Timer::TimeWait), self.flags.has(Flags::TIMESTAMPS)) else {
+            return false;
+        };
+        let waited = limits::TIME_WAIT.0.saturating_sub((ends - now).0);
+        let is_old = waited > Duration::from_millis(host.tcp_tw_reuse_delay.into()).0;
+        // Nothing goes over loopback here.
+        self.state() == State::TimeWait && (is_chosen || host.tcp_tw_reuse == 1 && is_old)
+    }
+}
 
 impl Parts<'_> {
     /// The block of a socket, in whatever state.
@@ -207,11 +231,23 @@ impl Parts<'_> {
     /// # Errors
     /// `Already`, `IsConnected`; `NetworkUnreachable` for IPv4 on a socket of IPv6 only; `AddressFamily` between addresses
     /// of different versions; `AddressNotAvailable` when the connection exists already or no port is left; `NoBuffers`.
-    pub fn tcp_connect(&mut self, socket: Handle, source: &Ip, remote: End<'_>) -> Result<(), Error> {
-        self.under(Operation::Tcp, socket, |parts| parts.begin_connecting(socket, source, remote))
+    pub fn tcp_connect(
+        &mut self,
+        socket: Handle,
+        source: &Ip,
+        remote: End<'_>,
+        now: Instant,
+    ) -> Result<(), Error> {
+        self.under(Operation::Tcp, socket, |parts| parts.begin_connecting(socket, source, remote, now))
     }
 
-    fn begin_connecting(&mut self, socket: Handle, source: &Ip, remote: End<'_>) -> Result<(), Error> {
+    fn begin_connecting(
+        &mut self,
+        socket: Handle,
+        source: &Ip,
+        remote: End<'_>,
+        now: Instant,
+    ) -> Result<(), Error> {
         let tcb = *self.tcb(socket)?;
         match tcb.state() {
             State::Closed => {}
@@ -231,8 +267,15 @@ impl Parts<'_> {
         if local.is_v4() != remote.0.is_v4() || (!local.is_v4() && !tcb.is(Mark::V6)) {
             return Err(Error::AddressFamily);
         }
+        let is_chosen = tcb.local_port != 0;
+        let host = *self.host;
         let (mut ports, connections) = self.ports_and_connections();
-        let is_free = |port| connections.find((&local, port), remote).is_none();
+        let is_free = |port| match connections.find((&local, port), remote) {
+            None => true,
+            Some(old) => {
+                connections.record(old).is_some_and(|old| old.gives_way_to_connect(is_chosen, &host, now))
+            }
+        };
         let (port, class) = if tcb.local_port == 0 {
             (ports.connect_any(Protocol::Tcp, &local, remote, is_free)?, Class::of(options))
         } else if is_free(tcb.local_port) {
@@ -240,9 +283,11 @@ impl Parts<'_> {
         } else {
             return Err(Error::AddressNotAvailable);
         };
+        let over = connections.find((&local, port), remote);
+        let (iss, recent) = over.map_or_else(Default::default, |old| self.replace_old(old));
         // At a wildcard until now, it is counted at its address from here on (`inet_bhash2_update_saddr`).
         let wish = Wish { protocol: Protocol::Tcp, local: (&local, port), v6_only: false, class };
-        let bound = ports.join(&wish)?;
+        let bound = self.ports().join(&wish)?;
         let previous = core::mem::replace(&mut self.seldom(socket.index)?.bound, bound.wrapping_add(1));
         *self.tcb(socket)? = Tcb {
             local,
@@ -251,6 +296,8 @@ impl Parts<'_> {
             remote_port: remote.1,
             state: State::SynSent as u8,
             bound_as: class.0,
+            snd: Snd { una: iss, nxt: iss, ..Snd::default() },
+            recent,
             ..tcb
         };
         let is_in = self.connections().insert(socket.index);
@@ -263,6 +310,23 @@ impl Parts<'_> {
             (false, _) => self.ports().leave(bound, class),
         }
         if is_in { Ok(()) } else { Err(Error::NoBuffers) }
+    }
+
+    /// A connection in TIME-WAIT makes room for a new one between the same ends: where that begins, and the last timestamp
+    /// of the peer's (tcp_twsk_unique). RFC 6191 §2 needs the new one's timestamps to be later; sequence numbers of the old one that
+    /// still wander about are far from the new one's, too.
+    fn replace_old(&mut self, index: u32) -> (Seq, Recent) {
+        let Some(tcb) = self.tcbs.get_mut(index as usize) else { return Default::default() };
+        let (old, begins, recent) = (tcb.tag.handle(index), tcb.snd.nxt + BEYOND_OLD, tcb.recent);
+        tcb.timers.disarm_all();
+        tcb.flags |= Flags::RECEIVE_SHUT | Flags::FIN_QUEUED;
+        let is_orphan = tcb.flags.has(Flags::ORPHAN);
+        self.wheels.tcbs.disarm(self.tcbs, index);
+        // Whoever holds it still reads what it has received.
+        if self.disconnect(old).is_ok() && is_orphan {
+            let _ = self.tcp_release(old);
+        }
+        (begins, recent)
     }
 
     /// Ends a connection's bookkeeping: the socket is in CLOSED, no segment finds it, and it has only what bind(2) had
@@ -283,6 +347,7 @@ impl Parts<'_> {
         if !self.connections().remove(socket.index) {
             return Err(Error::Corrupt);
         }
+        self.left.moved(tcb.standing(), Standing::Used);
         let (mut local, wildcard) = match tcb.is(Mark::V6) {
             true => (tcb.local, Ip::UNSPECIFIED),
             false => (tcb.local, Ip::UNSPECIFIED_V4),

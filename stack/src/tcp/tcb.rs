@@ -331,6 +331,43 @@ pub struct Sending {
     pub last: u32,
 }
 
+/// How many connections live on although nobody uses them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Left {
+    /// Those whose program has closed them, up to TIME-WAIT.
+    pub orphans: u32,
+    /// Those in TIME-WAIT.
+    pub time_waits: u32,
+}
+
+impl Left {
+    /// A connection was one of the first kind before, or of none, and is one of the second now.
+    pub const fn moved(&mut self, before: Standing, after: Standing) {
+        match before {
+            Standing::Used => {}
+            Standing::Orphan => self.orphans = self.orphans.saturating_sub(1),
+            Standing::TimeWait => self.time_waits = self.time_waits.saturating_sub(1),
+        }
+        match after {
+            Standing::Used => {}
+            Standing::Orphan => self.orphans = self.orphans.saturating_add(1),
+            Standing::TimeWait => self.time_waits = self.time_waits.saturating_add(1),
+        }
+    }
+}
+
+/// As what a socket counts in [`Left`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// As none of them.
+    Used,
+    /// Its program has closed it.
+    Orphan,
+    /// It is in TIME-WAIT.
+    TimeWait,
+}
+
 /// Bits of [`Tcb::marks`]: of what kind the socket is, and what became of fast open (RFC 7413; TCP_INFO's options and
 /// `fastopen_client_fail`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -444,6 +481,18 @@ impl Tcb {
     #[must_use]
     pub const fn has_peer(&self) -> bool {
         self.tag.is_used() && !matches!(self.state(), State::Closed | State::Listen)
+    }
+
+    /// As what it counts.
+    #[inline]
+    #[must_use]
+    pub const fn standing(&self) -> Standing {
+        match self.state() {
+            State::TimeWait => Standing::TimeWait,
+            State::Closed | State::Listen => Standing::Used,
+            _ if self.flags.has(Flags::ORPHAN) => Standing::Orphan,
+            _ => Standing::Used,
+        }
     }
 
     /// RFC 9293 §3.3.2.

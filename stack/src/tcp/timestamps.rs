@@ -53,6 +53,12 @@ impl Recent {
         self.ts_recent
     }
 
+    /// Whether there is one.
+    #[must_use]
+    pub const fn is_known(&self) -> bool {
+        self.taken != 0
+    }
+
     #[inline]
     fn is_valid(&self, now: Instant) -> bool {
         self.taken != 0 && stamp(now).wrapping_sub(self.taken) <= VALID_S
@@ -98,13 +104,6 @@ impl Recent {
             Some(tsval) if self.taken != 0 && tsval != self.ts_recent => before(self.ts_recent, tsval),
             _ => rcv_nxt.lt(seq),
         }
-    }
-
-    /// Whether a connect may take the place of an old connection in TIME-WAIT: RFC 6191 needs our timestamps to have
-    /// moved on, which takes a second of quiet (tcp_twsk_unique).
-    #[must_use]
-    pub fn allows_connect(&self, now: Instant) -> bool {
-        self.taken != 0 && stamp(now) != self.taken
     }
 }
 
@@ -186,8 +185,6 @@ mod tests {
         assert!(recent.allows_new_connection(Seq(10), Seq(9), Some(1000)));
         assert!(recent.allows_new_connection(Seq(10), Seq(9), None));
         assert!(!recent.allows_new_connection(Seq(9), Seq(9), None));
-        assert!(recent.allows_connect(at(1)) && !recent.allows_connect(at(0)));
-        assert!(!Recent::default().allows_connect(at(100)));
     }
 
     proptest! {

@@ -14,7 +14,7 @@ use crate::tcp::connection::{Connection, means, options_len, peer_mss};
 use crate::tcp::open::traffic::Want;
 use crate::tcp::segment::Segment;
 use crate::tcp::state::State;
-use crate::tcp::tcb::{Mark, Snd, Tcb};
+use crate::tcp::tcb::{Mark, Tcb};
 use crate::tcp::timers::Timer;
 use crate::time::Duration;
 use crate::wire::checksum::Sum;
@@ -122,7 +122,7 @@ impl<D: Device> Stack<'_, '_, D> {
             return self.send_syn(socket, &[]).map(|_| ());
         }
         self.work(socket, None, |connection| {
-            (connection.tcb.snd, connection.tcb.acked) = (Snd::default(), 0);
+            connection.tcb.acked = 0;
             connection.tcb.timers.disarm_all();
         })
     }

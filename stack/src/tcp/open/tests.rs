@@ -117,11 +117,11 @@ fn a_socket_without_a_port_gets_one() {
     let port = parts.tcb(socket).expect("there").local_port;
     assert!((40_000..40_006).contains(&port));
     let client = parts.tcp_socket(true, 0).expect("room");
-    parts.tcp_connect(client, &OURS, (&PEER, 80)).expect("a port");
+    parts.tcp_connect(client, &OURS, (&PEER, 80), Instant(0)).expect("a port");
     let tcb = *parts.tcb(client).expect("there");
     assert!((40_000..40_006).contains(&tcb.local_port) && tcb.local_port != port);
     assert_eq!((tcb.local, tcb.remote, tcb.state()), (OURS, PEER, State::SynSent));
-    assert_eq!(parts.tcp_connect(client, &OURS, (&PEER, 80)), Err(Error::Already));
+    assert_eq!(parts.tcp_connect(client, &OURS, (&PEER, 80), Instant(0)), Err(Error::Already));
     assert_eq!(parts.check(), Ok(()));
     parts.tcp_disconnect(client).expect("a connection");
     let tcb = *parts.tcb(client).expect("there");
@@ -137,7 +137,7 @@ fn a_bound_port_serves_two_peers_but_not_one_twice() {
         let socket = parts.tcp_socket(false, 0).expect("room");
         parts.set_tcp_options(socket, &switched(Switch::REUSE_ADDRESS)).expect("room");
         parts.tcp_bind(socket, (&ANY, 5000)).expect("shared");
-        (socket, parts.tcp_connect(socket, &OURS, (&PEER, peer)))
+        (socket, parts.tcp_connect(socket, &OURS, (&PEER, peer), Instant(0)))
     };
     let (first, done) = client(80);
     assert_eq!((done, client(81).1), (Ok(()), Ok(())));
@@ -146,7 +146,7 @@ fn a_bound_port_serves_two_peers_but_not_one_twice() {
     parts.tcp_disconnect(first).expect("a connection");
     let tcb = *parts.tcb(first).expect("there");
     assert_eq!((tcb.local, tcb.local_port), (ANY, 5000), "what bind had given");
-    assert_eq!((parts.check(), parts.tcp_connect(first, &OURS, (&PEER, 82))), (Ok(()), Ok(())));
+    assert_eq!((parts.check(), parts.tcp_connect(first, &OURS, (&PEER, 82), Instant(0))), (Ok(()), Ok(())));
 }
 
 #[test]
@@ -157,10 +157,10 @@ fn versions_do_not_mix() {
     let six = parts.tcp_socket(true, 0).expect("room");
     assert_eq!(parts.tcp_bind(four, (&OURS_V6, 1)), Err(Error::AddressFamily));
     assert_eq!(parts.tcp_bind(four, (&PEER, 1)), Err(Error::AddressNotAvailable));
-    assert_eq!(parts.tcp_connect(four, &OURS, (&PEER_V6, 1)), Err(Error::AddressFamily));
+    assert_eq!(parts.tcp_connect(four, &OURS, (&PEER_V6, 1), Instant(0)), Err(Error::AddressFamily));
     parts.set_tcp_options(six, &switched(Switch::V6_ONLY)).expect("room");
     assert_eq!(parts.tcp_bind(six, (&OURS, 1)), Err(Error::Invalid));
-    assert_eq!(parts.tcp_connect(six, &OURS, (&PEER, 1)), Err(Error::NetworkUnreachable));
+    assert_eq!(parts.tcp_connect(six, &OURS, (&PEER, 1), Instant(0)), Err(Error::NetworkUnreachable));
     // Its half of the port leaves the other to IPv4.
     assert_eq!(parts.tcp_bind(six, (&Ip::UNSPECIFIED, 80)), Ok(()));
     assert_eq!(parts.tcp_bind(six, (&Ip::UNSPECIFIED, 81)), Err(Error::Invalid), "once");
@@ -177,7 +177,7 @@ fn queues_are_there_while_something_is_in_them() {
     let mut parts = memory.parts();
     let sockets = [(); 4].map(|()| {
         let socket = parts.tcp_socket(false, 0).expect("room");
-        parts.tcp_connect(socket, &OURS, (&PEER, 80)).expect("a port");
+        parts.tcp_connect(socket, &OURS, (&PEER, 80), Instant(0)).expect("a port");
         socket
     });
     for socket in &sockets[..3] {
@@ -243,7 +243,7 @@ fn who_waits_for_queues_is_woken_in_turn_and_reception_keeps_its_share() {
     let mut parts = memory.parts();
     let sockets = [80, 81, 82, 83, 84].map(|port| {
         let socket = parts.tcp_socket(false, 0).expect("room");
-        parts.tcp_connect(socket, &OURS, (&PEER, port)).expect("a port");
+        parts.tcp_connect(socket, &OURS, (&PEER, port), Instant(0)).expect("a port");
         socket
     });
     let sends = |parts: &mut Parts<'_>, socket, sends: bool| {
@@ -303,7 +303,7 @@ pub(crate) fn act(
         2 => parts.set_tcp_options(socket, &switched(u32::from(options & 7))).map(|()| 0),
         3 => parts.tcp_bind(socket, (&address, port)).map(|()| 0),
         4 => parts.tcp_listen(socket, number).map(|()| 0),
-        5 => parts.tcp_connect(socket, &source, (&remote, port)).map(|()| 0),
+        5 => parts.tcp_connect(socket, &source, (&remote, port), Instant(0)).map(|()| 0),
         6 => {
             let listener = parts.listening().find((&source, port), number).ok_or(Error::ConnectionRefused)?;
             parts.tcp_keep_syn(listener, &syn((source, port), (remote, number as u16))).map(|syn| syn.index)

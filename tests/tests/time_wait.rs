@@ -1,0 +1,213 @@
+//! Connections that nobody uses any more: TIME-WAIT that gives way, how many of it there may be, and how many that their
+//! programs have closed.
+
+use harness::sim::path::Path;
+use harness::sim::port::{Port, Setup};
+use harness::sim::raw::{ip, ip6};
+use harness::sim::tcp::{PORT, Plan, TcpHost, limits};
+use harness::sim::{Node, Simulation};
+use stack::error::Error;
+use stack::region::slab::Handle;
+use stack::settings::{Switch, Values};
+use stack::stack::Stack;
+use stack::stats::Counter;
+use stack::tcp::calls::How;
+use stack::tcp::state::State;
+use stack::time::{Duration, Instant};
+use stack::wire::ip::Ip;
+
+/// A client whose calls a test makes, and a server that finishes when its peer has.
+struct World {
+    network: Simulation<TcpHost>,
+    client: Node,
+    server: Node,
+    remote: Ip,
+}
+
+impl World {
+    fn new(seed: u64, remote: Ip, sysctls: &[(&str, u32)]) -> Self {
+        let mut client = TcpHost::new(1, &limits(1024)).knowing(&[2]);
+        for (name, value) in sysctls {
+            assert!(client.parts().host.set(name, *value));
+        }
+        client.checks = true;
+        let mut network = Simulation::new(seed);
+        let client = network.add(client, Setup::plain(1));
+        let plan = Plan { echoes: true, ..Plan::default() };
+        let server = TcpHost::server(2, &limits(1024), plan).knowing(&[1]);
+        let server = network.add(server, Setup::plain(2));
+        let path = Path::delayed(Duration::from_millis(1));
+        network.wire(client, server, path, path);
+        Self { network, client, server, remote }
+    }
+
+    fn wait(&mut self, millis: u64) {
+        self.network.run_for(Duration::from_millis(millis));
+    }
+
+    fn on<R>(&mut self, act: impl FnOnce(&mut Stack<'_, '_, Port>) -> R) -> R {
+        let now = self.network.now();
+        let (host, port) = self.network.host_and_port(self.client);
+        let done = host.with(now, port, |stack| {
+            let done = act(stack);
+            stack.poll();
+            done
+        });
+        host.check();
+        self.network.run_for(Duration(0));
+        done
+    }
+
+    /// connect(2) from this port.
+    fn connect(&mut self, port: u16) -> (Handle, Result<(), Error>) {
+        let remote = self.remote;
+        self.on(|stack| {
+            let socket = stack.parts.tcp_socket(!remote.is_v4(), 0).expect("room");
+            let values = Values { options: Switch::REUSE_ADDRESS, ..Values::default() };
+            stack.parts.set_tcp_options(socket, &values).expect("room");
+            let wildcard = if remote.is_v4() { Ip::UNSPECIFIED_V4 } else { Ip::UNSPECIFIED };
+            if port != 0 {
+                stack.parts.tcp_bind(socket, (&wildcard, port)).expect("a port");
+            }
+            (socket, stack.connect(socket, &Ip::UNSPECIFIED, (&remote, PORT)))
+        })
+    }
+
+    /// A connection from this port that the client closes first.
+    fn leave_in_time_wait(&mut self, port: u16) -> u16 {
+        let (socket, begun) = self.connect(port);
+        assert_eq!(begun, Err(Error::InProgress));
+        self.wait(5);
+        let port = self.on(|stack| stack.parts.tcb(socket).expect("a socket").local_port);
+        self.on(|stack| stack.close(socket)).expect("a socket");
+        self.wait(10);
+        port
+    }
+
+    fn left(&mut self) -> (u32, u32) {
+        let left = *self.network.host(self.client).parts().left;
+        (left.orphans, left.time_waits)
+    }
+
+    fn state(&mut self, socket: Handle) -> Option<State> {
+        self.on(|stack| stack.state(socket)).ok()
+    }
+}
+
+#[test]
+fn a_port_that_was_chosen_is_taken_over_at_once() {
+    for remote in [ip(2), ip6(2)] {
+        let mut world = World::new(1, remote, &[]);
+        world.leave_in_time_wait(5000);
+        assert_eq!(world.left(), (0, 1));
+        // The server's own end is closed: only our timestamps matter (RFC 6191).
+        let (socket, begun) = world.connect(5000);
+        assert_eq!((begun, world.left()), (Err(Error::InProgress), (0, 0)));
+        world.wait(5);
+        assert_eq!(world.state(socket), Some(State::Established));
+        assert_eq!(world.network.look(world.client).counter(Counter::SegmentsRetransmitted), 0);
+        world.on(|stack| stack.close(socket)).expect("a socket");
+        world.network.run_for(Duration::from_secs(100));
+        assert_eq!((world.left(), world.network.host(world.client).held()[0]), ((0, 0), 0));
+    }
+}
+
+#[test]
+fn without_timestamps_time_wait_is_waited_for() {
+    let mut world = World::new(2, ip(2), &[]);
+    world.leave_in_time_wait(5000);
+    let mut parts = world.network.host(world.client).parts();
+    let old = parts.tcbs.iter_mut().find(|tcb| tcb.state() == State::TimeWait).expect("one in TIME-WAIT");
+    old.flags = old.flags.without(stack::tcp::tcb::Flags::TIMESTAMPS);
+    let (socket, begun) = world.connect(5000);
+    assert_eq!(begun, Err(Error::AddressNotAvailable));
+    world.network.run_for(Duration::from_secs(61));
+    let remote = world.remote;
+    let begun = world.on(|stack| stack.connect(socket, &Ip::UNSPECIFIED, (&remote, PORT)));
+    assert_eq!(begun, Err(Error::InProgress));
+}
+
+#[test]
+fn ports_of_the_stacks_choice_come_back_after_a_second_if_the_host_says_so() {
+    for (reuse, delay, wait, is_free) in [
+        (0, 1000, 5000, false),
+        (2, 1000, 5000, false),
+        (1, 1000, 900, false),
+        (1, 1000, 1100, true),
+        (1, 50, 60, true),
+    ] {
+        let mut world = World::new(3, ip(2), &[("tcp_tw_reuse", reuse), ("tcp_tw_reuse_delay", delay)]);
+        let mut parts = world.network.host(world.client).parts();
+        parts.leases[0].count = 1;
+        let port = world.leave_in_time_wait(0);
+        world.wait(wait);
+        let (socket, begun) = world.connect(0);
+        if !is_free {
+            assert_eq!(begun, Err(Error::AddressNotAvailable), "reuse {reuse} after {wait} ms");
+            continue;
+        }
+        assert_eq!(begun, Err(Error::InProgress), "reuse {reuse} after {wait} ms");
+        world.wait(5);
+        assert_eq!(world.state(socket), Some(State::Established));
+        assert_eq!(world.on(|stack| stack.parts.tcb(socket).expect("a socket").local_port), port);
+    }
+}
+
+/// A program that has shut down both ways still has its descriptor.
+#[test]
+fn who_still_holds_what_was_taken_over_can_read_what_it_has_received() {
+    let mut world = World::new(4, ip(2), &[]);
+    world.network.host(world.server).plan.answer = b"answer".to_vec();
+    let (held, _) = world.connect(5000);
+    world.wait(5);
+    world.on(|stack| stack.shutdown(held, How::Write)).expect("a connection");
+    world.wait(20);
+    assert_eq!((world.state(held), world.left()), (Some(State::TimeWait), (0, 1)));
+    let (socket, begun) = world.connect(5000);
+    assert_eq!(begun, Err(Error::InProgress));
+    world.wait(5);
+    assert_eq!((world.state(held), world.state(socket)), (Some(State::Closed), Some(State::Established)));
+    let mut bytes = [0; 10];
+    assert_eq!(world.on(|stack| stack.receive(held, &mut [&mut bytes])), Ok(6));
+    assert_eq!(world.on(|stack| stack.receive(held, &mut [&mut bytes])), Ok(0), "the end");
+    for socket in [held, socket] {
+        world.on(|stack| stack.close(socket)).expect("a socket");
+    }
+    world.network.run_for(Duration::from_secs(100));
+    assert_eq!(world.network.host(world.client).held()[0], 0);
+}
+
+#[test]
+fn there_are_as_many_in_time_wait_as_the_host_allows() {
+    let mut world = World::new(5, ip(2), &[("tcp_max_tw_buckets", 2)]);
+    for port in 5000..5004 {
+        world.leave_in_time_wait(port);
+    }
+    assert_eq!(world.left(), (0, 2));
+    assert_eq!(world.network.look(world.client).counter(Counter::TimeWaitsKilled), 2);
+    assert_eq!(world.network.host(world.client).held()[0], 2);
+    // The peer has its last acknowledgment all the same.
+    assert_eq!(world.network.look(world.server).counter(Counter::SegmentsRetransmitted), 0);
+    assert_eq!(world.network.host(world.server).held()[0], 1, "the listener");
+}
+
+#[test]
+fn there_are_as_many_orphans_as_the_host_allows() {
+    let mut world = World::new(6, ip(2), &[("tcp_max_orphans", 1)]);
+    // A server that never finishes.
+    world.network.host(world.server).plan =
+        Plan { stays: true, reads_from: Instant(u64::MAX), ..Plan::default() };
+    let sockets: Vec<Handle> = (5000..5003).map(|port| world.connect(port).0).collect();
+    world.wait(5);
+    for socket in &sockets {
+        world.on(|stack| stack.close(*socket)).expect("a socket");
+    }
+    assert_eq!(world.left(), (1, 0));
+    let client = world.network.look(world.client);
+    assert_eq!((client.counter(Counter::OrphansAborted), client.counter(Counter::ResetsOut)), (2, 2));
+    // FIN-WAIT-2 without a program ends by itself (tcp_fin_timeout).
+    world.network.run_for(Duration::from_secs(59));
+    assert_eq!(world.left(), (1, 0));
+    world.network.run_for(Duration::from_secs(2));
+    assert_eq!((world.left(), world.network.host(world.client).held()[0]), ((0, 0), 0));
+}
