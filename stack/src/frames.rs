@@ -43,6 +43,7 @@ use state::State;
 pub mod blocks;
 mod claims;
 pub mod list;
+mod packet;
 pub mod pool;
 pub mod state;
 

@@ -3,7 +3,7 @@
 //! [`Stack::poll`] takes completions and what arrived, runs timers, sends what may be sent and fills the ring. Calls of the
 //! user are in [`crate::tcp`]. Nothing waits and nothing reads a clock; after either the caller flushes the device's kick.
 //!
-//! A packet is one fragment here: the device is one without GRO, and its frames are at least as large as its packets.
+//! A packet is one frame as a rule; those of several, as a device with GRO gives them, are [`chain`]'s.
 
 use core::sync::atomic::Ordering;
 
@@ -28,6 +28,7 @@ use crate::tcp::tcb::{Flags, Mark, Standing, Tcb, Traffic};
 use crate::time::Instant;
 
 mod ahead;
+mod chain;
 mod errors;
 mod fragments;
 mod groups;
@@ -46,6 +47,9 @@ use predicted::Prediction;
 const BURST: usize = 32;
 /// Entries of a ring that are looked at together: room for more costs a poll that finds one, too.
 const BATCH: usize = 8;
+/// The same of a device whose packets have several each: it drops what needs more, and 64 KiB in the room that AF_XDP leaves
+/// in frames of 2 KiB are 37.
+const BATCH_JOINED: usize = 64;
 /// Timers that are run at once.
 const TIMERS: usize = 64;
 
@@ -82,12 +86,14 @@ struct Touched {
 impl Touched {
     const NONE: Self = Self { sockets: [0; BURST], len: 0 };
 
-    fn add(&mut self, socket: Handle) {
+    /// False if there is no room for one more.
+    fn add(&mut self, socket: Handle) -> bool {
         let known = self.sockets.get(..self.len).is_some_and(|known| known.contains(&socket.index));
-        if let Some(place) = self.sockets.get_mut(self.len).filter(|_| !known) {
-            *place = socket.index;
-            self.len += 1;
+        if known {
+            return true;
         }
+        let place = self.sockets.get_mut(self.len);
+        place.map(|place| (*place, self.len) = (socket.index, self.len + 1)).is_some()
     }
 }
 
@@ -97,10 +103,10 @@ impl<D: Device> Stack<'_, '_, D> {
         self.take_completions();
         let mut touched = Touched::NONE;
         // A packet has more entries than one only if the device joins segments.
-        let received = if self.device.capabilities().gro {
-            self.receive_burst::<BURST>(&mut touched)
+        let is_stopped = if self.device.capabilities().gro {
+            self.receive_joined(&mut touched)
         } else {
-            self.receive_burst::<BATCH>(&mut touched)
+            self.receive_burst::<BATCH>(&mut touched) == BURST
         };
         for index in &touched.sockets[..touched.len] {
             if let Some(tcb) = self.parts.tcbs.get(*index as usize) {
@@ -121,7 +127,7 @@ impl<D: Device> Stack<'_, '_, D> {
         if let Some(shared) = self.shared.deadline.first() {
             shared.store(word, Ordering::Relaxed);
         }
-        Polled { deadline, more: received == BURST || more_timers || more_senders, kick }
+        Polled { deadline, more: is_stopped || more_timers || more_senders, kick }
     }
 
     /// When something is to be done next, in nanoseconds; the largest number is never.
@@ -191,6 +197,19 @@ impl<D: Device> Stack<'_, '_, D> {
         all
     }
 
+    /// The same of a device that joins segments: what it has left may be a packet that needs more entries than are left.
+    /// Whether there may be more.
+    fn receive_joined(&mut self, touched: &mut Touched) -> bool {
+        let mut all = 0;
+        while all < BURST {
+            match self.receive_batch::<BATCH_JOINED>(touched) {
+                0 => return false,
+                count => all += count,
+            }
+        }
+        true
+    }
+
     fn receive_batch<const N: usize>(&mut self, touched: &mut Touched) -> usize {
         let mut packets = [Received::EMPTY; N];
         let count = self.device.receive(&mut packets).min(N);
@@ -200,26 +219,28 @@ impl<D: Device> Stack<'_, '_, D> {
         for (at, packet) in packets[..count].iter().enumerate() {
             believed |= u64::from(self.frames().received(packet.fragment, size)) << at;
         }
-        self.shared.counters().add(Counter::PacketsIn, u64::from(believed.count_ones()));
         self.look_ahead::<N>(&packets[..count]);
-        let mut is_part = false;
-        for (at, packet) in packets[..count].iter().enumerate() {
-            if believed >> at & 1 == 0 {
-                continue;
-            }
-            let is_single = !is_part && !packet.continues;
-            is_part = packet.continues;
-            let socket = if !is_single {
-                self.discard(packet.fragment.frame)
-            } else {
-                match self.predicted(packet) {
+        let mut at = 0;
+        while let Some((first, rest)) = packets[..count].get(at..).and_then(|left| left.split_first()) {
+            let believed = believed >> at;
+            let socket = if !first.continues && believed & 1 == 1 {
+                at += 1;
+                self.count(Counter::PacketsIn);
+                match self.predicted(first) {
                     Prediction::Taken(socket) => socket,
                     Prediction::Other(segment, found) => self.segment_for(segment, found),
-                    Prediction::Unusual => self.packet(packet),
+                    Prediction::Unusual => self.packet(core::slice::from_ref(first)),
                 }
+            } else {
+                let more = rest.iter().take_while(|entry| entry.continues).count() + 1;
+                let len = if first.continues { 1 + more.min(rest.len()) } else { 1 };
+                at += len;
+                self.chain(packets.get(at - len..at).unwrap_or_default(), believed)
             };
-            if let Some(socket) = socket {
-                touched.add(socket);
+            if let Some(socket) = socket
+                && !touched.add(socket)
+            {
+                self.output(socket);
             }
         }
         count

@@ -193,6 +193,23 @@ impl Port {
         self.deliver(&Packet { bytes: bytes.to_vec(), ..Packet::default() })
     }
 
+    /// The same in fragments of these lengths, and one of what is left.
+    pub fn arrive_cut(&mut self, now: Instant, bytes: &[u8], lengths: &[usize]) -> bool {
+        self.now = now;
+        let (mut pieces, mut left) = (Vec::new(), bytes);
+        for len in lengths {
+            let (piece, rest) = left.split_at((*len).min(left.len()));
+            (left, _) = (rest, pieces.push(piece));
+        }
+        pieces.push(left);
+        self.deliver_pieces(&Packet { bytes: bytes.to_vec(), ..Packet::default() }, &pieces)
+    }
+
+    /// What has arrived and wasn't taken yet: a hostile device says anything of it.
+    pub const fn entries(&mut self) -> &mut VecDeque<Received> {
+        &mut self.received
+    }
+
     /// What was sent since the last call.
     pub fn depart(&mut self, now: Instant) -> Vec<Vec<u8>> {
         self.now = now;
@@ -234,7 +251,12 @@ impl Port {
     /// A packet arrives; false if there is no room for it.
     pub(crate) fn deliver(&mut self, packet: &Packet) -> bool {
         let room = usize::from(self.setup.frame_size - self.setup.headroom);
-        let count = packet.bytes.len().div_ceil(room).max(1);
+        let pieces: Vec<&[u8]> = packet.bytes.chunks(room).collect();
+        self.deliver_pieces(packet, &pieces)
+    }
+
+    fn deliver_pieces(&mut self, packet: &Packet, pieces: &[&[u8]]) -> bool {
+        let count = pieces.len();
         if self.received.len() + count > self.setup.ring {
             self.counters.ring_full += 1;
             return false;
@@ -249,7 +271,7 @@ impl Port {
             (true, None) if cut::is_valid(&packet.bytes, self.setup.link) => Checksum::Valid,
             (true, None) => Checksum::Unchecked,
         };
-        for (at, piece) in packet.bytes.chunks(room).enumerate() {
+        for (at, piece) in pieces.iter().enumerate() {
             let Some(frame) = self.fill.pop_front() else { break };
             let (offset, len) = (self.setup.headroom, piece.len() as u16);
             if let Some(place) = self.place(frame) {
@@ -307,6 +329,7 @@ impl Device for Port {
         let mut count = 0;
         while !self.received.is_empty() {
             let len = self.received.iter().take_while(|entry| entry.continues).count() + 1;
+            let len = len.min(self.received.len());
             if len > packets.len() {
                 for entry in self.received.drain(..len) {
                     self.fill.push_back(entry.fragment.frame);
@@ -316,7 +339,10 @@ impl Device for Port {
                 break;
             } else {
                 for (to, entry) in packets[count..].iter_mut().zip(self.received.drain(..len)) {
-                    self.holders[entry.fragment.frame.0 as usize] = Holder::Stack;
+                    // A hostile device names what it hasn't.
+                    if let Some(holder) = self.holders.get_mut(entry.fragment.frame.0 as usize) {
+                        *holder = Holder::Stack;
+                    }
                     *to = entry;
                 }
                 count += len;

@@ -23,12 +23,12 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
-    const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         let none = Fragment { frame: FrameIndex(0), offset: 0, len: 0 };
         Self { all: [none; PIECES_MAX as usize], len: 0 }
     }
 
-    fn push(&mut self, piece: Fragment) {
+    pub(super) fn push(&mut self, piece: Fragment) {
         if let Some(place) = self.all.get_mut(self.len) {
             (*place, self.len) = (piece, self.len + 1);
         }
@@ -141,7 +141,7 @@ impl<D: Device> Stack<'_, '_, D> {
         act(&mut reassembly, &mut frames, &mut parts.ip.fragments)
     }
 
-    fn release_pieces(&mut self, pieces: &Pieces) {
+    pub(super) fn release_pieces(&mut self, pieces: &Pieces) {
         let parts = &mut *self.parts;
         let mut frames = Frames { pool: parts.pool, records: parts.frames, states: self.shared.frames };
         for piece in pieces.as_slice() {
@@ -150,7 +150,7 @@ impl<D: Device> Stack<'_, '_, D> {
     }
 
     /// A datagram is whole. `seen` is its last fragment to arrive.
-    fn whole(&mut self, whole: &Whole, seen: &Seen, pieces: &Pieces) {
+    pub(super) fn whole(&mut self, whole: &Whole, seen: &Seen, pieces: &Pieces) {
         let is_echo = self.first_byte(pieces).is_some_and(|kind| {
             matches!((whole.protocol, kind), (protocol::ICMP, 8) | (protocol::ICMPV6, 128))
         });
@@ -198,6 +198,7 @@ impl<D: Device> Stack<'_, '_, D> {
             frame,
             begin,
             end: end as u16,
+            beyond: 0,
             payload: begin + header as u16,
             source: whole.source,
             destination: whole.destination,
@@ -256,7 +257,7 @@ impl<D: Device> Stack<'_, '_, D> {
             // Its record still says where the packet lies in the frame.
             let first = expired.and_then(|expired| expired.first).map(|(frame, _)| FrameIndex(frame));
             let text = first.and_then(|first| self.frames().text(first));
-            if let Some(Ok(Kind::Datagram(seen))) = text.map(|text| self.kind(text)) {
+            if let Some(Ok(Kind::Datagram(seen))) = text.map(|text| self.kind(text, 0)) {
                 self.tell_time_exceeded(&seen);
             }
             self.release_pieces(&pieces);

@@ -15,7 +15,7 @@ use crate::tcp::output::header::Head;
 use crate::tcp::segment::Segment;
 use crate::tcp::state::State;
 use crate::tcp::tcb::Flags as Tcbits;
-use crate::wire::checksum::pseudo;
+use crate::wire::checksum::{Sum, pseudo};
 use crate::wire::ip::Ip;
 use crate::wire::tcp::options::Options;
 use crate::wire::tcp::{self, Flags, Header};
@@ -29,11 +29,19 @@ struct Carried<'p> {
     source: Ip,
     destination: Ip,
     marked: bool,
+    /// The segment, as far as it is in the packet's first frame.
     payload: &'p [u8],
+    /// Bytes of it that are in others.
+    beyond: usize,
 }
 
-/// The segment's bytes, if the packet carries one and is for this interface.
-fn carried<'p>(bytes: &'p [u8], link: Link, interface: &Interface) -> Result<Option<Carried<'p>>, Malformed> {
+/// The segment's bytes, if the packet carries one and is for this interface. `beyond` bytes of the packet are in other frames.
+fn carried<'p>(
+    bytes: &'p [u8],
+    beyond: usize,
+    link: Link,
+    interface: &Interface,
+) -> Result<Option<Carried<'p>>, Malformed> {
     let (is_v6, packet) = match link {
         Link::Ethernet => {
             let (frame, payload) = ethernet::parse(bytes)?;
@@ -50,68 +58,82 @@ fn carried<'p>(bytes: &'p [u8], link: Link, interface: &Interface) -> Result<Opt
         Link::Ip => (bytes.first().is_some_and(|byte| byte >> 4 == 6), bytes),
     };
     if is_v6 {
-        let (datagram, payload) = ipv6::parse(packet)?;
+        let (datagram, payload, beyond) = ipv6::parse_front(packet, beyond)?;
         let (header, chain) = (datagram.header, datagram.chain);
         let is_tcp = chain.protocol == protocol::TCP && chain.fragment.is_none();
         let (source, destination) = (header.source, header.destination);
-        return Ok(is_tcp.then_some(Carried { source, destination, marked: header.ecn() == CE, payload }));
+        let marked = header.ecn() == CE;
+        return Ok(is_tcp.then_some(Carried { source, destination, marked, payload, beyond }));
     }
-    let (datagram, payload) = ipv4::parse(packet)?;
+    let (datagram, payload, beyond) = ipv4::parse_front(packet, beyond)?;
     let header = datagram.header;
     let is_tcp =
         header.protocol == protocol::TCP && datagram.fragment().is_none() && datagram.options.is_empty();
     let (source, destination) = (header.source(), header.destination());
-    Ok(is_tcp.then_some(Carried { source, destination, marked: header.ecn() == CE, payload }))
+    let marked = header.ecn() == CE;
+    Ok(is_tcp.then_some(Carried { source, destination, marked, payload, beyond }))
 }
 
-/// Verifies a segment's checksum, unless the device did, or the sender left it to a device that there isn't.
-fn verify(carried: &Carried<'_>, said: Checksum, device: ChecksumIn) -> Result<(), Malformed> {
+/// Verifies a segment's checksum, unless the device did, or the sender left it to a device that there isn't. `sum_beyond`
+/// adds what is in other frames.
+fn verify(
+    carried: &Carried<'_>,
+    said: Checksum,
+    device: ChecksumIn,
+    sum_beyond: impl FnOnce(Sum) -> Sum,
+) -> Result<(), Malformed> {
     if said != Checksum::Unchecked {
         return Ok(());
     }
-    let Carried { source, destination, payload, .. } = carried;
-    let whole = tcp::verify(payload, source, destination);
-    if whole.is_ok() || device == ChecksumIn::Verify {
-        return whole;
+    let Carried { source, destination, payload, beyond, .. } = carried;
+    let pseudo = pseudo(source, destination, protocol::TCP, (payload.len() + beyond) as u32);
+    if sum_beyond(pseudo.bytes(payload)).holds() {
+        return Ok(());
     }
-    let partial = pseudo(source, destination, protocol::TCP, payload.len() as u32).fold();
     let (segment, _) = tcp::parse(payload)?;
-    if segment.header.checksum.get() == partial { Ok(()) } else { whole }
+    let is_partial = device == ChecksumIn::Partial && segment.header.checksum.get() == pseudo.fold();
+    if is_partial { Ok(()) } else { Err(Malformed::Checksum) }
 }
 
 impl<D: Device> Stack<'_, '_, D> {
-    /// A packet that is one frame, which is the stack's now. Which socket it was for, if that has something to send now.
-    pub(super) fn packet(&mut self, packet: &Received) -> Option<Handle> {
-        let frame = packet.fragment.frame;
+    /// A packet, whose frames are the stack's now and hang on the first. Which socket it was for, if that has something to send
+    /// now.
+    pub(super) fn packet(&mut self, packet: &[Received]) -> Option<Handle> {
+        let first = packet.first()?.fragment.frame;
         match self.segment_in(packet) {
-            Ok(Some(segment)) => self.segment(segment),
-            Ok(None) => {
-                self.other(packet);
-                None
-            }
+            Ok(Some(segment)) => return self.segment(segment),
+            Ok(None) => self.other(packet),
             Err(rule) => {
                 self.shared.counters().malformed(rule);
-                self.discard(frame)
+                self.frames().discard_packet(first);
             }
         }
+        None
     }
 
-    fn segment_in(&self, packet: &Received) -> Result<Option<Segment>, Malformed> {
-        let (device, piece) = (self.device.capabilities(), packet.fragment);
+    fn segment_in(&self, packet: &[Received]) -> Result<Option<Segment>, Malformed> {
+        let Some((first, rest)) = packet.split_first() else { return Err(Malformed::Truncated) };
+        let (device, piece) = (self.device.capabilities(), first.fragment);
         let begin = usize::from(piece.offset);
         let bytes =
             self.device.bytes(piece.frame).and_then(|bytes| bytes.get(begin..begin + usize::from(piece.len)));
         let bytes = bytes.ok_or(Malformed::Truncated)?;
-        let Some(carried) = carried(bytes, device.link, &self.parts.ip.interface)? else { return Ok(None) };
-        verify(&carried, packet.checksum, device.checksum_in)?;
+        let beyond = rest.iter().map(|entry| usize::from(entry.fragment.len)).sum();
+        let Some(carried) = carried(bytes, beyond, device.link, &self.parts.ip.interface)? else {
+            return Ok(None);
+        };
+        verify(&carried, first.checksum, device.checksum_in, |sum| {
+            self.sum_beyond(sum, rest, carried.beyond)
+        })?;
         let (parsed, text) = tcp::parse(carried.payload)?;
         let options = Options::parse(parsed.options);
         // What is behind the headers ends where the payload does, and what is behind that is the link's padding.
         let in_packet = carried.payload.as_ptr_range().end as usize - bytes.as_ptr() as usize - text.len();
         Ok(Some(Segment {
-            text: text.len() as u16,
-            offset: piece.offset + in_packet as u16,
+            text: (text.len() + carried.beyond) as u16,
+            offset: u32::from(piece.offset) + in_packet as u32,
             frame: Some(piece.frame),
+            joined: first.gso_size,
             marked: carried.marked,
             ..Segment::of(parsed.header, options, carried.destination, carried.source)
         }))
@@ -121,12 +143,12 @@ impl<D: Device> Stack<'_, '_, D> {
     pub(super) fn segment_of(&self, seen: &Seen) -> Result<Segment, Malformed> {
         let payload = seen.bytes(&*self.device, seen.payload);
         let (source, destination) = (seen.source, seen.destination);
-        let carried = Carried { source, destination, marked: seen.ecn == CE, payload };
-        verify(&carried, Checksum::Unchecked, self.device.capabilities().checksum_in)?;
+        let carried = Carried { source, destination, marked: seen.ecn == CE, payload, beyond: 0 };
+        verify(&carried, Checksum::Unchecked, self.device.capabilities().checksum_in, |sum| sum)?;
         let (parsed, text) = tcp::parse(payload)?;
         Ok(Segment {
             text: text.len() as u16,
-            offset: seen.end - text.len() as u16,
+            offset: u32::from(seen.end) - text.len() as u32,
             frame: Some(seen.frame),
             marked: carried.marked,
             ..Segment::of(parsed.header, Options::parse(parsed.options), destination, source)
@@ -174,7 +196,7 @@ impl<D: Device> Stack<'_, '_, D> {
 
     pub(super) fn drop_segment(&mut self, seg: &Segment) -> Option<Handle> {
         if let Some(frame) = seg.frame {
-            self.frames().discard(frame);
+            self.frames().discard_packet(frame);
         }
         None
     }

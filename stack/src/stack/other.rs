@@ -17,8 +17,10 @@ pub(super) struct Seen {
     pub(super) frame: FrameIndex,
     /// Where IP's header begins in it.
     pub(super) begin: u16,
-    /// Where the datagram ends.
+    /// Where the datagram ends, or its part in this frame.
     pub(super) end: u16,
+    /// Bytes of its payload that are in other frames.
+    pub(super) beyond: u16,
     /// Where its payload begins.
     pub(super) payload: u16,
     /// Who sent it.
@@ -40,7 +42,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Bytes of its payload.
+    /// Bytes of its payload in this frame.
     pub(super) const fn len(&self) -> u16 {
         self.end.saturating_sub(self.payload)
     }
@@ -84,10 +86,12 @@ fn is_source_routed(mut options: &[u8]) -> bool {
 }
 
 impl<D: Device> Stack<'_, '_, D> {
-    /// A packet that is one frame, which is the stack's now, and not a segment for us.
+    /// A packet that is not a segment for us. Its frames are the stack's now, and hang on the first.
     #[cold]
-    pub(super) fn other(&mut self, packet: &Received) {
-        let kept = match self.kind(packet.fragment) {
+    pub(super) fn other(&mut self, packet: &[Received]) {
+        let Some((first, rest)) = packet.split_first() else { return };
+        let beyond = rest.iter().map(|entry| usize::from(entry.fragment.len)).sum();
+        let kept = match self.kind(first.fragment, beyond) {
             Ok(Kind::NotOurs) => {
                 self.count(Counter::NotOurs);
                 false
@@ -100,24 +104,26 @@ impl<D: Device> Stack<'_, '_, D> {
                 self.arp(&packet);
                 false
             }
-            Ok(Kind::Datagram(seen)) => self.datagram(&seen),
+            Ok(Kind::Datagram(seen)) if rest.is_empty() => self.datagram(&seen),
+            Ok(Kind::Datagram(seen)) => self.datagram_of_frames(&seen, packet),
             Err(rule) => {
                 self.shared.counters().malformed(rule);
                 false
             }
         };
         if !kept {
-            self.discard(packet.fragment.frame);
+            self.frames().discard_packet(first.fragment.frame);
         }
     }
 
-    pub(super) fn kind(&self, piece: Piece) -> Result<Kind, Malformed> {
+    /// What a packet is, of which `beyond` bytes are in other frames.
+    pub(super) fn kind(&self, piece: Piece, beyond: usize) -> Result<Kind, Malformed> {
         let (begin, end) = (usize::from(piece.offset), usize::from(piece.offset) + usize::from(piece.len));
         let bytes = self.device.bytes(piece.frame).and_then(|bytes| bytes.get(begin..end));
         let bytes = bytes.ok_or(Malformed::Truncated)?;
         if self.device.capabilities().link == Link::Ip {
             let is_v6 = bytes.first().is_some_and(|byte| byte >> 4 == 6);
-            return Ok(Kind::Datagram(seen(bytes, is_v6, (piece.frame, piece.offset), true)?));
+            return Ok(Kind::Datagram(seen((bytes, beyond), is_v6, (piece.frame, piece.offset), true)?));
         }
         let (frame, payload) = ethernet::parse(bytes)?;
         let interface = &self.parts.ip.interface;
@@ -128,8 +134,12 @@ impl<D: Device> Stack<'_, '_, D> {
         let at = piece.offset + (bytes.len() - payload.len()) as u16;
         match frame.ethertype {
             ethernet::ARP => Ok(Kind::Arp(arp::parse(payload)?.0)),
-            ethernet::IPV4 => Ok(Kind::Datagram(seen(payload, false, (piece.frame, at), is_for_us)?)),
-            ethernet::IPV6 => Ok(Kind::Datagram(seen(payload, true, (piece.frame, at), is_for_us)?)),
+            ethernet::IPV4 => {
+                Ok(Kind::Datagram(seen((payload, beyond), false, (piece.frame, at), is_for_us)?))
+            }
+            ethernet::IPV6 => {
+                Ok(Kind::Datagram(seen((payload, beyond), true, (piece.frame, at), is_for_us)?))
+            }
             _ => Ok(Kind::Unknown),
         }
     }
@@ -148,11 +158,25 @@ impl<D: Device> Stack<'_, '_, D> {
     }
 
     /// A datagram; true if its frame is kept.
-    fn datagram(&mut self, seen: &Seen) -> bool {
+    pub(super) fn datagram(&mut self, seen: &Seen) -> bool {
+        if !self.is_welcome(seen) {
+            return false;
+        }
+        if seen.fragment.is_some() {
+            return self.fragment(seen);
+        }
+        // A segment behind options of IP.
+        if seen.protocol == protocol::TCP && !self.is_for_many(&seen.destination) {
+            return self.joined(seen);
+        }
+        self.payload(seen);
+        false
+    }
+
+    /// Whether a datagram is for us, and from somebody who may send it.
+    pub(super) fn is_welcome(&self, seen: &Seen) -> bool {
         let destination = &seen.destination;
-        let is_many = destination.is_multicast()
-            || destination.is_broadcast()
-            || self.parts.is_subnet_broadcast(destination);
+        let is_many = self.is_for_many(destination);
         // RFC 1112 §7.2: what is for a group that nobody here is in is discarded.
         let is_ours = match destination.is_multicast() {
             true => self.parts.listens_to(destination),
@@ -174,15 +198,13 @@ impl<D: Device> Stack<'_, '_, D> {
             self.count(Counter::Martians);
             return false;
         }
-        if seen.fragment.is_some() {
-            return self.fragment(seen);
-        }
-        // A segment behind options of IP.
-        if seen.protocol == protocol::TCP && !is_many {
-            return self.joined(seen);
-        }
-        self.payload(seen);
-        false
+        true
+    }
+
+    fn is_for_many(&self, destination: &Ip) -> bool {
+        destination.is_multicast()
+            || destination.is_broadcast()
+            || self.parts.is_subnet_broadcast(destination)
     }
 
     /// A datagram that was put together; true if its frame is kept.
@@ -253,9 +275,9 @@ impl<D: Device> Stack<'_, '_, D> {
     }
 }
 
-/// Reads the datagram in these bytes, which begin at `at` in their frame.
+/// Reads the datagram in these bytes and so many in other frames, which begin at `at` in their frame.
 fn seen(
-    bytes: &[u8],
+    (bytes, beyond): (&[u8], usize),
     is_v6: bool,
     (frame, at): (FrameIndex, u16),
     is_for_us: bool,
@@ -265,13 +287,14 @@ fn seen(
         (begin, begin + payload.len() as u16)
     };
     if is_v6 {
-        let (datagram, rest) = ipv6::parse(bytes)?;
+        let (datagram, rest, beyond) = ipv6::parse_front(bytes, beyond)?;
         let (header, chain) = (datagram.header, datagram.chain);
         let (payload, end) = place(rest);
         return Ok(Seen {
             frame,
             begin: at,
             end,
+            beyond: beyond as u16,
             payload,
             source: header.source,
             destination: header.destination,
@@ -283,13 +306,14 @@ fn seen(
             is_source_routed: false,
         });
     }
-    let (datagram, rest) = ipv4::parse(bytes)?;
+    let (datagram, rest, beyond) = ipv4::parse_front(bytes, beyond)?;
     let header = datagram.header;
     let (payload, end) = place(rest);
     Ok(Seen {
         frame,
         begin: at,
         end,
+        beyond: beyond as u16,
         payload,
         source: header.source(),
         destination: header.destination(),

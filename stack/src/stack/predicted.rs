@@ -74,8 +74,9 @@ impl Plain {
             flags,
             options: Options { timestamps: Some(Timestamps { tsval, tsecr }), ..Options::default() },
             text: seg.text,
-            offset: seg.offset,
+            offset: seg.offset.into(),
             frame: Some(frame),
+            joined: 0,
             urgent: None,
             marked: false,
         }
@@ -173,6 +174,11 @@ impl<D: Device> Stack<'_, '_, D> {
     /// Takes a packet, if it is what its connection expects next.
     #[inline]
     pub(super) fn predicted(&mut self, packet: &Received) -> Prediction {
+        // What a device has joined counts as several segments.
+        let most = self.device.capabilities().mtu + ETHERNET as u32;
+        if packet.gso_size != 0 || u32::from(packet.fragment.len) > most {
+            return Prediction::Unusual;
+        }
         let Some(plain) = self.plain(packet) else { return Prediction::Unusual };
         let found =
             self.parts.connections().find((&plain.local.0, plain.local.1), (&plain.remote.0, plain.remote.1));

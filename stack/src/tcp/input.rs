@@ -41,14 +41,14 @@ pub(crate) enum Stop {
 impl<D: Device> Connection<'_, D> {
     /// The segment arrives; what it asks for beyond the connection itself, [`Stop::Reset`], is returned.
     pub(crate) fn segment_arrives(&mut self, seg: &mut Segment) -> Option<Stop> {
-        self.tcb.segs_in = self.tcb.segs_in.wrapping_add(1);
+        self.tcb.segs_in = self.tcb.segs_in.wrapping_add(seg.count(self.tcb.advertised_mss));
         let stop = match self.tcb.state() {
             State::SynSent => self.syn_sent(seg),
             State::Closed | State::Listen => Break(Stop::Drop),
             _ => self.steps(seg),
         };
         if let Some(frame) = seg.frame.take() {
-            self.frames.discard(frame);
+            self.frames.discard_packet(frame);
         }
         match stop {
             Break(Stop::Ack) => self.owe_ack(true),

@@ -59,6 +59,13 @@ pub struct Datagram<'a> {
 /// A datagram and its payload, which ends where the total length says.
 #[inline]
 pub fn parse(bytes: &[u8]) -> Result<(Datagram<'_>, &[u8]), Malformed> {
+    parse_front(bytes, 0).map(|(datagram, payload, _)| (datagram, payload))
+}
+
+/// The same of a packet of which `beyond` more bytes lie elsewhere: how much of the payload is here, and how many bytes of
+/// it are there.
+#[inline]
+pub fn parse_front(bytes: &[u8], beyond: usize) -> Result<(Datagram<'_>, &[u8], usize), Malformed> {
     let (header, rest) = Header::ref_from_prefix(bytes).map_err(|_| Malformed::Truncated)?;
     let sum = Sum::ZERO.bytes(header.as_bytes());
     let (datagram, sum) = if header.version_ihl == PLAIN {
@@ -69,16 +76,18 @@ pub fn parse(bytes: &[u8]) -> Result<(Datagram<'_>, &[u8]), Malformed> {
     };
     let header_len = HEADER_LEN + datagram.options.len();
     let total = usize::from(header.total_length.get());
-    let payload = bytes.get(header_len..total).ok_or(Malformed::TotalLength)?;
+    let here = total.min(bytes.len());
+    let payload =
+        bytes.get(header_len..here).filter(|_| total - here <= beyond).ok_or(Malformed::TotalLength)?;
     if !sum.holds() {
         return Err(Malformed::HeaderChecksum);
     }
     if datagram.header.flags_fragment.get() & (MF | OFFSET) != 0
-        && datagram.fragment().is_some_and(|fragment| !fragment.holds(payload.len()))
+        && datagram.fragment().is_some_and(|fragment| !fragment.holds(total - header_len))
     {
         return Err(Malformed::Fragment);
     }
-    Ok((datagram, payload))
+    Ok((datagram, payload, total - here))
 }
 
 /// The start of a datagram as ICMP quotes it: its lengths and checksum are those of a whole that isn't here.

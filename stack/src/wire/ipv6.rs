@@ -79,8 +79,17 @@ pub struct Datagram<'a> {
 /// A datagram and its payload, which begins behind the extension headers and ends where the payload length says.
 #[inline]
 pub fn parse(bytes: &[u8]) -> Result<(Datagram<'_>, &[u8]), Malformed> {
+    parse_front(bytes, 0).map(|(datagram, payload, _)| (datagram, payload))
+}
+
+/// The same of a packet of which `beyond` more bytes lie elsewhere: how much of the payload is here, and how many bytes of
+/// it are there. The extension headers are all here, and it is no fragment.
+#[inline]
+pub fn parse_front(bytes: &[u8], beyond: usize) -> Result<(Datagram<'_>, &[u8], usize), Malformed> {
     let (header, rest) = parse_header(bytes)?;
-    let payload = rest.get(..usize::from(header.payload_length.get())).ok_or(Malformed::PayloadLength)?;
+    let total = usize::from(header.payload_length.get());
+    let here = total.min(rest.len());
+    let payload = rest.get(..here).filter(|_| total - here <= beyond).ok_or(Malformed::PayloadLength)?;
     if header.source.is_v4() || header.destination.is_v4() {
         return Err(Malformed::MappedAddress);
     }
@@ -88,10 +97,14 @@ pub fn parse(bytes: &[u8]) -> Result<(Datagram<'_>, &[u8]), Malformed> {
         return Ok((
             Datagram { header, chain: Chain { protocol: header.next_header, fragment: None } },
             payload,
+            total - here,
         ));
     }
     let (chain, payload) = walk(header.next_header, payload, true)?;
-    Ok((Datagram { header, chain }, payload))
+    if chain.fragment.is_some() && total > here {
+        return Err(Malformed::Fragment);
+    }
+    Ok((Datagram { header, chain }, payload, total - here))
 }
 
 #[inline]

@@ -5,6 +5,7 @@ use core::ops::ControlFlow::{self, Break, Continue};
 use super::{Flags, Segment, Stop, Tcbits};
 use crate::device::{Device, FrameIndex};
 use crate::error::Error;
+use crate::frames::linked;
 use crate::reassembly::Dropped;
 use crate::stats::Counter;
 use crate::tcp::connection::{Connection, bounds, means};
@@ -36,12 +37,15 @@ impl<D: Device> Connection<'_, D> {
 
     fn take_text_in(&mut self, seg: &mut Segment, frame: FrameIndex) -> ControlFlow<Stop> {
         // A socket without queues gets none while all of them are in use.
-        let has_queues = self.traffic.tag.is_used();
-        if !has_queues || !self.frames.set_text(frame, seg.seq, seg.offset, seg.text) {
+        if !self.traffic.tag.is_used() {
             return Break(Stop::Drop);
         }
-        self.tcb.data_segs_in = self.tcb.data_segs_in.wrapping_add(1);
         seg.frame = None;
+        let Some(frame) = self.frames.lay_out(frame, seg.seq, seg.offset, seg.text) else {
+            return Break(Stop::Drop);
+        };
+        let segments = seg.count(self.tcb.advertised_mss);
+        self.tcb.data_segs_in = self.tcb.data_segs_in.wrapping_add(segments);
         if seg.seq == self.tcb.rcv.nxt { self.in_order(seg, frame) } else { self.behind_a_gap(seg, frame) }
     }
 
@@ -52,9 +56,15 @@ impl<D: Device> Connection<'_, D> {
         }
         let stamps = seg.options.timestamps.filter(|_| self.tcb.flags.has(Tcbits::TIMESTAMPS));
         let stamps = stamps.map(|stamps| (stamps.tsval, stamps.tsecr));
-        if !self.take_in_order(frame, seg.text, seg.is(Flags::PSH), stamps) {
+        let kept = self.push(frame);
+        if kept < seg.text {
+            self.no_room();
+        }
+        if kept == 0 {
             return Break(Stop::Drop);
         }
+        let size = seg.size(self.tcb.advertised_mss);
+        self.taken((kept, size), seg.is(Flags::PSH) && kept == seg.text, stamps);
         if !self.traffic.reassembly.is_empty() {
             let nxt = self.tcb.rcv.nxt;
             let (list, next) = self.traffic.reassembly.take_in_order(&mut means!(self, receive_charge), nxt);
@@ -77,18 +87,46 @@ impl<D: Device> Connection<'_, D> {
         stamps: Option<(u32, u32)>,
     ) -> bool {
         if self.traffic.receive.push(&mut means!(self, receive_charge), frame).is_err() {
-            self.count(Counter::FramesShort);
-            // Told at once, the peer learns that the window is smaller than it was.
-            self.owe_ack(true);
+            self.no_room();
             return false;
         }
+        self.taken((len, len), push, stamps);
+        true
+    }
+
+    /// A packet's text into the queue, frame by frame, as far as there is memory for it; how many bytes.
+    fn push(&mut self, first: FrameIndex) -> u16 {
+        let (mut at, mut kept) = (Some(first), 0);
+        for _ in 0..self.frames.len() {
+            let Some((frame, record)) = at.and_then(|frame| Some((frame, self.frames.record(frame)?))) else {
+                break;
+            };
+            let len = record.len;
+            at = linked(record.next);
+            if self.traffic.receive.push(&mut means!(self, receive_charge), frame).is_err() {
+                at.inspect(|rest| self.frames.discard_packet(*rest));
+                break;
+            }
+            kept += len;
+        }
+        kept
+    }
+
+    /// Text was dropped for want of memory. Told at once, the peer learns that the window is smaller than it was.
+    fn no_room(&mut self) {
+        self.count(Counter::FramesShort);
+        self.owe_ack(true);
+    }
+
+    /// So much text is in the queue, of segments of this size.
+    #[inline]
+    fn taken(&mut self, (len, size): (u16, u16), push: bool, stamps: Option<(u32, u32)>) {
         self.advance(len.into());
         let (wnd, rtt) = (self.tcb.rcv.wnd, self.tcb.rtt);
-        self.tcb.delayed_ack.on_text(self.now, len, push, wnd, || rtt.rto(&bounds()));
-        self.measure_reader(len, stamps);
+        self.tcb.delayed_ack.on_text(self.now, size, push, wnd, || rtt.rto(&bounds()));
+        self.measure_reader(size, stamps);
         self.owe_ack(false);
         self.arrived = true;
-        true
     }
 
     /// RCV.NXT moves, and the right edge of the window does not.
@@ -100,8 +138,9 @@ impl<D: Device> Connection<'_, D> {
     }
 
     fn behind_a_gap(&mut self, seg: &Segment, frame: FrameIndex) -> ControlFlow<Stop> {
-        self.tcb.rcv_ooopack = self.tcb.rcv_ooopack.saturating_add(1);
-        let kept = self.traffic.reassembly.insert(&mut means!(self, receive_charge), frame);
+        let segments = seg.count(self.tcb.advertised_mss) as u16;
+        self.tcb.rcv_ooopack = self.tcb.rcv_ooopack.saturating_add(segments);
+        let kept = self.insert(frame);
         self.count(match kept {
             Ok(()) => Counter::OutOfOrder,
             Err(Dropped::Duplicate) => Counter::Duplicates,
@@ -113,6 +152,25 @@ impl<D: Device> Connection<'_, D> {
         self.owe_ack(true);
         // A FIN behind a gap isn't kept: its segment isn't reported whole, and comes again.
         if seg.is(Flags::FIN) { Break(Stop::Ack) } else { Continue(()) }
+    }
+
+    /// A packet's text into the out-of-order queue, frame by frame: kept if any of it is. The first frame that there is no
+    /// memory for ends it.
+    fn insert(&mut self, first: FrameIndex) -> Result<(), Dropped> {
+        let (mut at, mut kept) = (Some(first), Err(Dropped::Duplicate));
+        for _ in 0..self.frames.len() {
+            let Some(frame) = at else { break };
+            at = self.frames.next(frame);
+            match self.traffic.reassembly.insert(&mut means!(self, receive_charge), frame) {
+                Ok(()) => kept = Ok(()),
+                Err(Dropped::Duplicate) => {}
+                Err(dropped) => {
+                    at.inspect(|rest| self.frames.discard_packet(*rest));
+                    return Err(dropped);
+                }
+            }
+        }
+        kept
     }
 
     /// How long a round trip is for a receiver (tcp_rcv_rtt_measure).

@@ -1,0 +1,324 @@
+//! Devices that cut and join: packets of several frames in, and out of them. What a device does to segments changes nothing of the
+//! bytes that arrive, of the rules of acknowledging, and of what no link is asked to carry.
+
+use harness::sim::craft;
+use harness::sim::forge::Forged;
+use harness::sim::line::line;
+use harness::sim::path::Path;
+use harness::sim::port::{Port, Setup};
+use harness::sim::random::Random;
+use harness::sim::raw::{ip, ip6};
+use harness::sim::tcp::{PATIENCE, PORT, Plan, TcpHost, limits, text};
+use harness::sim::trace::Record;
+use harness::sim::{Host, Node, Simulation};
+use stack::device::Link;
+use stack::stats::Counter;
+use stack::time::{Duration, Instant};
+use stack::wire::tcp::Flags;
+use stack::wire::tcp::options::Options;
+use stack::wire::{icmp, protocol};
+
+const BASE: Path = Path::delayed(Duration::from_millis(5));
+
+/// A bad path of each kind.
+fn bad(seed: u64) -> Path {
+    let jitter = Duration::from_millis(1);
+    match seed % 4 {
+        0 => Path { loss: 0.03, ..BASE },
+        1 => Path { reorder: 0.1, reorder_by: Duration::from_millis(3), duplicate: 0.05, jitter, ..BASE },
+        2 => Path { corrupt: 0.02, loss: 0.01, ..BASE },
+        _ => Path {
+            loss: 0.02,
+            duplicate: 0.02,
+            reorder: 0.05,
+            reorder_by: Duration::from_millis(4),
+            jitter,
+            ..BASE
+        },
+    }
+}
+
+/// A device with frames and rings enough that nothing is lost for want of them.
+fn ample(setup: Setup) -> Setup {
+    Setup { frames: 4096, ring: 2048, ..setup }
+}
+
+/// A client that sends `there` and a server that answers with `back`, with these devices.
+fn pair(seed: u64, setups: [Setup; 2], path: Path, texts: [&[u8]; 2]) -> (Simulation<TcpHost>, [Node; 2]) {
+    let remote = if seed.is_multiple_of(2) { ip(2) } else { ip6(2) };
+    let plan = Plan { answer: texts[1].to_vec(), ..Plan::default() };
+    let mut client =
+        TcpHost::new(1, &limits(4096)).knowing(&[2]).opening(Instant(0), remote, texts[0].to_vec());
+    let mut server = TcpHost::server(2, &limits(4096), plan).knowing(&[1]);
+    (client.checks, server.checks) = (true, true);
+    let mut network = Simulation::new(seed);
+    let nodes = [network.add(client, setups[0]), network.add(server, setups[1])];
+    network.wire(nodes[0], nodes[1], path, path);
+    (network, nodes)
+}
+
+/// Runs until both have closed, and the bytes are those that were sent; nothing is left once TIME-WAIT has passed.
+fn run(network: &mut Simulation<TcpHost>, nodes: [Node; 2], texts: [&[u8]; 2]) {
+    while !nodes.into_iter().all(|node| network.look(node).is_done()) {
+        assert!(network.step(), "nothing will ever happen, and somebody waits");
+        assert!(network.now() < Instant(PATIENCE.0), "it does not end");
+    }
+    let got = |node: usize| &network.look(nodes[node]).talks[0].got[..];
+    assert!(got(1) == texts[0], "{} of {} arrived", got(1).len(), texts[0].len());
+    assert!(got(0) == texts[1], "{} of {} came back", got(0).len(), texts[1].len());
+    network.run_for(Duration::from_secs(400));
+    for (node, listeners) in nodes.into_iter().zip([0, 1]) {
+        network.host(node);
+        network.run_for(Duration::from_millis(1));
+        let host = network.host(node);
+        host.check();
+        assert_eq!(host.held(), [listeners, 0, 0, 0], "sockets, queues, SYNs, frames");
+    }
+}
+
+fn counters(network: &Simulation<TcpHost>, nodes: [Node; 2], counter: Counter) -> [u64; 2] {
+    nodes.map(|node| network.look(node).counter(counter))
+}
+
+/// Everything that a client and a server send and get.
+fn journal(seed: u64, setups: [Setup; 2], path: Path, texts: [&[u8]; 2]) -> Vec<Record> {
+    let (mut network, nodes) = pair(seed, setups, path, texts);
+    network.keep_journal();
+    run(&mut network, nodes, texts);
+    network.journal()
+}
+
+#[test]
+fn a_segment_in_several_frames_is_as_one_in_one() {
+    // 600 bytes of each frame are the device's room: a full segment comes in three of them.
+    for seed in 0..24 {
+        let texts = [&text(seed, 30_000)[..], &text(seed + 100, 20_000)];
+        let path = if seed % 3 == 0 { BASE } else { bad(seed) };
+        let one = [1, 2].map(|number| ample(Setup { gro: true, ..Setup::plain(number) }));
+        let several = one.map(|setup| Setup { headroom: 2048 - 600, ..setup });
+        let (one, several) = (journal(seed, one, path, texts), journal(seed, several, path, texts));
+        let differs = one.iter().zip(&several).position(|(one, several)| one != several);
+        let lines = |journal: &[Record]| {
+            let from = differs.unwrap_or_default().saturating_sub(4);
+            let line =
+                |it: &Record| format!("{} host {} {:?} {}", it.0, it.1, it.2, line(&it.3, Link::Ethernet));
+            journal.iter().skip(from).take(7).map(line).collect::<Vec<_>>().join("\n")
+        };
+        assert!(one == several, "seed {seed}\n{}\n\n{}", lines(&one), lines(&several));
+    }
+}
+
+#[test]
+fn what_a_device_joins_is_acknowledged_as_often_as_linux_does() {
+    let sent = text(1, 1 << 20);
+    let joins = |number| Setup {
+        gro: true,
+        marks_checksums: true,
+        moderation: Duration(100_000),
+        ..ample(Setup::plain(number))
+    };
+    // At 1 Gbit/s there are eight segments in 100 µs.
+    let path = Path { rate: 1_000_000_000, ..Path::delayed(Duration::from_millis(1)) };
+    let (mut network, nodes) = pair(2, [Setup::plain(1), joins(2)].map(ample), path, [&sent, &[]]);
+    run(&mut network, nodes, [&sent, &[]]);
+    let received = network.port(nodes[1]).counters.received;
+    let segments = (sent.len() as u64).div_ceil(1448);
+    assert!(received < segments / 3, "{received} packets of {segments} segments");
+    let [sender, receiver] = counters(&network, nodes, Counter::SegmentsOut);
+    assert!(sender >= segments && receiver <= received + 4, "{receiver} for {received} packets");
+    // No packet of two segments and more waits for another one.
+    assert!(receiver * 2 > received, "{receiver} for {received} packets");
+    assert_eq!(counters(&network, nodes, Counter::SegmentsRetransmitted), [0, 0]);
+    assert_eq!(counters(&network, nodes, Counter::DelayedAcks)[1], 0);
+}
+
+#[test]
+fn what_is_joined_is_put_in_order() {
+    for seed in 0..40 {
+        let texts = [&text(seed, 150_000)[..], &text(seed + 100, 60_000)];
+        let moderation = Duration(if seed % 2 == 0 { 200_000 } else { 2_000_000 });
+        let joins = |number| {
+            let plain =
+                Setup { gro: true, moderation, marks_checksums: seed % 3 == 0, ..Setup::plain(number) };
+            ample(Setup { headroom: [256, 1500, 1900][seed as usize % 3], ..plain })
+        };
+        let path = Path { rate: 200_000_000, ..bad(seed) };
+        let (mut network, nodes) = pair(seed, [joins(1), joins(2)], path, texts);
+        run(&mut network, nodes, texts);
+    }
+}
+
+/// A host that listens, its device, and a peer that the test is.
+struct Alone {
+    host: TcpHost,
+    port: Port,
+    now: Instant,
+}
+
+impl Alone {
+    fn new(setup: Setup) -> Self {
+        let plan = Plan { stays: true, ..Plan::default() };
+        let host = TcpHost::server(1, &limits(1024), plan).knowing(&[2, craft::STRANGER]);
+        let mut alone = Self { host, port: Port::spare(setup), now: Instant(1_000_000_000) };
+        alone.poll();
+        alone
+    }
+
+    fn poll(&mut self) -> Vec<Vec<u8>> {
+        self.host.poll(self.now, &mut self.port);
+        self.port.depart(self.now)
+    }
+
+    fn segment(flags: Flags, seq: u32, ack: u32, text: &[u8]) -> Forged {
+        let ends = ((ip(2), 5000), (ip(1), PORT));
+        let (link, text, options) = ((2, 1), text.to_vec(), Options::default());
+        Forged { link, ends, seq, ack, flags, window: 60_000, urgent: 0, options, text }
+    }
+
+    /// Opens a connection whose peer's next number is 101; the host's next.
+    fn open(&mut self) -> u32 {
+        let syn = Self::segment(Flags::SYN, 100, 0, &[]);
+        self.port.arrive(self.now, &syn.bytes());
+        let answer = self.poll().iter().find_map(|bytes| Forged::parse(bytes)).expect("an answer");
+        self.port.arrive(self.now, &Self::segment(Flags::ACK, 101, answer.seq + 1, &[]).bytes());
+        self.poll();
+        answer.seq + 1
+    }
+}
+
+const JOINING: Setup = Setup { gro: true, ..Setup::plain(1) };
+
+#[test]
+fn text_is_taken_however_a_device_cuts_it() {
+    // Old, new and overlapping text, in order and behind gaps, in any fragments, empty ones among them.
+    let mut begun = 0;
+    for seed in 0..300 {
+        let mut random = Random::new(seed);
+        let mut alone = Alone::new(JOINING);
+        let ack = alone.open();
+        let all = text(seed, 12_000);
+        for _ in 0..60 {
+            let from = random.below(12_000) as usize * usize::from(random.happens(0.9));
+            let end = (from + random.below(6000) as usize).min(all.len());
+            let bytes = Alone::segment(Flags::ACK, 101 + from as u32, ack, &all[from..end]).bytes();
+            // The headers, and more of the first.
+            let mut lengths = vec![54 + random.below(800) as usize];
+            lengths.extend((0..random.below(9)).map(|_| random.below(1500) as usize));
+            let rest = bytes.len().saturating_sub(lengths.iter().sum());
+            lengths.extend((0..rest / 1700).map(|_| 1700));
+            assert!(alone.port.arrive_cut(alone.now, &bytes, &lengths));
+            alone.poll();
+            alone.host.check();
+            alone.now = alone.now + Duration::from_millis(1);
+        }
+        let got = &alone.host.talks[0].got;
+        begun += usize::from(!got.is_empty());
+        assert!(all.starts_with(got), "seed {seed}");
+        // The whole again, which fills every gap.
+        for (number, piece) in all.chunks(4000).enumerate() {
+            let seq = 101 + 4000 * number as u32;
+            let bytes = Alone::segment(Flags::ACK, seq, ack, piece).bytes();
+            assert!(alone.port.arrive_cut(alone.now, &bytes, &[1000, 1500]));
+            alone.poll();
+        }
+        assert!(alone.host.talks[0].got == all, "seed {seed}: {}", alone.host.talks[0].got.len());
+    }
+    assert!(begun > 200, "{begun} had something in order");
+}
+
+#[test]
+fn a_fin_and_an_end_are_those_of_the_last_fragment() {
+    let mut alone = Alone::new(JOINING);
+    let ack = alone.open();
+    let sent = text(7, 5000);
+    let bytes = Alone::segment(Flags::ACK | Flags::PSH | Flags::FIN, 101, ack, &sent).bytes();
+    assert!(alone.port.arrive_cut(alone.now, &bytes, &[60, 1700, 0, 1600]));
+    let answers: Vec<Forged> = alone.poll().iter().filter_map(|bytes| Forged::parse(bytes)).collect();
+    assert!(alone.host.talks[0].got == sent && alone.host.talks[0].is_ended);
+    assert_eq!(answers.last().expect("an acknowledgment").ack, 101 + 5000 + 1);
+}
+
+#[test]
+fn a_hostile_device_costs_its_packet_and_nothing_else() {
+    for seed in 0..400 {
+        let mut random = Random::new(seed);
+        let mut alone = Alone::new(JOINING);
+        let ack = alone.open();
+        let all = text(seed, 3000);
+        for round in 0..20 {
+            let end = 101 + 150 * round;
+            let bytes = Alone::segment(Flags::ACK, end, ack, &all[150 * round as usize..][..150]).bytes();
+            let lengths: Vec<usize> = (0..random.below(5)).map(|_| random.below(90) as usize).collect();
+            alone.port.arrive_cut(alone.now, &bytes, &lengths);
+            let entries = alone.port.entries();
+            for _ in 0..random.below(4) {
+                let (at, other) = (random.below(entries.len() as u64), random.below(entries.len() as u64));
+                let other = entries[other as usize];
+                let entry = &mut entries[at as usize];
+                match random.below(8) {
+                    0 => entry.continues = !entry.continues,
+                    1 => entry.fragment.frame.0 = random.below(1100) as u32,
+                    2 => entry.fragment.frame = other.fragment.frame,
+                    3 => entry.fragment.len = random.next() as u16,
+                    4 => entry.fragment.offset = random.next() as u16,
+                    5 => entry.gso_size = random.next() as u16,
+                    6 => entry.fragment.len = 0,
+                    _ => {
+                        let copies = random.below(70) as usize;
+                        let copy = stack::device::Received { continues: true, ..*entry };
+                        (0..copies).for_each(|_| entries.push_front(copy));
+                    }
+                }
+            }
+            alone.poll();
+            let frames_and_words = alone.host.frame_states();
+            assert!(!frames_and_words.contains(&stack::frames::state::State::Moving), "a frame is nobody's");
+            alone.host.check();
+        }
+        // What arrived is right, and the rest of it is still welcome.
+        for (number, piece) in all.chunks(1000).enumerate() {
+            let bytes = Alone::segment(Flags::ACK, 101 + 1000 * number as u32, ack, piece).bytes();
+            alone.port.arrive_cut(alone.now, &bytes, &[]);
+            alone.poll();
+        }
+        assert!(alone.host.talks[0].got == all, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_broken_packet_is_counted() {
+    let mut alone = Alone::new(JOINING);
+    let ack = alone.open();
+    let bytes = Alone::segment(Flags::ACK, 101, ack, &[1; 900]).bytes();
+    // Its headers are in two fragments.
+    alone.port.arrive_cut(alone.now, &bytes, &[40, 500]);
+    alone.poll();
+    assert_eq!(alone.host.talks[0].got.len(), 0);
+    // It goes on where nothing follows.
+    alone.port.arrive_cut(alone.now, &bytes, &[200, 500]);
+    alone.port.entries().back_mut().expect("an entry").continues = true;
+    let before = alone.host.counter(Counter::Corrupt);
+    alone.poll();
+    assert_eq!((alone.host.counter(Counter::Corrupt) - before, alone.host.talks[0].got.len()), (1, 0));
+    // And right, in spite of all.
+    alone.port.arrive_cut(alone.now, &bytes, &[200, 500]);
+    alone.poll();
+    assert_eq!(alone.host.talks[0].got.len(), 900);
+}
+
+#[test]
+fn an_echo_of_several_frames_is_answered_whole() {
+    let mut alone = Alone::new(Setup { mtu: 9000, ..JOINING });
+    let data = text(8, 4000);
+    let mut message = vec![0; icmp::HEADER_LEN + data.len()];
+    let request = icmp::Message::EchoRequest { identifier: 7, sequence: 9 };
+    request.emit(&data, &mut message).expect("room");
+    let bytes = craft::packet(1, ip(craft::STRANGER), ip(1), protocol::ICMP, &message);
+    assert!(alone.port.arrive_cut(alone.now, &bytes, &[1500, 1500]));
+    let answers = alone.poll();
+    let payloads: Vec<&[u8]> = answers.iter().map(|bytes| &bytes[34..]).collect();
+    let whole = payloads.concat();
+    assert_eq!((whole[0], whole.len()), (0, 4008), "an echo reply in {} packets", answers.len());
+    assert!(whole[8..] == data);
+    assert_eq!(alone.host.counter(Counter::IcmpIn), 1);
+}
