@@ -348,16 +348,15 @@ impl SendQueue {
         true
     }
 
-    /// The text that goes into one packet with that of `first`: whole segments of `mss` bytes, the last of which
-    /// may be shorter, of frames that are alike (never sent, or lost) and that the device hasn't. How many fragments
-    /// were written, and bytes.
+    /// The text that goes into one packet with that of `first`, whose segments have as much as it has, but for the last, which may
+    /// have less: of frames that are alike (never sent, or lost), that the device hasn't, and of which `may` says so, given
+    /// the bytes before each. How many fragments were written, and bytes.
     pub fn run(
-        &self,
         frames: &Frames<'_>,
         first: FrameIndex,
-        mss: u16,
         bytes_max: u32,
         fragments: &mut [Fragment],
+        mut may: impl FnMut(&FrameRecord, u32) -> bool,
     ) -> (usize, u32) {
         let kind = |record: &FrameRecord| {
             record.flags
@@ -368,16 +367,17 @@ impl SendQueue {
                     | FrameRecord::FIN)
         };
         let (mut count, mut bytes, mut at) = (0, 0, Some(first));
-        let alike = frames.record(first).map_or(0, kind);
+        let (alike, size) = frames.record(first).map_or((0, 0), |record| (kind(record), record.len));
         while let (Some(frame), Some(fragment)) = (at, fragments.get_mut(count)) {
             let Some(record) = frames.record(frame) else { break };
             let len = u32::from(record.len);
-            if bytes + len > bytes_max && count > 0 || kind(record) != alike || !frames.is_writable(frame) {
+            let fits = len > 0 && record.len <= size && bytes + len <= bytes_max;
+            if !fits || kind(record) != alike || !frames.is_writable(frame) || !may(record, bytes) {
                 break;
             }
             *fragment = Fragment { frame, offset: record.offset, len: record.len };
             (count, bytes) = (count + 1, bytes + len);
-            if record.len != mss {
+            if record.len != size || alike & FrameRecord::FIN != 0 {
                 break;
             }
             at = frames.next(frame);

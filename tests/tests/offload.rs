@@ -9,7 +9,7 @@ use harness::sim::port::{Port, Setup};
 use harness::sim::random::Random;
 use harness::sim::raw::{ip, ip6};
 use harness::sim::tcp::{PATIENCE, PORT, Plan, TcpHost, limits, text};
-use harness::sim::trace::Record;
+use harness::sim::trace::{Record, What};
 use harness::sim::{Host, Node, Simulation};
 use stack::device::Link;
 use stack::stats::Counter;
@@ -146,6 +146,127 @@ fn what_is_joined_is_put_in_order() {
         let (mut network, nodes) = pair(seed, [joins(1), joins(2)], path, texts);
         run(&mut network, nodes, texts);
     }
+}
+
+/// A device that cuts, and joins nothing.
+fn cuts(number: u8) -> Setup {
+    ample(Setup { fragments_max: 64, checksum_out: true, tso_bytes_max: 65_000, ..Setup::plain(number) })
+}
+
+/// What goes from link to host is one of Ethernet's packets at most.
+fn narrow(path: Path) -> Path {
+    Path { bytes_max: 1514, ..path }
+}
+
+/// What both hosts got of TCP, and when, but for PSH.
+fn segments(journal: &[Record]) -> Vec<(u64, usize, Forged)> {
+    let got = journal.iter().filter(|record| record.2 == What::Got);
+    let parsed = got.filter_map(|record| Some((record.0, record.1, Forged::parse(&record.3)?)));
+    let plain = |it: Forged| Forged { flags: Flags(it.flags.0 & !Flags::PSH.0), ..it };
+    parsed.map(|(at, node, segment)| (at, node, plain(segment))).collect()
+}
+
+/// Whether these are the same segments, one by one; the first that isn't is shown.
+fn assert_same(seed: u64, plainly: &[(u64, usize, Forged)], by_device: &[(u64, usize, Forged)]) {
+    let name = |it: &(u64, usize, Forged)| format!("{it:?}");
+    let differs = plainly.iter().zip(by_device).position(|(one, other)| name(one) != name(other));
+    if let Some(at) =
+        differs.or((plainly.len() != by_device.len()).then_some(plainly.len().min(by_device.len())))
+    {
+        let show = |all: &[(u64, usize, Forged)]| {
+            let short = |it: &(u64, usize, Forged)| {
+                let Forged { seq, ack, flags, window, text, .. } = &it.2;
+                format!("{} {} {flags} {seq}+{} ack {ack} win {window}", it.0, it.1, text.len())
+            };
+            all.iter().skip(at.saturating_sub(5)).take(9).map(short).collect::<Vec<_>>().join("\n")
+        };
+        panic!("seed {seed}, segment {at}\n{}\n\n{}", show(plainly), show(by_device));
+    }
+}
+
+#[test]
+fn on_the_wire_nothing_tells_that_a_device_cuts() {
+    let mut packets = [0; 2];
+    for seed in 0..32 {
+        let texts = [&text(seed, 200_000)[..], &text(seed + 100, 50_000)];
+        let path = narrow(if seed % 5 == 0 { BASE } else { bad(seed + seed / 4) });
+        let mut all =
+            [cuts, |number| ample(Setup::plain(number))].iter().zip(&mut packets).map(|(device, packets)| {
+                let (mut network, nodes) = pair(seed, [device(1), device(2)], path, texts);
+                network.keep_journal();
+                run(&mut network, nodes, texts);
+                *packets += network.port(nodes[0]).counters.sent;
+                assert_eq!(nodes.map(|node| network.counts(node).0.too_large), [0, 0]);
+                segments(&network.journal())
+            });
+        let (by_device, plainly) = (all.next().expect("two"), all.next().expect("two"));
+        assert_same(seed, &plainly, &by_device);
+    }
+    assert!(packets[0] * 2 < packets[1], "{packets:?}");
+}
+
+#[test]
+fn after_a_pause_the_window_is_as_small_with_a_device_that_cuts() {
+    let mut all = [cuts, |number| ample(Setup::plain(number))].map(|device| {
+        let plan = Plan { stays: true, ..Plan::default() };
+        let mut client =
+            TcpHost::new(1, &limits(4096)).knowing(&[2]).opening(Instant(0), ip(2), text(1, 400_000));
+        client.plan = plan.clone();
+        let server = TcpHost::server(2, &limits(4096), plan).knowing(&[1]);
+        let mut network = Simulation::new(3);
+        let nodes = [network.add(client, device(1)), network.add(server, device(2))];
+        network.wire(nodes[0], nodes[1], narrow(BASE), narrow(BASE));
+        network.run_for(Duration::from_secs(3));
+        network.keep_journal();
+        let now = network.now();
+        let (host, port) = network.host_and_port(nodes[0]);
+        let socket = host.talks[0].socket.expect("open");
+        let sent = host.with(now, port, |stack| stack.send(socket, &[&text(2, 100_000)], false));
+        assert_eq!(sent, Ok(100_000));
+        network.run_for(Duration::from_millis(6));
+        segments(&network.journal())
+    });
+    // RFC 5681 §4.1: no more than the initial window, though it was far larger.
+    assert_eq!(all[1].len(), 10);
+    let [by_device, plainly] = &mut all;
+    assert_same(0, plainly, by_device);
+}
+
+#[test]
+fn a_run_may_be_lost_cut_short_and_sent_again() {
+    for seed in 0..48 {
+        let texts = [&text(seed, 300_000)[..], &text(seed + 100, 120_000)];
+        let completion_lag = Duration::from_millis(if seed % 3 == 0 { 30 } else { 0 });
+        let offloads = |number| {
+            let all =
+                Setup { completion_lag, moderation: Duration(seed % 2 * 50_000), ..Setup::offloads(number) };
+            // A ring that is full is met in the middle of runs.
+            ample(Setup { fragments_max: [64, 5, 2][seed as usize % 3], ..all })
+        };
+        let setups = [offloads(1), offloads(2)]
+            .map(|setup| Setup { ring: if seed % 4 == 3 { 96 } else { 2048 }, ..setup });
+        let path = Path { is_whole: seed % 2 == 1, ..bad(seed / 2) };
+        let (mut network, nodes) = pair(seed, setups, path, texts);
+        run(&mut network, nodes, texts);
+        let [sent, _] = counters(&network, nodes, Counter::SegmentsOut);
+        assert!(network.port(nodes[0]).counters.sent < sent, "something left in runs");
+    }
+}
+
+#[test]
+fn a_transfer_with_every_offload_takes_few_packets() {
+    let sent = text(5, 4 << 20);
+    let path = Path { is_whole: true, rate: 10_000_000_000, ..Path::delayed(Duration::from_millis(1)) };
+    let (mut network, nodes) =
+        pair(6, [Setup::offloads(1), Setup::offloads(2)].map(ample), path, [&sent, &[]]);
+    run(&mut network, nodes, [&sent, &[]]);
+    let ports = nodes.map(|node| network.port(node).counters);
+    let segments = (sent.len() as u64).div_ceil(1448);
+    assert!(ports[1].received < segments / 12, "{} packets of {segments} segments", ports[1].received);
+    assert!(ports[1].sent < ports[1].received + 10, "{} acknowledgments", ports[1].sent);
+    assert_eq!((ports[1].too_long, ports[1].ring_full, ports[1].fill_empty), (0, 0, 0));
+    assert_eq!(counters(&network, nodes, Counter::SegmentsRetransmitted), [0, 0]);
+    assert!(counters(&network, nodes, Counter::SegmentsOut)[0] >= segments);
 }
 
 /// A host that listens, its device, and a peer that the test is.

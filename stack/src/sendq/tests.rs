@@ -411,16 +411,23 @@ fn a_run_is_whole_segments_of_one_kind_that_the_device_has_not() {
     append(&mut queue, &mut world, &[1; 750], 16);
     let frames: Vec<FrameIndex> = world.frames().walk(queue.list()).collect();
     let mut out = [Fragment::default(); 16];
-    assert_eq!(queue.run(&world.frames(), frames[0], 100, 65_000, &mut out), (8, 750));
+    let run = |world: &mut World, first: usize, most, out: &mut [Fragment]| {
+        SendQueue::run(&world.frames(), frames[first], most, out, |_, _| true)
+    };
+    assert_eq!(run(&mut world, 0, 65_000, &mut out), (8, 750));
     assert_eq!(out[0], Fragment { frame: frames[0], offset: 128, len: 100 });
-    assert_eq!(queue.run(&world.frames(), frames[0], 100, 250, &mut out), (2, 200), "bytes");
-    assert_eq!(queue.run(&world.frames(), frames[0], 100, 65_000, &mut out[..3]), (3, 300), "fragments");
+    assert_eq!(run(&mut world, 0, 250, &mut out), (2, 200), "bytes");
+    assert_eq!(run(&mut world, 0, 65_000, &mut out[..3]), (3, 300), "fragments");
+    assert_eq!(run(&mut world, 7, 65_000, &mut out), (1, 50), "what is short is the last");
+    let may = |_: &FrameRecord, before| before < 400;
+    assert_eq!(SendQueue::run(&world.frames(), frames[0], 65_000, &mut out, may), (4, 400), "a window");
     for _ in 0..2 {
         queue.mark_sent(&mut world.frames(), Instant(1));
     }
-    assert_eq!(queue.run(&world.frames(), frames[0], 100, 65_000, &mut out), (2, 200), "another kind");
+    assert_eq!(run(&mut world, 0, 65_000, &mut out), (2, 200), "another kind");
     assert!(world.frames().send(frames[5]));
-    assert_eq!(queue.run(&world.frames(), frames[2], 100, 65_000, &mut out), (3, 300), "the device's");
+    assert_eq!(run(&mut world, 2, 65_000, &mut out), (3, 300), "the device's");
+    assert_eq!(run(&mut world, 5, 65_000, &mut out), (0, 0));
 }
 
 #[test]

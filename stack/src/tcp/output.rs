@@ -1,7 +1,8 @@
 //! What is sent next, as one question: [`Connection::next_segment`] looks and changes nothing, [`emit`] does what it says.
 //!
 //! In this order: what is lost and not sent again since; new text, which Nagle's algorithm, the windows of both sides and
-//! the pace allow; a FIN; and when nothing has carried it, an acknowledgment.
+//! the pace allow; a FIN; and when nothing has carried it, an acknowledgment. A device that cuts gets what may follow the next
+//! segment in the same packet ([`run`]).
 
 use core::fmt;
 
@@ -20,6 +21,7 @@ use crate::time::Instant;
 pub(crate) mod emit;
 pub(crate) mod header;
 pub(crate) mod plain;
+mod run;
 
 /// Why a segment is sent: what a trace prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

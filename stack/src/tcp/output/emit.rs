@@ -137,8 +137,13 @@ impl<D: Device> Connection<'_, D> {
     pub(crate) fn emit(&mut self, plan: &Plan) -> bool {
         match plan.text {
             Text::None => self.emit_ack(plan),
-            Text::New(frame, len) => self.emit_new(plan, frame, len),
-            Text::Again(frame) => self.emit_again(plan, frame),
+            Text::New(frame, len) => {
+                if self.traffic.send.sent().frames == 0 {
+                    self.restart();
+                }
+                self.emit_run(plan, frame) || self.emit_new(plan, frame, len)
+            }
+            Text::Again(frame) => self.emit_run(plan, frame) || self.emit_again(plan, frame),
         }
     }
 
@@ -152,9 +157,6 @@ impl<D: Device> Connection<'_, D> {
             }
         }
         let Some(record) = self.frames.record(frame).copied() else { return false };
-        if self.traffic.send.sent().frames == 0 {
-            self.restart();
-        }
         let head = self.head_of(
             plan,
             &record,
@@ -163,22 +165,30 @@ impl<D: Device> Connection<'_, D> {
         if !transmit(&mut self.frames, &mut *self.device, frame, &head, &mut self.hop) {
             return false;
         }
-        self.note_text_sent(record.len, record.seq_len() as u16);
-        self.pace(record.len);
-        self.count_in_recovery();
+        self.sent_new(1, &record, record.len);
         self.sent(head.flags.has(Flags::ACK));
         true
     }
 
-    /// The first unsent frame has left, with so much text, of so many sequence numbers.
-    fn note_text_sent(&mut self, text: u16, seq_len: u16) {
-        self.traffic.send.mark_sent(&mut self.frames, self.now);
-        self.tcb.snd.nxt = self.tcb.snd.nxt + u32::from(seq_len);
+    /// The first of what was unsent is on its way: so many frames, which all together are this one, and the last of which has so
+    /// much text.
+    pub(super) fn sent_new(&mut self, segments: u16, all: &FrameRecord, last: u16) {
+        self.note_text_sent(segments, (all.len, last), all.seq_len());
+        self.pace(all.len);
+        self.count_in_recovery(segments);
+    }
+
+    /// The first unsent frames have left, with so much text in all and in the last of them, of so many sequence numbers.
+    fn note_text_sent(&mut self, segments: u16, (text, last): (u16, u16), seq_len: u32) {
+        for _ in 0..segments {
+            self.traffic.send.mark_sent(&mut self.frames, self.now);
+        }
+        self.tcb.snd.nxt = self.tcb.snd.nxt + seq_len;
         if text > 0 {
-            self.tcb.data_segs_out = self.tcb.data_segs_out.wrapping_add(1);
+            self.tcb.data_segs_out = self.tcb.data_segs_out.wrapping_add(segments.into());
             self.tcb.last_data_sent = clock_ms(self.now);
             self.tcb.delayed_ack.on_text_sent(self.now);
-            if text < self.shape().mss {
+            if last < self.shape().mss {
                 self.traffic.small = self.tcb.snd.nxt;
             }
         }
@@ -212,15 +222,20 @@ impl<D: Device> Connection<'_, D> {
         if !is_sent || !self.traffic.send.mark_retransmitted(&mut self.frames, frame, self.now) {
             return false;
         }
-        let tsval = self.tsval();
-        self.tcb.episode.on_retransmit(1, tsval);
-        self.tcb.total_retrans = self.tcb.total_retrans.wrapping_add(1);
-        self.seldom.bytes_retrans += u64::from(record.len);
-        self.count(Counter::SegmentsRetransmitted);
-        self.pace(record.len);
-        self.count_in_recovery();
+        self.sent_again(1, record.len);
         self.sent(head.flags.has(Flags::ACK));
         true
+    }
+
+    /// So many segments, with so many bytes of text, were sent once more.
+    pub(super) fn sent_again(&mut self, segments: u16, bytes: u16) {
+        let tsval = self.tsval();
+        self.tcb.episode.on_retransmit(segments, tsval);
+        self.tcb.total_retrans = self.tcb.total_retrans.wrapping_add(segments.into());
+        self.seldom.bytes_retrans += u64::from(bytes);
+        self.stats.add(Counter::SegmentsRetransmitted, segments.into());
+        self.pace(bytes);
+        self.count_in_recovery(segments);
     }
 
     fn emit_ack(&mut self, plan: &Plan) -> bool {
@@ -259,7 +274,7 @@ impl<D: Device> Connection<'_, D> {
         let head = self.syn_head(Flags::SYN, fast_open);
         let is_sent = transmit(&mut self.frames, &mut *self.device, frame, &head, &mut self.hop);
         if is_sent {
-            self.note_text_sent(len, len);
+            self.note_text_sent(1, (len, len), len.into());
             self.sent(false);
         }
         is_sent
@@ -321,7 +336,7 @@ impl<D: Device> Connection<'_, D> {
     }
 
     /// The headers of a segment in a synchronized state.
-    fn head_of(&mut self, plan: &Plan, record: &FrameRecord, what: ecn::Outgoing) -> Head {
+    pub(super) fn head_of(&mut self, plan: &Plan, record: &FrameRecord, what: ecn::Outgoing) -> Head {
         let what = if plan.why == Why::Probe { ecn::Outgoing::Probe } else { what };
         let (marks, is_ect) = self.tcb.episode.ecn.outgoing(what);
         let mut flags = Flags::ACK | marks;
@@ -377,8 +392,14 @@ impl<D: Device> Connection<'_, D> {
     /// A segment was sent that acknowledges everything received.
     #[inline]
     pub(in crate::tcp) fn sent(&mut self, has_ack: bool) {
-        self.tcb.segs_out = self.tcb.segs_out.wrapping_add(1);
-        self.count(Counter::SegmentsOut);
+        self.sent_as(1, has_ack);
+    }
+
+    /// The same of a packet that the device makes so many segments of.
+    #[inline]
+    pub(super) fn sent_as(&mut self, segments: u16, has_ack: bool) {
+        self.tcb.segs_out = self.tcb.segs_out.wrapping_add(segments.into());
+        self.stats.add(Counter::SegmentsOut, segments.into());
         self.count(Counter::PacketsOut);
         if has_ack {
             self.tcb.rcv.last_ack_sent = self.tcb.rcv.nxt;
@@ -389,9 +410,9 @@ impl<D: Device> Connection<'_, D> {
     }
 
     /// PRR counts what is sent while the window is reduced.
-    fn count_in_recovery(&mut self) {
+    fn count_in_recovery(&mut self, segments: u16) {
         if self.tcb.episode.state() >= CaState::Cwr {
-            self.traffic.prr.on_sent(1);
+            self.traffic.prr.on_sent(segments.into());
         }
     }
 

@@ -71,6 +71,13 @@ impl Ecn {
         syn_ack.among(Self::SYN | Flags::AE) == Self::SYN_ACK
     }
 
+    /// Whether the next new text says CWR: it is one segment's alone, whatever a device makes of a larger packet.
+    #[inline]
+    #[must_use]
+    pub const fn owes_reduced(self) -> bool {
+        self.0 & QUEUE_CWR != 0
+    }
+
     /// Bits of a segment that is sent, and whether its packet says ECT.
     ///
     /// RFC 3168 §6.1.5: "the ECT codepoint […] MUST NOT be set in the IP header for retransmitted data packets";
