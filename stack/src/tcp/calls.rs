@@ -161,15 +161,19 @@ impl<D: Device> Connection<'_, D> {
         let (shape, frames_max) = (self.shape(), self.send_frames_max());
         let (mut done, len) = (0, all.min(room));
         self.traffic.short = 0;
+        let is_summed = !self.capabilities().checksum_out;
         for piece in text {
             let mut left = &piece[..piece.len().min(len - done)];
             let asked = left.len();
             let appended =
                 self.traffic.send.append(&mut means!(self, send_charge), shape, asked, frames_max, |to| {
                     let (now, later) = left.split_at(to.len().min(left.len()));
-                    let sum = Sum::ZERO.copy(now, to);
                     left = later;
-                    Copied { len: now.len(), sum: Some(sum) }
+                    if is_summed {
+                        return Copied { len: now.len(), sum: Some(Sum::ZERO.copy(now, to)) };
+                    }
+                    to[..now.len()].copy_from_slice(now);
+                    Copied { len: now.len(), sum: None }
                 });
             done += appended.bytes;
             if appended.bytes < asked {
