@@ -182,7 +182,7 @@ impl<D: Device> Stack<'_, '_, D> {
     /// `Corrupt` if an invariant doesn't hold even so: the region is to be given up.
     pub fn recover(&mut self) -> Result<u32, Error> {
         let (mut resets, mut count) = ([None; 32], 0);
-        self.parts.recover(&self.shared, |lost| {
+        self.parts.recover(self.shared, |lost| {
             if let Some(place) = resets.get_mut(count) {
                 *place = Some(*lost);
             }
@@ -190,7 +190,7 @@ impl<D: Device> Stack<'_, '_, D> {
         });
         self.count(Counter::Recovered);
         self.shared.counters().add(Counter::RecoveryLost, count as u64);
-        let is_whole = self.parts.check().and_then(|()| self.parts.check_frames(&self.shared));
+        let is_whole = self.parts.check().and_then(|()| self.parts.check_frames(self.shared));
         is_whole.map_err(|_| Error::Corrupt)?;
         for lost in resets.into_iter().flatten() {
             self.reset_lost(&lost);
