@@ -110,7 +110,7 @@ impl<D: Device> Stack<'_, '_, D> {
         };
         for index in &touched.sockets[..touched.len] {
             if let Some(tcb) = self.parts.tcbs.get(*index as usize) {
-                self.output(tcb.tag.handle(*index));
+                self.predicted_output(tcb.tag.handle(*index));
             }
         }
         let more_timers = if self.due() <= self.now.0 {

@@ -8,6 +8,7 @@
 use super::connection::{Connection, SEND_BYTES_MIN, bounds, clock_ms, means};
 use super::open::traffic::Want;
 use super::output::emit::{give, hops};
+use super::output::header::Written;
 use super::output::plain::Plain;
 use super::recovery::rack::Segment as Sent;
 use super::recovery::tlp::{self, Flight};
@@ -19,6 +20,7 @@ use crate::device::{Device, FrameIndex};
 use crate::error::Error;
 use crate::events;
 use crate::frames::FrameRecord;
+use crate::frames::pool::Purpose;
 use crate::ip::hop::Hop;
 use crate::recover::Operation;
 use crate::region::slab::Handle;
@@ -244,9 +246,49 @@ impl<D: Device> Connection<'_, D> {
         true
     }
 
+    /// Sends an acknowledgment alone.
+    fn acknowledge_at_once(&mut self) -> bool {
+        let Some(frame) = self.frames.take(Purpose::Control) else { return false };
+        let begin = self.shape().headroom.into();
+        let is_sent = self
+            .write_plain(frame, begin, Bits::ACK, (0, 0))
+            .is_some_and(|written| give(&mut self.frames, self.device, frame, &written, 0));
+        if is_sent {
+            self.sent(true);
+        } else {
+            self.frames.discard(frame);
+        }
+        is_sent
+    }
+
+    /// Writes the headers before text that begins there and has this sum and length.
+    #[inline]
+    fn write_plain(
+        &mut self,
+        frame: FrameIndex,
+        begin: usize,
+        flags: Bits,
+        text: (u16, u16),
+    ) -> Option<Written> {
+        let (window, capabilities) = (self.advertise(), self.capabilities());
+        let (ttl, tos) = hops(self.values, &self.tcb.remote);
+        let head = Plain {
+            local: (&self.tcb.local, self.tcb.local_port),
+            remote: (&self.tcb.remote, self.tcb.remote_port),
+            seq: self.tcb.snd.nxt,
+            ack: self.tcb.rcv.nxt,
+            flags,
+            window,
+            stamps: (self.tsval(), self.tcb.recent.echo()),
+            ttl,
+            tos,
+            text,
+        };
+        self.device.bytes_mut(frame).and_then(|bytes| head.write(bytes, begin, &self.hop, &capabilities))
+    }
+
     /// Copies the text into the frame, writes the headers before it and gives it to the device.
     fn fill_and_transmit(&mut self, frame: FrameIndex, text: &[&[u8]], len: u16, shape: Shape) -> bool {
-        let capabilities = self.capabilities();
         let begin = usize::from(shape.headroom);
         let Some(to) =
             self.device.bytes_mut(frame).and_then(|bytes| bytes.get_mut(begin..begin + usize::from(len)))
@@ -262,23 +304,7 @@ impl<D: Device> Connection<'_, D> {
         let Some(record) = self.frames.record_mut(frame) else { return false };
         (record.seq, record.offset, record.len) = (self.tcb.snd.nxt.0, shape.headroom, len);
         (record.flags, record.mate) = (FrameRecord::PUSH | FrameRecord::SUMMED, sum.into());
-        let window = self.advertise();
-        let (ttl, tos) = hops(self.values, &self.tcb.remote);
-        let head = Plain {
-            local: (&self.tcb.local, self.tcb.local_port),
-            remote: (&self.tcb.remote, self.tcb.remote_port),
-            seq: self.tcb.snd.nxt,
-            ack: self.tcb.rcv.nxt,
-            flags: Bits::ACK | Bits::PSH,
-            window,
-            stamps: (self.tsval(), self.tcb.recent.echo()),
-            ttl,
-            tos,
-            text: (sum, len),
-        };
-        let Some(written) =
-            self.device.bytes_mut(frame).and_then(|bytes| head.write(bytes, begin, &self.hop, &capabilities))
-        else {
+        let Some(written) = self.write_plain(frame, begin, Bits::ACK | Bits::PSH, (sum, len)) else {
             return false;
         };
         give(&mut self.frames, self.device, frame, &written, len)
@@ -326,6 +352,36 @@ impl<D: Device> Stack<'_, '_, D> {
         Ok(is_sent.then_some(len))
     }
 
+    /// What a connection sends after a burst, or when its user has read: mostly an acknowledgment and nothing else.
+    pub(crate) fn predicted_output(&mut self, socket: Handle) {
+        if !matches!(self.acknowledged_at_once(socket), Ok(true)) {
+            self.output(socket);
+        }
+    }
+
+    fn acknowledged_at_once(&mut self, socket: Handle) -> Result<bool, Error> {
+        let Some(hop) = self.plain_hop(socket.index).filter(|_| self.sending_is_quiet()) else {
+            return Ok(false);
+        };
+        if !self.predictable(socket)? {
+            return Ok(false);
+        }
+        self.parts.intent.begin(Operation::Tcp, socket.index);
+        let mut spare = None;
+        let mut connection = self.connection(socket, &mut spare, hop)?;
+        let is_sent = !connection.has_unsent() && connection.is_ack_due() && connection.acknowledge_at_once();
+        if is_sent && connection.traffic.receive.is_empty() {
+            self.parts.tcp_rest(socket)?;
+        }
+        self.parts.intent.end();
+        Ok(is_sent)
+    }
+
+    /// Whether nobody waits for queues.
+    const fn sending_is_quiet(&self) -> bool {
+        self.parts.sending.first == 0
+    }
+
     /// recv(2), if there is something to read and it has no consequence that the peer is to be told.
     #[inline]
     pub(super) fn predicted_receive(
@@ -348,15 +404,13 @@ impl<D: Device> Stack<'_, '_, D> {
         let (is_empty, is_due) = (connection.traffic.receive.is_empty(), connection.is_ack_due());
         // An answer brings the acknowledgment, and needs the queues.
         let is_quiet = !connection.tcb.flags.has(Flags::ACK_OWED);
+        if is_empty && let Some(word) = self.shared.tcp_events.get(socket.index as usize) {
+            events::end_readable(word);
+        }
         if is_due {
-            self.output(socket);
-        } else if is_empty {
-            if let Some(word) = self.shared.tcp_events.get(socket.index as usize) {
-                events::end_readable(word);
-            }
-            if is_quiet {
-                self.parts.tcp_rest(socket)?;
-            }
+            self.predicted_output(socket);
+        } else if is_empty && is_quiet {
+            self.parts.tcp_rest(socket)?;
         }
         self.parts.intent.end();
         Ok(Some(done))

@@ -56,7 +56,7 @@ impl Head {
         hop: &Hop,
         device: &Capabilities,
     ) -> Option<Written> {
-        match self.plain(place.1, sum, hop) {
+        match self.plain(place.1, sum, hop, device) {
             Some(plain) => plain.write(bytes, place.0.into(), hop, device),
             None => self.write_slowly(bytes, place, sum, hop, device),
         }
@@ -64,9 +64,9 @@ impl Head {
 
     /// The same headers, if they are what almost all segments have.
     #[inline]
-    fn plain(&self, len: u16, sum: Option<Sum>, hop: &Hop) -> Option<Plain<'_>> {
+    fn plain(&self, len: u16, sum: Option<Sum>, hop: &Hop, device: &Capabilities) -> Option<Plain<'_>> {
         let Timestamps { tsval, tsecr } = self.options.timestamps?;
-        let sum = if len == 0 { 0 } else { sum?.fold() };
+        let sum = if len == 0 || device.checksum_out { 0 } else { sum?.fold() };
         let is_plain = self.options.len() == TIMESTAMPS_PADDED
             && !self.flags.has(Flags::URG)
             && hop.tag.is_none()
