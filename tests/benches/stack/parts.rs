@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant as Clock};
 
+use harness::sim::random::Random;
 use stack::device::Link;
 
 use super::card::Offload;
@@ -68,6 +69,8 @@ pub(crate) fn run(name: &str, numbers: &[u32]) -> Result<Figures, String> {
             one("gbit_per_second", crr::bulk(&mut pair, second as usize * 1_000_000))
         }
         "flood" => flood::run(first.into()),
+        // Connections.
+        "reads" => one("ns", dependent_read(first as usize * size_of::<stack::tcp::tcb::Tcb>())?),
         "call" => one("ns", system_call()),
         _ => return Err(format!("no part {name}")),
     })
@@ -98,6 +101,23 @@ fn figures(took: &Samples) -> Figures {
     figures.put("median", took.at(0.5));
     figures.put("p99", took.at(0.99));
     figures
+}
+
+/// Nanoseconds of a read that must wait for the one before it, somewhere in so much memory: what the machine takes for
+/// the least that a connection which nobody touched lately can cost.
+fn dependent_read(bytes: usize) -> Result<f64, String> {
+    const COUNT: u32 = 1_000_000;
+    const LINE: usize = 64;
+    let memory = sys::bytes(bytes).map_err(|error| format!("{bytes} bytes: {error}"))?;
+    memory.fill(0);
+    let (lines, mut random, mut at) = (memory.len() / LINE, Random::new(9), 0);
+    let from = Clock::now();
+    for _ in 0..COUNT {
+        // It depends on what was read, though that is zero.
+        at = (random.below(lines as u64) as usize + usize::from(memory[at * LINE])) % lines;
+    }
+    std::hint::black_box(at);
+    Ok(from.elapsed().as_nanos() as f64 / f64::from(COUNT))
 }
 
 /// Nanoseconds of a system call that does nothing.

@@ -226,6 +226,13 @@ fn connections(effort: &Effort, out: &mut Outcome) {
         }
         Err(error) => out.skip(row, &error),
     }
+    match medians(effort, [("reads", &[1_000_000])], &["ns"]) {
+        Ok([ours]) => {
+            let what = "of that, the machine's own: one read in as much memory";
+            out.line(row, what, (Unit::Nanoseconds, ours.of("ns")), Target::Shown);
+        }
+        Err(error) => out.skip(row, &error),
+    }
     // Requests of a busy host come together: what one of them waits for in memory, all do at the same time.
     match medians(effort, [("echo-burst", &[1_000_000, 8, echoes])], TIMES) {
         Ok([ours]) => {
