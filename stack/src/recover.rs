@@ -11,7 +11,8 @@
 //! 4. free lists, tables, wheels and counts are made from what is left.
 //!
 //! Frames are lost until the device is closed if the process that died had taken them from a ring and not looked at them, or was
-//! giving one to a ring: for each death at most as many as are taken at once, and no frame that the device has is ever taken for free.
+//! giving those of a packet to a ring: for each death at most as many as are taken at once and as a packet has, and no frame that
+//! the device has is ever taken for free.
 //!
 //! It may itself be interrupted at any point and begun again. What it reads it doesn't trust: a record that makes no sense is lost, and
 //! the work is bounded by the number of records and frames.

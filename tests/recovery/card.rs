@@ -20,8 +20,12 @@ const HEADROOM: u16 = 256;
 const ENTRIES: usize = 256;
 /// Words of a ring: where it begins, where it ends, up to where it was looked at, its entries.
 const RING: usize = 8 + 2 * ENTRIES;
-/// Words of all of them.
-pub(super) const WORDS: usize = 4 * RING;
+/// Words of all of them, and whether it has offloads.
+pub(super) const WORDS: usize = 4 * RING + 8;
+/// Most fragments of a packet with offloads.
+pub(super) const FRAGMENTS: u16 = 12;
+/// Of an entry's second word: its packet goes on.
+const CONTINUES: u64 = 1 << 16;
 
 /// A ring.
 #[derive(Clone, Copy)]
@@ -41,16 +45,27 @@ impl Ring<'_> {
         8 + 2 * (at as usize % ENTRIES)
     }
 
-    fn push(&self, piece: Fragment, sum: u16) -> bool {
+    /// The entries of a packet, which are there all at once.
+    fn push(&self, pieces: &[(Fragment, u16)]) -> bool {
         let end = self.word(1);
-        if self.len() == ENTRIES {
+        if self.len() + pieces.len() > ENTRIES {
             return false;
         }
-        let entry = u64::from(piece.frame.0) << 32 | u64::from(piece.offset) << 16 | u64::from(piece.len);
-        self.0[Self::place(end)].store(entry, SeqCst);
-        self.0[Self::place(end) + 1].store(sum.into(), SeqCst);
-        self.0[1].store(end + 1, SeqCst);
+        for (at, (piece, sum)) in pieces.iter().enumerate() {
+            let entry = u64::from(piece.frame.0) << 32 | u64::from(piece.offset) << 16 | u64::from(piece.len);
+            let continues = if at + 1 < pieces.len() { CONTINUES } else { 0 };
+            let place = Self::place(end + at as u64);
+            self.0[place].store(entry, SeqCst);
+            self.0[place + 1].store(u64::from(*sum) | continues, SeqCst);
+        }
+        self.0[1].store(end + pieces.len() as u64, SeqCst);
         true
+    }
+
+    /// Entries of the packet that begins with this one.
+    fn packet(&self, at: u64) -> u64 {
+        let goes_on = |at: &u64| self.word(Self::place(*at) + 1) & CONTINUES != 0;
+        1 + (at..self.word(1)).take_while(goes_on).count() as u64
     }
 
     fn entry(&self, at: u64) -> (Fragment, u16) {
@@ -67,6 +82,11 @@ impl Ring<'_> {
             self.0[0].store(begin + 1, SeqCst);
             entry
         })
+    }
+
+    /// Whether one of its packets has several entries.
+    pub(super) fn has_joined(&self) -> bool {
+        (self.word(0)..self.word(1)).any(|at| self.packet(at) > 1)
     }
 
     /// Its frames.
@@ -127,12 +147,30 @@ impl<'a> Card<'a> {
         self.bytes(piece.frame)?.get(begin..begin + usize::from(piece.len))
     }
 
-    /// A packet arrives; lost if no frame is there for it.
+    /// From now on it takes checksums, cuts and joins.
+    pub(super) fn offload(&mut self) {
+        self.words[4 * RING].store(1, SeqCst);
+    }
+
+    /// Whether it does.
+    pub(super) fn has_offloads(&self) -> bool {
+        self.words[4 * RING].load(SeqCst) != 0
+    }
+
+    /// A packet arrives; lost if there are no frames for it.
     pub(super) fn deliver(&mut self, packet: &[u8]) {
-        let Some((Fragment { frame, .. }, _)) = self.filled().pop() else { return };
-        let begin = self.place(frame).expect("a frame").start + usize::from(HEADROOM);
-        self.memory[begin..begin + packet.len()].copy_from_slice(packet);
-        self.arrived().push(Fragment { frame, offset: HEADROOM, len: packet.len() as u16 }, 0);
+        let room = usize::from(SIZE - HEADROOM);
+        if self.filled().len() < packet.len().div_ceil(room) {
+            return;
+        }
+        let mut pieces = Vec::new();
+        for bytes in packet.chunks(room) {
+            let (Fragment { frame, .. }, _) = self.filled().pop().expect("a frame");
+            let begin = self.place(frame).expect("a frame").start + usize::from(HEADROOM);
+            self.memory[begin..begin + bytes.len()].copy_from_slice(bytes);
+            pieces.push((Fragment { frame, offset: HEADROOM, len: bytes.len() as u16 }, 0));
+        }
+        self.arrived().push(&pieces);
     }
 
     /// Completes what was sent at the last call, and sends what was given to it since.
@@ -146,11 +184,18 @@ impl<'a> Card<'a> {
             let (piece, sum) = ring.entry(at);
             let now = Sum::ZERO.bytes(self.piece(&piece).expect("a piece")).fold();
             assert_eq!(now, sum, "frame {} was changed while it was being sent", piece.frame.0);
-            assert!(self.done().push(piece, 0));
+            assert!(self.done().push(&[(piece, 0)]));
             ring.0[0].store(at + 1, SeqCst);
         }
         ring.0[2].store(end, SeqCst);
-        (seen.max(begin)..end).map(|at| self.piece(&ring.entry(at).0).expect("a piece").to_vec()).collect()
+        let (mut at, mut packets) = (seen.max(begin), Vec::new());
+        while at < end {
+            let next = (at + ring.packet(at)).min(end);
+            let pieces = (at..next).flat_map(|at| self.piece(&ring.entry(at).0).expect("a piece"));
+            packets.push(pieces.copied().collect());
+            at = next;
+        }
+        packets
     }
 }
 
@@ -174,26 +219,35 @@ impl Memory for Card<'_> {
 
 impl Device for Card<'_> {
     fn capabilities(&self) -> Capabilities {
+        let all = self.has_offloads();
         Capabilities {
             link: Link::Ethernet,
             mtu: 1500,
             frame_size: SIZE,
             headroom_out: 0,
-            fragments_max: 1,
-            checksum_in: ChecksumIn::Verify,
-            checksum_out: false,
-            tso_bytes_max: 0,
-            gro: false,
+            fragments_max: if all { FRAGMENTS } else { 1 },
+            // What was left to a device stays undone: the wire carries packets as they are.
+            checksum_in: if all { ChecksumIn::Partial } else { ChecksumIn::Verify },
+            checksum_out: all,
+            tso_bytes_max: if all { 65_000 } else { 0 },
+            gro: all,
             timestamps: false,
         }
     }
 
     fn receive(&mut self, packets: &mut [Received]) -> usize {
-        let mut count = 0;
-        for to in packets {
-            let Some((fragment, _)) = self.arrived().pop() else { break };
-            *to = Received { fragment, checksum: Checksum::Unchecked, ..Received::default() };
-            count += 1;
+        let (ring, mut count) = (self.arrived(), 0);
+        while ring.len() > 0 && count + ring.packet(ring.word(0)) as usize <= packets.len() {
+            for left in (0..ring.packet(ring.word(0))).rev() {
+                let Some((fragment, _)) = ring.pop() else { break };
+                packets[count] = Received {
+                    fragment,
+                    continues: left > 0,
+                    checksum: Checksum::Unchecked,
+                    ..Received::default()
+                };
+                count += 1;
+            }
         }
         count
     }
@@ -203,10 +257,8 @@ impl Device for Card<'_> {
     }
 
     fn fill(&mut self, frames: &[FrameIndex]) -> usize {
-        let pushed = frames
-            .iter()
-            .take_while(|frame| self.filled().push(Fragment { frame: **frame, offset: 0, len: 0 }, 0));
-        pushed.count()
+        let entry = |frame: &FrameIndex| (Fragment { frame: *frame, offset: 0, len: 0 }, 0);
+        frames.iter().take_while(|frame| self.filled().push(&[entry(frame)])).count()
     }
 
     fn transmit_room(&self) -> usize {
@@ -214,9 +266,18 @@ impl Device for Card<'_> {
     }
 
     fn send(&mut self, packet: &Outgoing<'_>) -> Result<(), Refused> {
-        let [piece] = packet.fragments else { return Err(Refused::Unfit) };
-        let sum = Sum::ZERO.bytes(self.piece(piece).ok_or(Refused::Unfit)?).fold();
-        if self.sending().push(*piece, sum) { Ok(()) } else { Err(Refused::Full) }
+        let none = (Fragment::default(), 0);
+        let mut entries = [none; FRAGMENTS as usize];
+        let most = usize::from(self.capabilities().fragments_max);
+        let entries = entries.get_mut(..packet.fragments.len().min(most + 1)).ok_or(Refused::Unfit)?;
+        if entries.is_empty() || entries.len() > most {
+            return Err(Refused::Unfit);
+        }
+        for (entry, piece) in entries.iter_mut().zip(packet.fragments) {
+            let bytes = self.piece(piece).ok_or(Refused::Unfit)?;
+            *entry = (*piece, Sum::ZERO.bytes(bytes).fold());
+        }
+        if self.sending().push(entries) { Ok(()) } else { Err(Refused::Full) }
     }
 
     fn completions(&mut self, frames: &mut [FrameIndex]) -> usize {

@@ -12,6 +12,7 @@ use harness::sim::tcp::{PATIENCE, PORT, Plan, TcpHost, limits, text};
 use harness::sim::trace::{Record, What};
 use harness::sim::{Host, Node, Simulation};
 use stack::device::Link;
+use stack::region::layout::Header;
 use stack::stats::Counter;
 use stack::time::{Duration, Instant};
 use stack::wire::tcp::Flags;
@@ -88,6 +89,17 @@ fn journal(seed: u64, setups: [Setup; 2], path: Path, texts: [&[u8]; 2]) -> Vec<
     network.journal()
 }
 
+/// Whether these are the same packets, byte for byte and at the same times; the first that isn't is shown.
+fn assert_same_packets(seed: u64, one: &[Record], other: &[Record]) {
+    let differs = one.iter().zip(other).position(|(one, other)| one != other);
+    let lines = |journal: &[Record]| {
+        let from = differs.unwrap_or_default().saturating_sub(4);
+        let line = |it: &Record| format!("{} host {} {:?} {}", it.0, it.1, it.2, line(&it.3, Link::Ethernet));
+        journal.iter().skip(from).take(7).map(line).collect::<Vec<_>>().join("\n")
+    };
+    assert!(one == other, "seed {seed}\n{}\n\n{}", lines(one), lines(other));
+}
+
 #[test]
 fn a_segment_in_several_frames_is_as_one_in_one() {
     // 600 bytes of each frame are the device's room: a full segment comes in three of them.
@@ -97,14 +109,7 @@ fn a_segment_in_several_frames_is_as_one_in_one() {
         let one = [1, 2].map(|number| ample(Setup { gro: true, ..Setup::plain(number) }));
         let several = one.map(|setup| Setup { headroom: 2048 - 600, ..setup });
         let (one, several) = (journal(seed, one, path, texts), journal(seed, several, path, texts));
-        let differs = one.iter().zip(&several).position(|(one, several)| one != several);
-        let lines = |journal: &[Record]| {
-            let from = differs.unwrap_or_default().saturating_sub(4);
-            let line =
-                |it: &Record| format!("{} host {} {:?} {}", it.0, it.1, it.2, line(&it.3, Link::Ethernet));
-            journal.iter().skip(from).take(7).map(line).collect::<Vec<_>>().join("\n")
-        };
-        assert!(one == several, "seed {seed}\n{}\n\n{}", lines(&one), lines(&several));
+        assert_same_packets(seed, &one, &several);
     }
 }
 
@@ -230,6 +235,44 @@ fn after_a_pause_the_window_is_as_small_with_a_device_that_cuts() {
     assert_eq!(all[1].len(), 10);
     let [by_device, plainly] = &mut all;
     assert_same(0, plainly, by_device);
+}
+
+#[test]
+fn with_offloads_the_short_way_and_the_long_one_send_the_same_packets() {
+    let mut all_predicted = [0; 2];
+    for seed in 0..24 {
+        let (write, read) = [(64, 64), (700, 4000), (20_000, 16_384), (1448, 333)][seed as usize % 4];
+        let sent = text(seed, (100 * write).min(60_000));
+        let setup = |number| {
+            let all = Setup { moderation: Duration(seed % 3 * 40_000), ..Setup::offloads(number) };
+            // 4 KiB have room for two segments that were joined: in one frame.
+            ample(Setup {
+                frame_size: [2048, 4096][seed as usize % 2],
+                marks_checksums: seed % 5 != 0,
+                ..all
+            })
+        };
+        let path = Path { is_whole: seed % 7 == 0, ..if seed % 4 == 0 { bad(seed) } else { BASE } };
+        let mut all = [false, true].map(|is_long| {
+            let (mut network, nodes) = pair(seed, [setup(1), setup(2)], path, [&sent, &[]]);
+            for (node, echoes) in nodes.into_iter().zip([false, true]) {
+                let host = network.host(node);
+                (host.plan.write, host.plan.read) = (write, read);
+                (host.plan.echoes, host.plan.in_turn) = (echoes, !echoes);
+                if is_long {
+                    host.parts().header.modes |= Header::LONG_WAY;
+                }
+            }
+            network.keep_journal();
+            run(&mut network, nodes, [&sent, &sent]);
+            let predicted = counters(&network, nodes, Counter::HeaderPredicted);
+            all_predicted[usize::from(is_long)] += predicted[0] + predicted[1];
+            network.journal()
+        });
+        let [short, long] = &mut all;
+        assert_same_packets(seed, short, long);
+    }
+    assert!(all_predicted[0] > 300 && all_predicted[1] == 0, "{all_predicted:?}");
 }
 
 #[test]

@@ -150,7 +150,7 @@ impl<D: Device> Stack<'_, '_, D> {
             return None;
         }
         let sum = pseudo(&source, &destination, protocol::TCP, segment.len() as u32);
-        if packet.checksum != Checksum::Valid && !sum.bytes(segment).holds() {
+        if packet.checksum == Checksum::Unchecked && !sum.bytes(segment).holds() {
             return None;
         }
         // What is behind the text is the link's padding: text ends where the segment does.
