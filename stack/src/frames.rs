@@ -73,6 +73,7 @@ pub struct FrameRecord {
     /// The one before it there, plus one.
     pub(crate) side_previous: u32,
     /// Of the first frame of a run: the last one, plus one. Of a frame to be sent: the sum of its text, if [`FrameRecord::SUMMED`].
+    /// Of the latest packet that waits for a neighbour: how many do.
     pub(crate) mate: u32,
     /// The socket that is charged for it: its index, plus one; 0 is none.
     pub owner: u32,

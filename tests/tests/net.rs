@@ -2,11 +2,11 @@
 
 use harness::sim::any::Any;
 use harness::sim::craft::{self, address};
-use harness::sim::port::Setup;
+use harness::sim::port::{Port, Setup};
 use harness::sim::raw::{ip, ip6};
 use harness::sim::stranger::{BASE, SETTLED, client, got, raw, send, server, three};
-use harness::sim::tcp::{Plan, text};
-use harness::sim::{Node, Simulation};
+use harness::sim::tcp::{Plan, TcpHost, limits, text};
+use harness::sim::{Host, Node, Simulation};
 use stack::device::Link;
 use stack::error::Error;
 use stack::ip::Interface;
@@ -45,6 +45,60 @@ fn talked(network: &mut Simulation<Any>, [a, b]: [Node; 2], request: &[u8], answ
         let host = network.host(node).stack();
         host.check();
         assert_eq!(host.held()[1..], [0, 0, 0], "queues, SYNs, frames");
+    }
+}
+
+#[test]
+fn a_burst_waits_for_a_neighbour_as_far_as_linux_lets_it() {
+    // Echo requests of 50,000 bytes, from somebody who is not known; the answers go in fragments.
+    let request = |sequence| {
+        let mut message = vec![0; icmp::HEADER_LEN + 50_000];
+        let request = icmp::Message::EchoRequest { identifier: 1, sequence };
+        request.emit(&text(sequence.into(), 50_000), &mut message).expect("room");
+        craft::packet(1, ip(craft::STRANGER), ip(1), protocol::ICMP, &message)
+    };
+    for (requests, kept) in [(1, 34), (3, 102), (4, 104)] {
+        let mut host = TcpHost::new(1, &limits(4096));
+        let setup = Setup { gro: true, frames: 4096, ring: 1024, ..Setup::plain(1) };
+        let (mut port, mut now) = (Port::spare(setup), Instant(1_000 * MS));
+        host.poll(now, &mut port);
+        port.depart(now);
+        for sequence in 0..requests {
+            assert!(port.arrive(now, &request(sequence)));
+            host.poll(now, &mut port);
+            host.check();
+        }
+        let question = port.depart(now);
+        assert_eq!(question.len(), 1, "who is there?");
+        let waiting = host.counter(Counter::NeighbourPending) - host.counter(Counter::NeighbourFailed);
+        assert_eq!((host.counter(Counter::NeighbourPending), waiting), (34 * u64::from(requests), kept));
+        now = now + Duration::from_millis(3);
+        let reply = arp::Packet {
+            operation: arp::Operation::Reply,
+            sender_hardware: address(craft::STRANGER),
+            sender_protocol: ip(craft::STRANGER),
+            target_hardware: address(1),
+            target_protocol: ip(1),
+        };
+        let mut bytes = [0; 64];
+        let len = reply.emit(&mut bytes).expect("room");
+        port.arrive(now, &craft::frame(address(1), [None; 2], ethernet::ARP, &bytes[..len]));
+        host.poll(now, &mut port);
+        let sent = port.depart(now);
+        assert_eq!(sent.len() as u64, kept);
+        assert!(sent.iter().all(|bytes| bytes[..6] == address(craft::STRANGER).0), "to where it is");
+        // In the order of their coming, the latest last: it is the end of the last answer.
+        let places = sent.iter().map(|bytes| {
+            let (datagram, _) = ipv4::parse(&bytes[14..]).expect("a datagram");
+            let fragment = datagram.fragment().expect("a fragment");
+            (datagram.header.identification.get(), fragment.offset)
+        });
+        let places: Vec<_> = places.collect();
+        assert!(places.is_sorted(), "{places:?}");
+        assert_eq!(places.last().map(|place| place.1), Some(33 * 1480));
+        host.poll(now, &mut port);
+        host.check();
+        assert_eq!(host.held()[3], 0, "frames");
     }
 }
 

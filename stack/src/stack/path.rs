@@ -19,9 +19,9 @@ use crate::wire::ip::Ip;
 
 /// [`Tcb::route`](crate::tcp::tcb::Tcb::route) where packets begin with IP's header: no neighbour is needed.
 const DIRECT: u16 = u16::MAX;
-/// Packets that wait for one neighbour. Linux has 101 (net.ipv4.neigh.*.unres_qlen); what a burst loses beyond these is
-/// sent again by the transport.
-const PENDING_MAX: usize = 16;
+/// Bytes of memory of the packets that wait for one neighbour (net.ipv4.neigh.default.unres_qlen_bytes): about a hundred of
+/// Ethernet's size. What a burst loses beyond these is sent again by the transport.
+const PENDING_BYTES: u32 = 212_992;
 /// Neighbours whose timers are run at once.
 const NEIGHBOURS: usize = 16;
 
@@ -186,20 +186,7 @@ impl<D: Device> Stack<'_, '_, D> {
         match self.parts.neighbour_cache(now).resolve(next_hop, hash, frame.0, now) {
             Resolution::Link(address, _) => self.send_waiting(link(frame), address),
             Resolution::Waits { before, solicit } => {
-                let before = before.map_or(0, |before| before.wrapping_add(1));
-                let mut last = frame;
-                if let Some(record) = self.parts.frames.get_mut(frame.0 as usize) {
-                    record.next = before;
-                }
-                for _ in 1..PENDING_MAX {
-                    let next = self.parts.frames.get(last.0 as usize).and_then(|record| linked(record.next));
-                    let Some(next) = next else { break };
-                    last = next;
-                }
-                // The oldest give way.
-                let rest = self.parts.frames.get_mut(last.0 as usize);
-                let rest = rest.map_or(0, |record| core::mem::take(&mut record.next));
-                self.drop_waiting(rest);
+                self.wait_behind(before.map(FrameIndex), frame);
                 if solicit {
                     self.solicit(next_hop, None);
                 }
@@ -208,10 +195,37 @@ impl<D: Device> Stack<'_, '_, D> {
         }
     }
 
+    /// A packet waits behind those that do already, of which this is the latest. Beyond so many the oldest gives way.
+    fn wait_behind(&mut self, before: Option<FrameIndex>, frame: FrameIndex) {
+        let records = &mut *self.parts.frames;
+        // The latest knows how many they are.
+        let count = before.and_then(|before| records.get(before.0 as usize)).map_or(0, |record| record.mate);
+        let count = count.saturating_add(1);
+        if let Some(record) = records.get_mut(frame.0 as usize) {
+            (record.next, record.mate) = (before.map_or(0, link), count);
+        }
+        let most = (PENDING_BYTES / u32::from(self.device.capabilities().frame_size).max(1)).max(1);
+        if count <= most {
+            return;
+        }
+        let mut last = frame;
+        for _ in 1..most {
+            let next = records.get(last.0 as usize).and_then(|record| linked(record.next));
+            let Some(next) = next else { break };
+            last = next;
+        }
+        let rest = records.get_mut(last.0 as usize);
+        let rest = rest.map_or(0, |record| core::mem::take(&mut record.next));
+        if let Some(record) = records.get_mut(frame.0 as usize) {
+            record.mate = most;
+        }
+        self.drop_waiting(rest);
+    }
+
     /// Sends the packets that waited for a link address, in the order of their coming.
     fn send_waiting(&mut self, list: u32, to: Address) {
         let mut at = reversed(&mut self.frames(), list);
-        for _ in 0..PENDING_MAX {
+        for _ in 0..self.parts.frames.len() {
             let Some(frame) = linked(at) else { break };
             let Some(record) = self.parts.frames.get(frame.0 as usize).copied() else { break };
             at = record.next;
@@ -251,7 +265,7 @@ impl<D: Device> Stack<'_, '_, D> {
     /// Drops packets that waited for a neighbour who doesn't answer. Their sockets are told as by a router (arp_error_report).
     fn failed(&mut self, frame: Option<u32>) {
         let mut list = frame.map_or(0, |frame| frame.wrapping_add(1));
-        for _ in 0..PENDING_MAX {
+        for _ in 0..self.parts.frames.len() {
             let Some(frame) = linked(list) else { break };
             list = self.parts.frames.get(frame.0 as usize).map_or(0, |record| record.next);
             self.unreachable(frame);
