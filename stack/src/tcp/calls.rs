@@ -112,7 +112,7 @@ impl<D: Device> Connection<'_, D> {
         self.tcb.rcv = Rcv { wnd, ..Rcv::default() };
         (self.tcb.acked, self.tcb.received, self.tcb.retransmits, self.tcb.probes) = (0, 0, 0, 0);
         (self.tcb.rtt, self.tcb.episode) = Default::default();
-        (self.tcb.error, self.tcb.soft_error, self.tcb.snd_wnd_max) = (0, 0, 0);
+        (self.tcb.error, self.tcb.soft_error, self.tcb.snd_wnd_max, self.tcb.offer) = (0, 0, 0, 0);
         self.tcb.marks &= !Mark::FAST_OPEN;
         let is_interactive = self.tcb.delayed_ack.is_interactive();
         (self.tcb.delayed_ack, self.tcb.challenges, self.tcb.pacing) = Default::default();

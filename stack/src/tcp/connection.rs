@@ -255,12 +255,13 @@ impl<D: Device> Connection<'_, D> {
     pub(crate) fn space(&self) -> Space {
         let full = self.tcb.receive_charge.limit.saturating_mul(self.frame_share());
         let free = full.saturating_sub(self.traffic.receive.bytes());
+        let offer = if self.tcb.offer == 0 { window::UNSCALED_MAX } else { self.tcb.offer };
         let clamp = self.values.window_clamp;
         Space {
             full,
             free,
             rcv_mss: self.tcb.delayed_ack.rcv_mss(),
-            offer_max: if clamp == 0 { full } else { clamp },
+            offer_max: if clamp == 0 { offer } else { offer.min(clamp) },
             shift: self.tcb.rcv_shift(),
         }
     }

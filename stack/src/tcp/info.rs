@@ -176,7 +176,7 @@ impl<D: Device> Connection<'_, D> {
             last_data_recv: if is_open { since(tcb.delayed_ack.received_ms()) } else { 0 },
             last_ack_recv: if is_open { since(tcb.last_ack_received) } else { 0 },
             pmtu: tcb.path_mtu.into(),
-            rcv_ssthresh: self.space().offer_max,
+            rcv_ssthresh: self.space().offer_max.min(self.space().full),
             rtt: micros(tcb.rtt.srtt()),
             rttvar: super::micros(tcb.rtt.rttvar()),
             snd_ssthresh: tcb.congestion.ssthresh(),

@@ -231,10 +231,10 @@ pub struct Tcb {
     pub receive_charge: Charge,
     /// Where its time went.
     pub chronograph: Chronograph,
-    /// Segments that arrived in the last sample of the delivery rate (TCP_INFO's `delivery_rate`).
-    pub rate_delivered: u32,
-    /// Microseconds in which they did.
-    pub rate_interval: u32,
+    /// The largest window that is offered now (rcv_ssthresh); 0 is the first one.
+    pub offer: u32,
+    /// The last sample of the delivery rate in units of 64 bytes per second (TCP_INFO's `delivery_rate`).
+    pub delivery_rate: u32,
     /// Segments that arrived at the peer with congestion experienced.
     pub delivered_ce: u32,
     /// The MSS that we announced.

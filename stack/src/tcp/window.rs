@@ -122,17 +122,27 @@ fn select(space: &Space, wnd: u32) -> u32 {
     }
 }
 
-/// [`Space::offer_max`] after text has arrived in order that takes `charge` bytes of the buffer (tcp_grow_window): it
-/// begins as the initial window, and grows by two segments while text takes no more than twice its own length. So a
-/// sender of tiny segments is never offered a window that it could fill with them.
+/// [`Space::offer_max`] after text has arrived in order that takes `charge` bytes of a buffer that may have up to `most`
+/// (tcp_grow_window): it begins as the initial window, and grows by two segments while text takes no more than twice its own
+/// length; up to a part of the largest window, if it takes more. So a sender of tiny segments is never offered a window that it
+/// could overrun the buffer with.
 #[must_use]
-pub fn grown_offer(space: &Space, len: u32, charge: u32, mss: u16) -> u32 {
+pub fn grown_offer(space: &Space, len: u32, charge: u32, mss: u16, most: u32) -> u32 {
     let room = space.full.min(space.free).saturating_sub(space.offer_max);
-    if room == 0 || charge / 2 > len {
+    let step = if charge / 2 <= len {
+        2 * u32::from(mss)
+    } else if is_worth_growing(space.offer_max, len, charge / 2, most) {
+        2 * u32::from(space.rcv_mss)
+    } else {
         return space.offer_max;
-    }
-    let step = 2 * u32::from(mss).max(len.min(u32::MAX / 2));
-    space.offer_max.saturating_add(step.min(room))
+    };
+    space.offer_max.saturating_add(step.max(len.saturating_mul(2)).min(room))
+}
+
+/// Whether the window is still a half of the largest, for text that takes four times its length, a quarter for eight times, and
+/// so on (__tcp_grow_window).
+fn is_worth_growing(offer_max: u32, len: u32, charge: u32, most: u32) -> bool {
+    (1..u32::BITS).take_while(|shift| offer_max <= most >> shift).any(|shift| charge >> shift <= len)
 }
 
 /// Whether reading has opened the window so far that the peer must be told at once (__tcp_cleanup_rbuf): it is twice

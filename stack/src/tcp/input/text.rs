@@ -8,11 +8,18 @@ use crate::error::Error;
 use crate::frames::linked;
 use crate::reassembly::Dropped;
 use crate::stats::Counter;
-use crate::tcp::connection::{Connection, bounds, means};
+use crate::tcp::connection::{Connection, RECEIVE_FRAMES_MAX, bounds, means};
+use crate::tcp::window;
 use crate::time::Duration;
 
 /// Frames that text behind a gap gives back when text in order has none (tcp_prune_ofo_queue).
 const PRUNED: u32 = 8;
+
+/// Bytes of the smallest segment that lets the window grow (tcp_event_data_recv).
+const GROWS_OFFER: u16 = 128;
+/// Segments that are offered at most while memory is short (tcp_adjust_rcv_ssthresh), and when what was offered found no room.
+const OFFER_UNDER_PRESSURE: u32 = 4;
+const OFFER_CLAMPED: u32 = 2;
 
 impl<D: Device> Connection<'_, D> {
     /// "Seventh, process the segment text".
@@ -56,6 +63,7 @@ impl<D: Device> Connection<'_, D> {
         }
         let stamps = seg.options.timestamps.filter(|_| self.tcb.flags.has(Tcbits::TIMESTAMPS));
         let stamps = stamps.map(|stamps| (stamps.tsval, stamps.tsecr));
+        let before = self.tcb.receive_charge.frames;
         let kept = self.push(frame);
         if kept < seg.text {
             self.no_room();
@@ -64,7 +72,7 @@ impl<D: Device> Connection<'_, D> {
             return Break(Stop::Drop);
         }
         let size = seg.size(self.tcb.advertised_mss);
-        self.taken((kept, size), seg.is(Flags::PSH) && kept == seg.text, stamps);
+        self.taken((kept, size), before, seg.is(Flags::PSH) && kept == seg.text, stamps);
         if !self.traffic.reassembly.is_empty() {
             let nxt = self.tcb.rcv.nxt;
             let (list, next) = self.traffic.reassembly.take_in_order(&mut means!(self, receive_charge), nxt);
@@ -86,11 +94,12 @@ impl<D: Device> Connection<'_, D> {
         push: bool,
         stamps: Option<(u32, u32)>,
     ) -> bool {
+        let before = self.tcb.receive_charge.frames;
         if self.traffic.receive.push(&mut means!(self, receive_charge), frame).is_err() {
             self.no_room();
             return false;
         }
-        self.taken((len, len), push, stamps);
+        self.taken((len, len), before, push, stamps);
         true
     }
 
@@ -115,18 +124,38 @@ impl<D: Device> Connection<'_, D> {
     /// Text was dropped for want of memory. Told at once, the peer learns that the window is smaller than it was.
     fn no_room(&mut self) {
         self.count(Counter::FramesShort);
+        self.clamp_offer();
         self.owe_ack(true);
     }
 
-    /// So much text is in the queue, of segments of this size.
+    /// So much text is in the queue, which had so many frames before, of segments of this size.
     #[inline]
-    fn taken(&mut self, (len, size): (u16, u16), push: bool, stamps: Option<(u32, u32)>) {
+    fn taken(&mut self, (len, size): (u16, u16), before: u32, push: bool, stamps: Option<(u32, u32)>) {
         self.advance(len.into());
         let (wnd, rtt) = (self.tcb.rcv.wnd, self.tcb.rtt);
         self.tcb.delayed_ack.on_text(self.now, size, push, wnd, || rtt.rto(&bounds()));
         self.measure_reader(size, stamps);
+        if len >= GROWS_OFFER {
+            self.grow_offer(len, self.tcb.receive_charge.frames.saturating_sub(before));
+        }
         self.owe_ack(false);
         self.arrived = true;
+    }
+
+    /// Text that has taken so many frames lets more be offered, or less where memory is short (tcp_grow_window).
+    fn grow_offer(&mut self, len: u16, frames: u32) {
+        let (space, share, mss) = (self.space(), self.frame_share(), self.tcb.advertised_mss);
+        if self.frames.pool.is_under_pressure() {
+            self.tcb.offer = space.offer_max.min(OFFER_UNDER_PRESSURE * u32::from(mss)).max(1);
+        } else if space.offer_max < space.full {
+            let (charge, most) = (frames.saturating_mul(2 * share), RECEIVE_FRAMES_MAX.saturating_mul(share));
+            self.tcb.offer = window::grown_offer(&space, len.into(), charge, mss, most).max(1);
+        }
+    }
+
+    /// Text found no room in spite of its having been offered (tcp_clamp_window).
+    fn clamp_offer(&mut self) {
+        self.tcb.offer = (OFFER_CLAMPED * u32::from(self.tcb.advertised_mss)).max(1);
     }
 
     /// RCV.NXT moves, and the right edge of the window does not.
@@ -146,6 +175,9 @@ impl<D: Device> Connection<'_, D> {
             Err(Dropped::Duplicate) => Counter::Duplicates,
             Err(Dropped::Runs | Dropped::Memory(_)) => Counter::OutOfOrderDropped,
         });
+        if matches!(kept, Err(Dropped::Memory(_))) {
+            self.clamp_offer();
+        }
         // RFC 5681 §4.2: "Out-of-order data segments SHOULD be acknowledged immediately".
         let wnd = self.tcb.rcv.wnd;
         self.tcb.delayed_ack.be_quick(wnd);

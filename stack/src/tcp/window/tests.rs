@@ -73,15 +73,17 @@ fn what_was_offered_stays_offered_when_the_buffer_shrinks() {
 #[test]
 fn an_offer_grows_with_text_that_fills_its_buffers() {
     let start = Space { offer_max: 14_600, ..space(100_000, 80_000, 0) };
-    assert_eq!(grown_offer(&start, 1460, 2048, MSS), 17_520);
-    assert_eq!(grown_offer(&start, 20_000, 20_480, MSS), 54_600, "an aggregate");
-    assert_eq!(grown_offer(&start, 1, 2048, MSS), 14_600, "tiny segments");
-    assert_eq!(
-        grown_offer(&Space { offer_max: 79_000, ..start }, 1460, 2048, MSS),
-        80_000,
-        "no more than is free"
-    );
-    assert_eq!(grown_offer(&Space { offer_max: 90_000, ..start }, 1460, 2048, MSS), 90_000);
+    let grown = |offer_max, len, charge| {
+        grown_offer(&Space { offer_max, rcv_mss: 500, ..start }, len, charge, MSS, 100_000)
+    };
+    assert_eq!(grown(14_600, 1460, 2048), 17_520);
+    assert_eq!(grown(14_600, 20_000, 20_480), 54_600, "an aggregate");
+    assert_eq!(grown(14_600, 1, 2048), 14_600, "tiny segments");
+    assert_eq!(grown(79_000, 1460, 2048), 80_000, "no more than is free");
+    assert_eq!(grown(90_000, 1460, 2048), 90_000);
+    // A quarter of the frame: up to half of the largest window; an eighth of it: up to a quarter.
+    assert_eq!([grown(50_000, 512, 2048), grown(50_001, 512, 2048)], [51_024, 50_001]);
+    assert_eq!([grown(25_000, 256, 2048), grown(25_001, 256, 2048)], [26_000, 25_001]);
     assert_eq!(advertise(&start, Seq(0), Seq(0), 0).wnd, 14_600, "what is offered is free and offered");
 }
 
