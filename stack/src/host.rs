@@ -5,6 +5,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::tcp::rtt;
 use crate::tcp::timers::{keepalive, limits};
 
 macro_rules! host {
@@ -57,6 +58,8 @@ host! {
     tcp_syn_retries = limits::SYN_RETRIES as u32, 1..=127, "Retransmissions of a SYN.";
     tcp_synack_retries = 5, 0..=255, "Retransmissions of a SYN-ACK.";
     tcp_retries2 = limits::RETRIES_2 as u32, 0..=255, "Retransmissions after which a connection is given up (RFC 9293 §3.8.3, R2).";
+    tcp_rto_min_us = rtt::RTO_MIN.as_micros() as u32, 1000..=1_000_000, "Microseconds that a retransmission timeout is longer than a round trip, at least.";
+    tcp_rto_max_ms = rtt::RTO_MAX.as_millis() as u32, 1000..=120_000, "Milliseconds of the longest retransmission timeout.";
     tcp_orphan_retries = 0, 0..=255, "The same for a socket that its program has closed; 0 stands for 8.";
     tcp_fin_timeout = (limits::FIN_WAIT_2.0 / 1_000_000_000) as u32, 1..=65_535, "Seconds in FIN-WAIT-2 of such a socket.";
     tcp_max_orphans = 1 << 30, 0..=1 << 30, "Connections that live on when their programs have closed them, up to TIME-WAIT; Linux's default is by its memory.";

@@ -111,14 +111,18 @@ pub struct Values {
     pub mark: u32,
     /// TCP_FASTOPEN: children of SYNs with data that may wait for the end of their handshake.
     pub fast_open_queue: u32,
-    /// No meaning yet; zero.
-    pub reserved_word: u32,
+    /// TCP_RTO_MAX_MS, in milliseconds.
+    pub rto_max_ms: u32,
+    /// SO_TIMESTAMPING.
+    pub timestamping: u32,
     /// TCP_KEEPIDLE, in seconds.
     pub keep_idle_s: u16,
     /// TCP_KEEPINTVL, in seconds.
     pub keep_interval_s: u16,
     /// TCP_MAXSEG.
     pub mss: u16,
+    /// TCP_RTO_MIN_US, in milliseconds.
+    pub rto_min_ms: u16,
     /// UDP_SEGMENT, in bytes.
     pub gso_size: u16,
     /// TCP_KEEPCNT.
@@ -143,8 +147,10 @@ pub struct Values {
     pub mtu_discover_v6: u8,
     /// TCP_CONGESTION, as a number.
     pub congestion: u8,
+    /// TCP_SAVE_SYN.
+    pub save_syn: u8,
     /// SO_BUSY_POLL and others that change nothing here are kept by the shim; zero.
-    pub reserved: u8,
+    pub reserved: [u8; 2],
 }
 
 /// What a new socket has.

@@ -347,6 +347,7 @@ impl<D: Device> Stack<'_, '_, D> {
         let mut connection = self.connection(socket, &mut spare, hop)?;
         if connection.hop.mtu != 0 {
             connection.set_path_mtu(connection.hop.mtu);
+            connection.tcb.timers.rto_min_ms = connection.hop.rto_min_ms;
         }
         let before = connection.tcb.standing();
         let vouching = connection.tcb.is(Mark::FAST_CHILD).then_some(connection.seldom.rcv_up);

@@ -110,9 +110,18 @@ impl Ours {
 }
 
 /// What only some may set, what the kernel changes by itself, what has no number for a value, and IPV6_MTU, which the kernel
-/// lets datagram sockets set.
-const APART: &[&str] =
-    &["SO_MARK", "SO_SNDBUFFORCE", "SO_RCVBUFFORCE", "SO_PRIORITY", "TCP_INFO", "TCP_TIMESTAMP", "IPV6_MTU"];
+/// lets datagram sockets set; times that the kernel counts in its own ticks.
+const APART: &[&str] = &[
+    "SO_MARK",
+    "SO_SNDBUFFORCE",
+    "SO_RCVBUFFORCE",
+    "SO_PRIORITY",
+    "TCP_INFO",
+    "TCP_TIMESTAMP",
+    "IPV6_MTU",
+    "TCP_RTO_MAX_MS",
+    "TCP_RTO_MIN_US",
+];
 
 /// Whether a number is one that is kept otherwise here: a rate of 0 is none for the kernel too, but it tells it as 0.
 fn differs(name: &str, value: i32) -> bool {

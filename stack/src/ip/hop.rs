@@ -39,6 +39,8 @@ pub struct Hop {
     pub(crate) mtu: u16,
     /// The same of the route's first link.
     pub(crate) link_mtu: u16,
+    /// The route's least retransmission timeout, in milliseconds, if it was looked up just now and says one.
+    pub(crate) rto_min_ms: u16,
     /// Not 0: the path may fragment what is sent.
     pub(crate) may_fragment: bool,
     /// Something was sent.

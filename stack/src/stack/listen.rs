@@ -181,8 +181,9 @@ impl<D: Device> Stack<'_, '_, D> {
 
     /// The SYN-ACK goes again after the first timeout, doubled each time.
     fn arm_syn(&mut self, index: u32) {
-        let Some(syn) = self.parts.syns.get(index as usize) else { return };
-        let wait = rtt::backed_off(rtt::INITIAL, syn.retransmits, bounds().max);
+        let Some(syn) = self.parts.syns.get(index as usize).copied() else { return };
+        let max = bounds(&self.listener_values(syn.listener), self.parts.host, 0).max;
+        let wait = rtt::backed_off(rtt::INITIAL, syn.retransmits, max);
         self.parts.wheels.syns.arm(self.parts.syns, index, self.now + wait);
     }
 

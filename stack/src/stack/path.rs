@@ -128,6 +128,7 @@ impl<D: Device> Stack<'_, '_, D> {
         let found = Hop {
             mtu: way.path.mtu,
             link_mtu: way.link_mtu,
+            rto_min_ms: u16::try_from(way.route.rto_min_ms).unwrap_or(u16::MAX),
             may_fragment: way.path.may_fragment,
             ..self.hop()
         };

@@ -316,7 +316,7 @@ impl Congestion {
     /// use (tcp_cwnd_validate, RFC 2861).
     #[inline]
     pub fn on_sent(&mut self, now: Instant, sent: &Sent) {
-        if self.is_underused(now, sent.una, sent.nxt, sent.packets_out, sent.limited) {
+        if self.is_underused(now, sent.una, sent.nxt, sent.packets_out, sent.limited, RTO_MIN) {
             self.on_underused(now, sent.rto, sent.initial_window);
         }
     }
@@ -330,6 +330,7 @@ impl Congestion {
         nxt: Seq,
         packets_out: u32,
         limited: bool,
+        rto_min: Duration,
     ) -> bool {
         if self.usage_seq.le(una) || limited || !self.has(CWND_LIMITED) && packets_out > self.max_packets_out
         {
@@ -345,7 +346,7 @@ impl Congestion {
         }
         self.used = self.used.max(packets_out);
         // No timeout is shorter than this, so nothing is to be asked before.
-        u64::from(stamp.wrapping_sub(self.filled)) > RTO_MIN.0 >> FILLED_BITS
+        u64::from(stamp.wrapping_sub(self.filled)) > rto_min.0 >> FILLED_BITS
     }
 
     /// The window has not been full for a while: if that is as long as a timeout, half of what isn't used goes.

@@ -17,7 +17,7 @@ use crate::wire::tcp::options::{Options, Timestamps};
 
 use super::isn::Tuple;
 use super::recovery::scoreboard::Scoreboard;
-use super::rtt::Bounds;
+use super::rtt::{Bounds, RTO_MIN};
 use super::state::{Event, State};
 use super::tcb::{Flags, Seldom, Tcb, Traffic};
 use super::timers::Timer;
@@ -143,9 +143,16 @@ impl Offer {
     }
 }
 
-/// The lower bounds of timeouts.
-pub(crate) fn bounds() -> Bounds {
-    Bounds::default()
+/// The bounds of timeouts of a socket with these options, over a route that wants them to be so long at least: what an
+/// administrator says of a route comes first (tcp_rto_min).
+pub(crate) fn bounds(values: &Values, host: &Host, route_ms: u16) -> Bounds {
+    let min = match (route_ms, values.rto_min_ms) {
+        (0, 0) => Duration::from_micros(host.tcp_rto_min_us.into()),
+        (0, ms) | (ms, _) => Duration::from_millis(ms.into()),
+    };
+    let max = if values.rto_max_ms == 0 { host.tcp_rto_max_ms } else { values.rto_max_ms };
+    let max = Duration::from_millis(max.into());
+    Bounds { min: min.min(max), max }
 }
 
 /// Milliseconds of the stack's clock, in 32 bits.
@@ -215,9 +222,19 @@ impl<D: Device> Connection<'_, D> {
         Options { timestamps: self.timestamps(), ..Options::default() }
     }
 
+    /// The bounds of its timeouts.
+    pub(crate) fn bounds(&self) -> Bounds {
+        bounds(self.values, self.host, self.tcb.timers.rto_min_ms)
+    }
+
+    /// Those of how long it is patient, which do not fall with the timeouts (retransmits_timed_out, tcp_probe0_base).
+    pub(crate) fn patience(&self) -> Bounds {
+        Bounds { min: RTO_MIN, ..self.bounds() }
+    }
+
     /// RTO.
     pub(crate) fn rto(&self) -> Duration {
-        self.tcb.rtt.rto(&bounds())
+        self.tcb.rtt.rto(&self.bounds())
     }
 
     /// TCP_USER_TIMEOUT, if it is set.

@@ -2,7 +2,7 @@
 //! [`super::congestion`] applied to the frames of the send queue, in the order in which they depend on each other.
 
 use super::congestion::Acked;
-use super::connection::{Connection, bounds, means};
+use super::connection::{Connection, means};
 use super::pacing;
 use super::recovery::frto::{self, Verdict};
 use super::recovery::prr::Prr;
@@ -197,7 +197,7 @@ impl<D: Device> Connection<'_, D> {
         };
         let rtt = measured(self.now, &evidence)?;
         self.tcb.rtt.sample_min(self.now, rtt, news.acked == 1 && news.sacked == 0);
-        self.tcb.rtt.sample(rtt, self.tcb.snd.una, self.tcb.snd.nxt, &bounds());
+        self.tcb.rtt.sample(rtt, self.tcb.snd.una, self.tcb.snd.nxt, &self.bounds());
         Some(rtt)
     }
 

@@ -5,7 +5,7 @@
 //! takes the long way, so that here it is one bit. What these functions do is what the steps in [`super::input`], [`super::loss`] and
 //! [`super::output`] do in such a state, no more and no less: a property test runs the same packets and calls both ways.
 
-use super::connection::{Connection, SEND_BYTES_MIN, bounds, clock_ms, means};
+use super::connection::{Connection, SEND_BYTES_MIN, clock_ms, means};
 use super::open::traffic::Want;
 use super::output::emit::{give, hops};
 use super::output::header::Written;
@@ -13,6 +13,7 @@ use super::output::plain::Plain;
 use super::recovery::rack::Segment as Sent;
 use super::recovery::tlp::{self, Flight};
 use super::recovery::undo::CaState;
+use super::rtt::{Bounds, RTO_MIN};
 use super::state::State;
 use super::tcb::{Flags, Tcb};
 use super::timers::Timer;
@@ -95,6 +96,7 @@ impl<D: Device> Connection<'_, D> {
             && traffic.rack.tlp_end_seq().is_none()
             && traffic.only_new == 0
             && self.values.max_pacing_rate == 0
+            && self.bounds() == Bounds::default()
             && self.values.receive_low_water <= 1
             && self.values.unsent_low_water == 0
     }
@@ -149,7 +151,7 @@ impl<D: Device> Connection<'_, D> {
             self.traffic.fack = self.traffic.rack.detect_reordering(&sent, self.traffic.fack);
             let sample = self.now - sent_at;
             self.tcb.rtt.sample_min(self.now, sample, acked == 1);
-            self.tcb.rtt.sample(sample, una, nxt, &bounds());
+            self.tcb.rtt.sample(sample, una, nxt, &Bounds::default());
             rtt = Some(sample);
         }
         self.tcb.delivered = self.tcb.delivered.wrapping_add(acked);
@@ -236,7 +238,7 @@ impl<D: Device> Connection<'_, D> {
         }
         self.sent(true);
         let (una, nxt, sent) = (self.tcb.snd.una, self.tcb.snd.nxt, self.traffic.send.sent().frames);
-        if self.tcb.congestion.is_underused(self.now, una, nxt, sent, false) {
+        if self.tcb.congestion.is_underused(self.now, una, nxt, sent, false, RTO_MIN) {
             self.note_sent();
         }
         let (tlp, place) = (Timer::Tlp, &self.tcb.timers);

@@ -17,6 +17,8 @@ use minimum::Minimum;
 
 /// The smallest variation that a timeout has (TCP_RTO_MIN): no timeout is shorter.
 pub const RTO_MIN: Duration = Duration::from_millis(200);
+/// The longest timeout (TCP_RTO_MAX).
+pub const RTO_MAX: Duration = Duration::from_secs(120);
 
 /// Between what the timeout stays; a host may set both (net.ipv4.tcp_rto_min_us, tcp_rto_max_ms).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +31,7 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { min: RTO_MIN, max: Duration::from_secs(120) }
+        Self { min: RTO_MIN, max: RTO_MAX }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A connection's timers expire (RFC 9293 §3.10.8): what each of them does.
 
-use super::connection::{Connection, bounds, clock_ms};
+use super::connection::{Connection, clock_ms};
 use super::output::Why;
 use super::state::{Event, State};
 use super::tcb::{Flags as Tcbits, Mark};
@@ -73,11 +73,11 @@ impl<D: Device> Connection<'_, D> {
                 let waited = Duration::from_millis(now.wrapping_sub(self.traffic.stalled_since - 1).into());
                 let since = Instant(self.now.0.saturating_sub(waited.0));
                 let retries = self.retries();
-                if limits::is_given_up(self.now, since, retries, self.user_timeout(), &bounds()) {
+                if limits::is_given_up(self.now, since, retries, self.user_timeout(), &self.patience()) {
                     return self.give_up();
                 }
                 if finds_black_holes
-                    && limits::is_given_up(self.now, since, limits::RETRIES_1, None, &bounds())
+                    && limits::is_given_up(self.now, since, limits::RETRIES_1, None, &self.patience())
                 {
                     self.suspect_black_hole();
                 }
@@ -153,7 +153,7 @@ impl<D: Device> Connection<'_, D> {
     }
 
     pub(crate) fn arm_persist(&mut self) {
-        let at = self.now + limits::persist(self.rto(), 0, &bounds());
+        let at = self.now + limits::persist(self.rto(), 0, &self.patience());
         self.tcb.timers.arm(Timer::Persist, at);
     }
 

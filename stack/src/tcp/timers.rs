@@ -82,7 +82,9 @@ pub struct Timers {
     deadlines: [u64; PLACES],
     /// Which [`Timer`] of its place runs.
     running: [u8; PLACES],
-    spare: [u8; 3],
+    spare: u8,
+    /// The least retransmission timeout by the route, in milliseconds; 0 if it says nothing.
+    pub rto_min_ms: u16,
 }
 
 const _: () = assert!(size_of::<Timers>() == 48);
@@ -107,7 +109,7 @@ impl Timers {
 
     /// Stops all of them.
     pub fn disarm_all(&mut self) {
-        *self = Self::default();
+        *self = Self { rto_min_ms: self.rto_min_ms, ..Self::default() };
     }
 
     /// When it expires, if it runs.

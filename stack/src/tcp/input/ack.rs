@@ -9,7 +9,7 @@ use crate::seq::Seq;
 use crate::stats::Counter;
 use crate::tcp::challenge::{self, Ack};
 use crate::tcp::congestion::{Algorithm, Congestion, initial_window};
-use crate::tcp::connection::{Connection, bounds};
+use crate::tcp::connection::Connection;
 use crate::tcp::recovery::undo::CaState;
 use crate::tcp::state::{Event, State};
 use crate::tcp::tcb::Mark;
@@ -194,7 +194,7 @@ impl<D: Device> Connection<'_, D> {
         match rtt {
             Some(rtt) => {
                 self.tcb.rtt.sample_min(self.now, rtt, false);
-                self.tcb.rtt.sample(rtt, una, nxt, &bounds());
+                self.tcb.rtt.sample(rtt, una, nxt, &self.bounds());
             }
             None if was_lost => self.tcb.rtt.syn_was_lost(),
             None => {}

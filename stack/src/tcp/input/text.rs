@@ -17,8 +17,7 @@ const PRUNED: u32 = 8;
 
 /// Bytes of the smallest segment that lets the window grow (tcp_event_data_recv).
 const GROWS_OFFER: u16 = 128;
-/// Segments that are offered at most while memory is short (tcp_adjust_rcv_ssthresh), and when what was offered found no room.
-const OFFER_UNDER_PRESSURE: u32 = 4;
+/// Segments that are offered at most when what was offered found no room (tcp_clamp_window).
 const OFFER_CLAMPED: u32 = 2;
 
 impl<D: Device> Connection<'_, D> {
@@ -133,7 +132,9 @@ impl<D: Device> Connection<'_, D> {
     fn taken(&mut self, (len, size): (u16, u16), before: u32, push: bool, stamps: Option<(u32, u32)>) {
         self.advance(len.into());
         let (wnd, rtt) = (self.tcb.rcv.wnd, self.tcb.rtt);
-        self.tcb.delayed_ack.on_text(self.now, size, push, wnd, || rtt.rto(&bounds()));
+        let (values, host, route) = (self.values, self.host, self.tcb.timers.rto_min_ms);
+        let rto = || rtt.rto(&bounds(values, host, route));
+        self.tcb.delayed_ack.on_text(self.now, size, push, wnd, rto);
         self.measure_reader(size, stamps);
         if len >= GROWS_OFFER {
             self.grow_offer(len, self.tcb.receive_charge.frames.saturating_sub(before));
@@ -142,12 +143,10 @@ impl<D: Device> Connection<'_, D> {
         self.arrived = true;
     }
 
-    /// Text that has taken so many frames lets more be offered, or less where memory is short (tcp_grow_window).
+    /// Text that has taken so many frames lets more be offered, unless memory is short (tcp_grow_window).
     fn grow_offer(&mut self, len: u16, frames: u32) {
         let (space, share, mss) = (self.space(), self.frame_share(), self.tcb.advertised_mss);
-        if self.frames.pool.is_under_pressure() {
-            self.tcb.offer = space.offer_max.min(OFFER_UNDER_PRESSURE * u32::from(mss)).max(1);
-        } else if space.offer_max < space.full {
+        if space.offer_max < space.full && !self.frames.pool.is_under_pressure() {
             let (charge, most) = (frames.saturating_mul(2 * share), RECEIVE_FRAMES_MAX.saturating_mul(share));
             self.tcb.offer = window::grown_offer(&space, len.into(), charge, mss, most).max(1);
         }

@@ -194,6 +194,31 @@ pub const ROWS: &[Row] = &[
     row(IPPROTO_TCP, 30, "TCP_FASTOPEN_CONNECT", Kind::Own(Own::FastOpenConnect)),
     row(IPPROTO_TCP, 33, "TCP_FASTOPEN_KEY", Kind::Own(Own::FastOpenKey)),
     row(IPPROTO_TCP, 34, "TCP_FASTOPEN_NO_COOKIE", Kind::Own(Own::FastOpenNoCookie)),
+    row(
+        IPPROTO_TCP,
+        44,
+        "TCP_RTO_MAX_MS",
+        Number(
+            1000,
+            120_000,
+            |to, ms| to.rto_max_ms = ms as u32,
+            |view| or(view.values.rto_max_ms, view.host.tcp_rto_max_ms),
+        ),
+    ),
+    row(
+        IPPROTO_TCP,
+        45,
+        "TCP_RTO_MIN_US",
+        Number(
+            1000,
+            200_000,
+            |to, us| to.rto_min_ms = (us as u32).div_ceil(1000) as u16,
+            |view| match view.values.rto_min_ms {
+                0 => view.host.tcp_rto_min_us as i32,
+                ms => i32::from(ms) * 1000,
+            },
+        ),
+    ),
     row(IPPROTO_IP, 1, "IP_TOS", Kind::Own(Own::Tos)),
     row(IPPROTO_IP, 2, "IP_TTL", Kind::Own(Own::Ttl)),
     row(IPPROTO_IP, 8, "IP_PKTINFO", Bit(Switch::PACKET_INFO)),

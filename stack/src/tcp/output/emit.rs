@@ -445,7 +445,7 @@ impl<D: Device> Connection<'_, D> {
         }
         let (limited, packets_out) = (self.is_cwnd_full(), self.traffic.send.sent().frames);
         let (una, nxt) = (self.tcb.snd.una, self.tcb.snd.nxt);
-        if self.tcb.congestion.is_underused(self.now, una, nxt, packets_out, limited) {
+        if self.tcb.congestion.is_underused(self.now, una, nxt, packets_out, limited, self.bounds().min) {
             let (rto, window) = (self.rto(), initial_window(self.tcb.mss, false));
             self.tcb.congestion.on_underused(self.now, rto, window);
         }
