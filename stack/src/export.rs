@@ -10,8 +10,10 @@
 //! | send(2), recv(2) with MSG_PEEK in repair mode | the bytes beside the snapshot; of those to be sent the first [`Snapshot::in_flight`] were |
 //! | TCP_REPAIR_OPTIONS | [`Snapshot::peer_mss`], [`Snapshot::shifts`], [`Snapshot::sack`], [`Snapshot::timestamps`] |
 //! | TCP_REPAIR_WINDOW | [`Snapshot::window`] |
-//! | TCP_TIMESTAMP | [`Snapshot::tsval`] |
+//! | TCP_TIMESTAMP | [`Snapshot::tsval`], by [`to_tcp_timestamp`] and [`from_tcp_timestamp`] |
 //! | shutdown(2) after the last byte | [`Snapshot::is_finished`] |
+//!
+//! A socket of Linux's that is told of no shifts keeps the one that it would have offered: without scaling they are said to be 0 and 0.
 //!
 //! While it is under way nobody may answer the peer: a segment that finds no connection is reset. So the steering of its packets
 //! changes first, and what comes meanwhile is lost, as on any wire.
@@ -52,6 +54,19 @@ pub struct Window {
     pub rcv_wnd: u32,
     /// RCV.NXT when it was announced.
     pub rcv_wup: Seq,
+}
+
+/// TCP_TIMESTAMP for this TSval. Its lowest bit says whether the clock is one of microseconds (Linux since 6.7), which ours is not; so
+/// that TSval never goes back, it is one more where it was odd.
+#[must_use]
+pub const fn to_tcp_timestamp(tsval: u32) -> u32 {
+    tsval.wrapping_add(tsval & 1)
+}
+
+/// TSval for this TCP_TIMESTAMP of a clock of milliseconds: its lowest bit was cleared, and is taken for set.
+#[must_use]
+pub const fn from_tcp_timestamp(value: u32) -> u32 {
+    value | 1
 }
 
 /// A connection between two segments.
@@ -449,6 +464,8 @@ mod tests {
         let ended = Snapshot { has_ended: true, ..IT };
         assert_eq!(ended.receive_seq(), Seq(989), "its FIN is no byte");
         assert_eq!(IT.later(3).tsval, 2);
+        assert_eq!([4, 5, u32::MAX].map(to_tcp_timestamp), [4, 6, 0]);
+        assert_eq!([4, 6].map(from_tcp_timestamp), [5, 7], "never before what was sent last");
     }
 
     #[test]

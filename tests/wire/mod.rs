@@ -16,6 +16,7 @@ pub mod hand;
 pub mod line;
 pub mod namespace;
 pub mod ours;
+pub mod repair;
 pub mod sys;
 pub mod tun;
 pub mod world;

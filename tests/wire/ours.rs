@@ -40,6 +40,8 @@ pub struct Ours {
     pub there: Lines,
     /// The wire from the kernel.
     pub back: Lines,
+    /// Who has the wire in our place, if somebody has.
+    elsewhere: Option<Tun>,
     deadline: Option<Instant>,
     packet: Packet,
     /// The last packets, printed when a test fails.
@@ -83,6 +85,7 @@ impl Ours {
             tun,
             there,
             back,
+            elsewhere: None,
             deadline: None,
             packet: Packet::default(),
             trace: Trace::default(),
@@ -93,6 +96,32 @@ impl Ours {
     #[must_use]
     pub fn address(&self, is_v6: bool) -> Ip {
         self.host.addresses[usize::from(is_v6)]
+    }
+
+    /// From now on the wire is another interface's, or ours again; whose it was before.
+    pub fn give_wire(&mut self, to: Option<Tun>) -> Option<Tun> {
+        std::mem::replace(&mut self.elsewhere, to)
+    }
+
+    /// Moves packets between the two interfaces of the kernel's.
+    fn pass_on(&mut self, now: Instant) {
+        let Some(elsewhere) = &mut self.elsewhere else { return };
+        for _ in 0..BURST {
+            let Some(packet) = elsewhere.read() else { break };
+            self.trace.note(now.0, OURS, What::Sent, Link::Ip, packet);
+            self.there.put(now, packet);
+        }
+        for _ in 0..BURST {
+            let Some(packet) = self.tun.read() else { break };
+            self.trace.note(now.0, OURS, What::Got, Link::Ip, packet);
+            self.back.put(now, packet);
+        }
+        while let Some(packet) = self.there.take(now) {
+            self.tun.write(packet);
+        }
+        while let Some(packet) = self.back.take(now) {
+            elsewhere.write(packet);
+        }
     }
 
     /// Does something with the stack; what it sends is on its way.
@@ -113,6 +142,10 @@ impl Ours {
 
     /// Moves packets from the device to the kernel, and from the kernel to the device; whether any came.
     fn carry(&mut self, now: Instant) -> bool {
+        if self.elsewhere.is_some() {
+            self.pass_on(now);
+            return false;
+        }
         let link = self.port.setup().link;
         while let Some(packet) = self.port.take_sent() {
             self.trace.note(now.0, OURS, What::Sent, link, &packet.bytes);
@@ -143,14 +176,17 @@ impl Ours {
         let now = clock();
         let came = self.carry(now);
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        if came || is_due(self.deadline) || is_due(self.port.next_completion()) {
+        if self.elsewhere.is_none() && (came || is_due(self.deadline) || is_due(self.port.next_completion()))
+        {
             return self.with(|_| ());
         }
-        let next = [self.deadline, self.there.next(), self.back.next(), Some(until)];
+        let deadline = self.deadline.filter(|_| self.elsewhere.is_none());
+        let next = [deadline, self.there.next(), self.back.next(), Some(until)];
         let next = next.into_iter().flatten().min().unwrap_or(until);
         if next > now {
+            let elsewhere = self.elsewhere.as_ref().unwrap_or(&self.tun);
             // A signal is no reason to stop.
-            let _ = sys::wait(&[self.tun.as_fd()], next - now);
+            let _ = sys::wait(&[self.tun.as_fd(), elsewhere.as_fd()], next - now);
         }
     }
 

@@ -289,3 +289,45 @@ pub fn send_urgent(socket: BorrowedFd<'_>, byte: u8) -> io::Result<()> {
     let sent = unsafe { libc::send(socket.as_raw_fd(), (&raw const byte).cast(), 1, libc::MSG_OOB) };
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
+
+/// Reads a socket's option; how many bytes it has.
+///
+/// # Errors
+/// Those of getsockopt(2).
+pub fn option_bytes(socket: BorrowedFd<'_>, level: c_int, name: c_int, to: &mut [u8]) -> io::Result<usize> {
+    let (pointer, mut len) = (to.as_mut_ptr().cast(), to.len() as libc::socklen_t);
+    // SAFETY: the pointer and the length are those of the slice.
+    check(unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, pointer, &raw mut len) })?;
+    Ok(len as usize)
+}
+
+/// Sends with these flags.
+///
+/// # Errors
+/// Those of send(2).
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], flags: c_int) -> io::Result<usize> {
+    // SAFETY: the pointer and the length are those of the slice.
+    let sent = unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Receives with these flags.
+///
+/// # Errors
+/// Those of recv(2).
+pub fn receive(socket: BorrowedFd<'_>, to: &mut [u8], flags: c_int) -> io::Result<usize> {
+    // SAFETY: the pointer and the length are those of the slice.
+    let got = unsafe { libc::recv(socket.as_raw_fd(), to.as_mut_ptr().cast(), to.len(), flags) };
+    usize::try_from(got).map_err(|_| io::Error::last_os_error())
+}
+
+/// What is in one of a socket's queues: SIOCINQ, SIOCOUTQ, SIOCOUTQNSD.
+///
+/// # Errors
+/// Those of ioctl(2).
+pub fn queued(socket: BorrowedFd<'_>, what: libc::Ioctl) -> io::Result<u32> {
+    let mut count: c_int = 0;
+    // SAFETY: these requests write an int.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), what, &raw mut count) })?;
+    Ok(count as u32)
+}
