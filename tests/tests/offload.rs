@@ -109,8 +109,24 @@ fn a_segment_in_several_frames_is_as_one_in_one() {
         let one = [1, 2].map(|number| ample(Setup { gro: true, ..Setup::plain(number) }));
         let several = one.map(|setup| Setup { headroom: 2048 - 600, ..setup });
         let (one, several) = (journal(seed, one, path, texts), journal(seed, several, path, texts));
-        assert_same_packets(seed, &one, &several);
+        // What is offered depends on the memory that text takes.
+        let seen = |journal: &[Record]| journal.iter().map(without_window).collect::<Vec<_>>();
+        let (one, several) = (seen(&one), seen(&several));
+        let differs = one.iter().zip(&several).position(|(one, other)| one != other);
+        assert!(one == several, "seed {seed}: {:?}", differs.map(|at| (&one[at], &several[at])));
     }
+}
+
+/// A packet as a line, but for the window that it offers.
+fn without_window(record: &Record) -> String {
+    let words = line(&record.3, Link::Ethernet);
+    let kept = match words.split_once(" win ") {
+        Some((before, after)) => {
+            [before, after.trim_start_matches(|byte: char| byte.is_ascii_digit())].concat()
+        }
+        None => words,
+    };
+    format!("{} host {} {:?} {kept}", record.0, record.1, record.2)
 }
 
 #[test]
