@@ -19,6 +19,7 @@ pub mod ours;
 pub mod repair;
 pub mod sys;
 pub mod tun;
+pub mod vnet;
 pub mod world;
 
 /// The time since the first who asked, and a second.

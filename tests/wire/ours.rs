@@ -19,7 +19,7 @@ use stack::wire::ip::Ip;
 use super::line::Lines;
 use super::namespace::joined;
 use super::tun::Tun;
-use super::{clock, sys};
+use super::{clock, sys, vnet};
 use crate::sim::port::{Packet, Port, Setup};
 use crate::sim::tcp::TcpHost;
 use crate::sim::trace::{Trace, What};
@@ -149,7 +149,12 @@ impl Ours {
         let link = self.port.setup().link;
         while let Some(packet) = self.port.take_sent() {
             self.trace.note(now.0, OURS, What::Sent, link, &packet.bytes);
-            self.there.put(now, &packet.bytes);
+            if self.has_header() {
+                vnet::put(&packet, link, &mut self.packet.bytes);
+                self.there.put(now, &self.packet.bytes);
+            } else {
+                self.there.put(now, &packet.bytes);
+            }
             self.port.spare.push(packet.bytes);
         }
         while let Some(packet) = self.there.take(now) {
@@ -161,14 +166,30 @@ impl Ours {
         }
         let mut came = 0;
         while came < BURST {
+            let has_header = self.has_header();
             let Some(bytes) = self.back.take(now) else { break };
-            self.trace.note(now.0, OURS, What::Got, link, bytes);
-            self.packet.bytes.clear();
-            self.packet.bytes.extend_from_slice(bytes);
+            if !has_header {
+                self.packet.bytes.clear();
+                self.packet.bytes.extend_from_slice(bytes);
+            } else if vnet::take(bytes, &mut self.packet).is_none() {
+                continue;
+            }
+            self.trace.note(now.0, OURS, What::Got, link, &self.packet.bytes);
             self.port.deliver(&self.packet);
             came += 1;
         }
         came > 0
+    }
+
+    /// Whether packets have a header of virtio's: where the device cuts.
+    fn has_header(&self) -> bool {
+        self.port.setup().tso_bytes_max > 0
+    }
+
+    /// Packets that the kernel did not take.
+    #[must_use]
+    pub const fn refused(&self) -> u64 {
+        self.tun.refused
     }
 
     /// One turn of the loop, which waits for something to happen, but not beyond `until`.

@@ -42,18 +42,25 @@ fn request(name: &str) -> libc::ifreq {
 }
 
 /// Makes an interface of the calling thread's namespace whose packets are read and written by the descriptor: IP's for a
-/// TUN, Ethernet's for a TAP. It ends with the descriptor.
+/// TUN, Ethernet's for a TAP. It ends with the descriptor. With offloads each packet has a header of virtio's before it, and may
+/// be one to be cut.
 ///
 /// # Errors
 /// ENOENT without /dev/net/tun; EPERM without CAP_NET_ADMIN.
-pub fn open_tun(name: &str, is_tap: bool) -> io::Result<File> {
+pub fn open_tun(name: &str, is_tap: bool, offloads: bool) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let file = options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
     let mut request = request(name);
     let kind = if is_tap { libc::IFF_TAP } else { libc::IFF_TUN };
-    request.ifr_ifru.ifru_flags = (kind | libc::IFF_NO_PI) as libc::c_short;
+    let header = if offloads { libc::IFF_VNET_HDR } else { 0 };
+    request.ifr_ifru.ifru_flags = (kind | libc::IFF_NO_PI | header) as libc::c_short;
     // SAFETY: TUNSETIFF reads and writes the ifreq that it is given.
     check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })?;
+    if offloads {
+        let all = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+        // SAFETY: TUNSETOFFLOAD takes a number.
+        check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(all)) })?;
+    }
     Ok(file)
 }
 

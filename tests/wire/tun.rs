@@ -45,9 +45,22 @@ impl Tun {
     /// When the kernel refuses something to root.
     #[must_use]
     pub fn new(namespace: &Namespace, interface: Interface) -> Self {
+        Self::make(namespace, interface, false)
+    }
+
+    /// The same of one whose packets have a header of [`super::vnet`], and need not be cut nor summed in either direction.
+    ///
+    /// # Panics
+    /// When the kernel refuses something to root.
+    #[must_use]
+    pub fn with_offloads(namespace: &Namespace, interface: Interface) -> Self {
+        Self::make(namespace, interface, true)
+    }
+
+    fn make(namespace: &Namespace, interface: Interface, offloads: bool) -> Self {
         let Interface { number, link, mtu } = interface;
         let made = namespace.inside(move || {
-            let file = sys::open_tun(NAME, link == Link::Ethernet)?;
+            let file = sys::open_tun(NAME, link == Link::Ethernet, offloads)?;
             sys::set_mtu(NAME, mtu)?;
             sys::set_queue(NAME, QUEUE)?;
             sys::set_address(NAME, Ipv4Addr::new(10, 0, 0, number), Ipv4Addr::new(255, 255, 255, 0))?;
@@ -61,7 +74,7 @@ impl Tun {
             }
             Ok::<_, std::io::Error>(file)
         });
-        Self { file: made.expect("an interface"), buffer: vec![0; 1 << 16], refused: 0 }
+        Self { file: made.expect("an interface"), buffer: vec![0; 1 << 17], refused: 0 }
     }
 
     /// Reads a packet, if there is one.

@@ -15,6 +15,7 @@ use super::ours::{Ours, setup};
 use super::sys;
 use super::tun::{Interface, Tun};
 use crate::sim::path::Path;
+use crate::sim::port::Setup;
 use crate::sim::raw::{ip, ip6};
 
 /// The kernel's number, and ours.
@@ -41,11 +42,22 @@ pub struct Recipe {
     pub seed: u64,
     /// Wires: one for all, or one for each flow.
     pub flows: usize,
+    /// Packets need not be cut nor summed in either direction.
+    pub offloads: bool,
 }
 
 impl Default for Recipe {
     fn default() -> Self {
-        Self { link: Link::Ip, mtu: 1500, frames: 8192, sockets: 256, path: Path::IDEAL, seed: 1, flows: 1 }
+        Self {
+            link: Link::Ip,
+            mtu: 1500,
+            frames: 8192,
+            sockets: 256,
+            path: Path::IDEAL,
+            seed: 1,
+            flows: 1,
+            offloads: false,
+        }
     }
 }
 
@@ -105,7 +117,7 @@ impl World {
     /// A new one; `None`, and a line that is counted, without the rights of root.
     #[must_use]
     pub fn new(recipe: &Recipe) -> Option<Self> {
-        let Recipe { link, mtu, frames, sockets, path, seed, flows } = *recipe;
+        let Recipe { link, mtu, frames, sockets, path, seed, flows, offloads } = *recipe;
         let namespace = match Namespace::new() {
             Ok(namespace) => namespace,
             Err(error) => {
@@ -113,8 +125,13 @@ impl World {
                 return None;
             }
         };
-        let tun = Tun::new(&namespace, Interface { number: KERNEL, link, mtu });
-        let setup = setup(OURS, link, mtu, frames);
+        let interface = Interface { number: KERNEL, link, mtu };
+        let (tun, setup) = if offloads {
+            let setup = Setup { link, mtu, frames, ring: 4096, ..Setup::offloads(OURS) };
+            (Tun::with_offloads(&namespace, interface), setup)
+        } else {
+            (Tun::new(&namespace, interface), setup(OURS, link, mtu, frames))
+        };
         let limits = Limits {
             frames,
             frame_size: setup.frame_size.into(),
