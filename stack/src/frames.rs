@@ -113,6 +113,8 @@ impl FrameRecord {
 
     /// Its text came from the device.
     pub const RECEIVED: u16 = 1 << 9;
+    /// The datagram goes on in the next frame of its list.
+    pub const MORE: u16 = 1 << 10;
 
     /// Whether it has all of these flags.
     #[inline]
@@ -150,6 +152,8 @@ pub enum Completed {
     Freed,
     /// A queue has it still, and may change it or send it again.
     Kept,
+    /// It was a datagram, and its socket is still charged for it: [`Frames::end_datagram`].
+    Datagram,
     /// It was not being sent: the entry is to be passed by and counted.
     Bad,
 }
@@ -405,9 +409,88 @@ impl Frames<'_> {
         } else if self.change(frame, State::Tx, State::Free) {
             self.give(frame);
             Completed::Freed
+        } else if self.state(frame) == State::TxDatagram {
+            Completed::Datagram
         } else {
             Completed::Bad
         }
+    }
+
+    /// A frame for a datagram of a socket, which is charged for it when it is sent; in state [`State::Moving`]. A datagram has as
+    /// many as it needs, so it is for its first one that the socket's limit is asked: with [`Charge::limit`] as it is.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn take_for_datagram(&mut self, charge: Charge) -> Result<FrameIndex, Shortage> {
+        let after = self.available().checked_sub(1).ok_or(Shortage::Frames)?;
+        self.pool.may_charge(charge, after)?;
+        self.take_any().ok_or(Shortage::Frames)
+    }
+
+    /// A frame with a datagram is about to be given to the device: the socket with this name is charged until the completion. False
+    /// if the frame isn't moving.
+    #[must_use]
+    pub fn send_datagram(&mut self, frame: FrameIndex, charge: &mut Charge, socket: Handle) -> bool {
+        if !self.change(frame, State::Moving, State::TxDatagram) {
+            return false;
+        }
+        self.pool.charge(charge);
+        if let Some(record) = self.record_mut(frame) {
+            (record.owner, record.seq) = (socket.index.wrapping_add(1), socket.generation);
+        }
+        true
+    }
+
+    /// Whose datagram a frame is that the device sends.
+    pub(crate) fn datagram_of(&self, frame: FrameIndex) -> Option<Handle> {
+        let record = self.record(frame)?;
+        Some(Handle { index: record.owner.checked_sub(1)?, generation: record.seq })
+    }
+
+    /// The device has sent a datagram's frame, or refused it: it is free, and nobody is charged for it. False if it was none.
+    pub fn end_datagram(&mut self, frame: FrameIndex, charge: &mut Charge) -> bool {
+        let done = self.change(frame, State::TxDatagram, State::Free);
+        if done {
+            self.pool.uncharge(charge);
+            if let Some(record) = self.record_mut(frame) {
+                record.owner = 0;
+            }
+            self.give(frame);
+        }
+        done
+    }
+
+    /// Frames that are free beyond the reserves.
+    #[inline]
+    pub(crate) fn spare(&self) -> u32 {
+        self.pool.beyond_reserves(self.available())
+    }
+
+    /// Whether a direction of a socket may have one more frame, which isn't free now.
+    ///
+    /// # Errors
+    /// Why not.
+    #[inline]
+    pub(crate) fn may_keep(&self, charge: Charge) -> Result<(), Shortage> {
+        self.pool.may_charge(charge, self.available())
+    }
+
+    /// A frame that somebody is charged for is another one's from now on.
+    pub(crate) fn hand_over(
+        &mut self,
+        frame: FrameIndex,
+        (from, to): (&mut Charge, &mut Charge),
+        owner: u32,
+    ) -> bool {
+        if self.state(frame) != State::Socket {
+            return false;
+        }
+        self.pool.uncharge(from);
+        self.pool.charge(to);
+        if let Some(record) = self.record_mut(frame) {
+            record.owner = owner.wrapping_add(1);
+        }
+        true
     }
 
     /// A queue needs a frame no longer: it must be out of the queue. While the device still sends it, it is free
@@ -449,7 +532,7 @@ impl Frames<'_> {
                     self.pool.quarantined += 1;
                 }
                 State::Quarantined => self.pool.quarantined += 1,
-                State::Socket | State::Tx | State::TxSocket => {}
+                State::Socket | State::Tx | State::TxSocket | State::TxDatagram => {}
             }
         }
     }
@@ -465,7 +548,8 @@ impl Frames<'_> {
                     self.give(frame);
                 }
                 State::TxSocket => state::force(&self.states[index as usize], State::Socket),
-                State::Free | State::Moving | State::Socket | State::Bad => {}
+                // Its socket is charged for it: the caller ends it as complete.
+                State::TxDatagram | State::Free | State::Moving | State::Socket | State::Bad => {}
             }
         }
         (self.pool.fill, self.pool.quarantined) = (0, 0);
@@ -503,7 +587,8 @@ impl Frames<'_> {
         if count(State::Quarantined) != self.pool.quarantined as usize || count(State::Bad) != 0 {
             return Err("a frame has no state, or is put aside without being counted");
         }
-        if count(State::Socket) + count(State::TxSocket) != self.pool.charged as usize {
+        let charged = [State::Socket, State::TxSocket, State::TxDatagram];
+        if charged.map(count).into_iter().sum::<usize>() != self.pool.charged as usize {
             return Err("the frames of sockets are not those that are charged");
         }
         Ok(())

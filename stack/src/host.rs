@@ -49,6 +49,8 @@ macro_rules! host {
 host! {
     somaxconn = 4096, 1..=65_535, "Most connections that may wait for accept(2), whatever listen(2) says.";
     rmem_max = 4 << 20, 2304..=1 << 30, "Bytes that SO_RCVBUF may ask for.";
+    rmem_default = 212_992, 2304..=1 << 30, "Bytes of a new socket's receive buffer, as SO_RCVBUF tells them, but for TCP's.";
+    wmem_default = 212_992, 4608..=1 << 30, "Bytes of a new socket's send buffer, as SO_SNDBUF tells them, but for TCP's.";
     wmem_max = 4 << 20, 4608..=1 << 30, "Bytes that SO_SNDBUF may ask for.";
     tcp_rmem_default = 131_072, 4096..=1 << 30, "Bytes of a new socket's receive buffer, as SO_RCVBUF tells them.";
     tcp_rmem_max = 32 << 20, 4096..=1 << 30, "Bytes up to which a receive buffer grows.";

@@ -1,9 +1,9 @@
 //! TCP, UDP and IP as a sans-I/O library.
 //!
 //! Bytes, time and randomness are arguments; frames, deadlines and events are results. [`stack`] is where everything
-//! meets: the [`region`] that holds all of its state, the device's [`frames`], the formats on the [`wire`], [`tcp`].
-//! TCP, IP, ICMP, ARP and neighbour discovery run over any [`device`]; UDP's data path is not there yet, nor is any program joined
-//! to it: until it is, `accel` has the local and the kernel path.
+//! meets: the [`region`] that holds all of its state, the device's [`frames`], the formats on the [`wire`], [`tcp`] and [`udp`].
+//! TCP, UDP, IP, ICMP, ARP and neighbour discovery run over any [`device`]; no program is joined to it yet: until one is, `accel` has the
+//! local and the kernel path.
 //!
 //! Miri runs the tests beside the code that have no random cases and no whole region in a few minutes each module, for example:
 //!

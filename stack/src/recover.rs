@@ -163,9 +163,11 @@ impl Parts<'_> {
         self.lose_unbound(shared, &mut lost);
         self.drop_unheld(shared, &mut lost);
         self.recover_queues(shared, &mut lost);
+        self.recover_datagrams(shared);
         self.recover_slabs();
         self.recover_tables();
         self.recover_ip();
+        self.recover_groups();
         self.recover_sending();
         self.recover_frames(shared);
         for index in 0..self.slabs.listeners.fresh() {

@@ -73,6 +73,12 @@ impl Switch {
     pub const FAST_OPEN_KEY: u32 = 1 << 27;
     /// The second one.
     pub const FAST_OPEN_BACKUP: u32 = 1 << 28;
+    /// IPV6_MULTICAST_LOOP was switched off.
+    pub const NO_MULTICAST_LOOP_V6: u32 = Self::FAST_OPEN_CONNECT;
+    /// IP_MULTICAST_ALL was switched off.
+    pub const NO_MULTICAST_ALL: u32 = 1 << 29;
+    /// IPV6_MULTICAST_ALL was switched off.
+    pub const NO_MULTICAST_ALL_V6: u32 = 1 << 30;
 }
 
 /// The values themselves; 0 is always what a new socket has.
@@ -139,7 +145,7 @@ pub struct Values {
     pub tos: u8,
     /// IPV6_TCLASS.
     pub traffic_class: u8,
-    /// IP_MULTICAST_TTL, plus one.
+    /// IP_MULTICAST_TTL, in the form of [`Values::multicast_ttl`].
     pub multicast_ttl: u8,
     /// IP_MTU_DISCOVER, plus one.
     pub mtu_discover: u8,
@@ -149,8 +155,10 @@ pub struct Values {
     pub congestion: u8,
     /// TCP_SAVE_SYN.
     pub save_syn: u8,
+    /// IPV6_MULTICAST_HOPS, as [`Values::multicast_ttl`] has it.
+    pub multicast_hops: u8,
     /// SO_BUSY_POLL and others that change nothing here are kept by the shim; zero.
-    pub reserved: [u8; 2],
+    pub reserved: u8,
 }
 
 /// What a new socket has.
@@ -169,6 +177,23 @@ impl Values {
     /// Sets it; what is negative is the default.
     pub fn set_hop_limit(&mut self, hops: i32) {
         self.hop_limit = u8::try_from(hops).unwrap_or(HOP_LIMIT) ^ HOP_LIMIT;
+    }
+}
+
+/// Hops of multicast, if the user sets none: as far as the link goes.
+const MULTICAST_HOPS: u8 = 1;
+
+impl Values {
+    /// IP_MULTICAST_TTL, or IPV6_MULTICAST_HOPS.
+    #[must_use]
+    pub const fn multicast_ttl(&self, is_v4: bool) -> u8 {
+        MULTICAST_HOPS ^ if is_v4 { self.multicast_ttl } else { self.multicast_hops }
+    }
+
+    /// Sets it; what is negative is the default.
+    pub fn set_multicast_ttl(&mut self, is_v4: bool, hops: i32) {
+        let hops = u8::try_from(hops).unwrap_or(MULTICAST_HOPS) ^ MULTICAST_HOPS;
+        if is_v4 { self.multicast_ttl = hops } else { self.multicast_hops = hops }
     }
 }
 

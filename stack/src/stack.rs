@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::events;
 use crate::frames::blocks::Blocks;
 use crate::frames::pool::Purpose;
-use crate::frames::{Frames, link};
+use crate::frames::{Completed, Frames, link};
 use crate::ip::hop::Hop;
 use crate::recover::{Operation, fence};
 use crate::region::layout::Header;
@@ -40,6 +40,7 @@ mod other;
 pub(crate) mod parcel;
 mod path;
 mod predicted;
+mod udp;
 
 use predicted::Prediction;
 
@@ -154,7 +155,7 @@ impl<D: Device> Stack<'_, '_, D> {
         self.parts.sending.first != 0 && self.parts.free_to_send() != 0
     }
 
-    fn frames(&mut self) -> Frames<'_> {
+    pub(crate) fn frames(&mut self) -> Frames<'_> {
         Frames { pool: self.parts.pool, records: self.parts.frames, states: self.shared.frames }
     }
 
@@ -179,7 +180,9 @@ impl<D: Device> Stack<'_, '_, D> {
         let mut done = [FrameIndex::default(); BATCH];
         let count = self.device.completions(&mut done).min(BATCH);
         for frame in &done[..count] {
-            let _ = self.frames().completed(*frame);
+            if self.frames().completed(*frame) == Completed::Datagram {
+                self.datagram_sent(*frame);
+            }
         }
         count
     }

@@ -3,10 +3,18 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::demux::Link;
+use crate::frames::list::FrameList;
+use crate::frames::pool::Charge;
 use crate::region::slab::{Record, Tag};
 use crate::wire::ip::Ip;
 
+pub mod calls;
+pub mod errors;
+pub mod group;
 mod open;
+pub(crate) mod queue;
+pub mod receive;
+pub mod send;
 
 /// A socket of UDP. A link is an index plus one, 0 is none; zero bytes are a record that was never used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -23,58 +31,65 @@ pub struct UdpSocket {
     pub local_port: u16,
     /// The peer's port, or 0.
     pub remote_port: u16,
+    /// What its options have set ([`crate::settings`]).
+    pub settings: u16,
     /// How it shares address and port ([`crate::demux`]).
     pub sharing: u8,
     /// As what it is counted at its port ([`crate::ports::Class`]).
     pub bound_as: u8,
-    /// What its options have set ([`crate::settings`]).
-    pub settings: u16,
-    /// The first frame that was not read.
-    pub receive_head: u32,
-    /// The last one.
-    pub receive_tail: u32,
     /// The others at the same address and port.
     pub link: Link,
-
-    // ---- the second line ----
-    /// The slots of the processes that have a descriptor of it.
-    pub holders: u64,
-    /// When the datagram that was read last had arrived (SIOCGSTAMP), in nanoseconds.
-    pub stamp: u64,
-    /// Its address and port among those in use ([`crate::ports`]), plus one.
-    pub bound: u32,
-    /// Of the table of routes when `route` was looked up.
-    pub route_version: u32,
-    /// SO_SNDBUF, in bytes.
-    pub send_buffer: u32,
-    /// SO_RCVBUF, in bytes.
-    pub receive_buffer: u32,
-    /// Frames that wait to be read.
-    pub receive_frames: u16,
-    /// Frames that wait to be sent, or for their completion.
-    pub send_frames: u16,
-    /// The route to its peer, plus one; valid while `route_version` is the table's.
-    pub route: u16,
-    /// The path's MTU towards the peer, as far as is known.
-    pub path_mtu: u16,
     /// Datagrams dropped because the buffer was full (SO_RXQ_OVFL).
     pub drops: u32,
-    /// The first multicast group it has joined.
-    pub memberships: u32,
-    /// Which of our addresses multicast is sent from (IP_MULTICAST_IF), plus one.
-    pub multicast_from: u32,
-    /// The first error for MSG_ERRQUEUE: a frame that quotes the datagram (IP_RECVERR).
-    pub errors_head: u32,
-    /// The last one.
-    pub errors_tail: u32,
     /// SO_ERROR ([`crate::error::Error::code`]).
     pub error: u8,
-    /// Directions that were shut down: 1 receiving, 2 sending.
+    /// Directions that were shut down: bits of [`Shut`].
     pub shut: u8,
     /// Bits of [`Mark`].
     pub marks: u8,
     /// No meaning yet; zero.
     pub reserved: u8,
+
+    // ---- the second line ----
+    /// Datagrams that were not read ([`queue`]).
+    pub receive: FrameList,
+    /// Frames that wait to be read, errors with them (SO_RCVBUF).
+    pub receive_charge: Charge,
+    /// Frames that the device sends (SO_SNDBUF).
+    pub send_charge: Charge,
+    /// Of the table of routes when `route` was looked up.
+    pub route_version: u32,
+    /// The neighbour of the way to its peer, plus one; valid while `route_version` is the table's.
+    pub route: u16,
+    /// The path's MTU towards the peer, likewise.
+    pub path_mtu: u16,
+    /// When the datagram that was read last had arrived (SIOCGSTAMP), in nanoseconds.
+    pub stamp: u64,
+    /// Its address and port among those in use ([`crate::ports`]), plus one.
+    pub bound: u32,
+    /// The first multicast group it has joined, plus one.
+    pub memberships: u32,
+    /// The slots of the processes that have a descriptor of it.
+    pub holders: u64,
+
+    // ---- the third: what is seldom touched ----
+    /// Errors for MSG_ERRQUEUE (IP_RECVERR), the oldest first: frames that begin with [`errors::Report`].
+    pub errors: FrameList,
+    /// The address of ours that multicast is sent from (IP_MULTICAST_IF), if one was chosen; else unspecified.
+    pub multicast_from: Ip,
+    /// No meaning yet; zero.
+    pub reserved_words: [u64; 4],
+}
+
+/// Bits of [`UdpSocket::shut`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shut;
+
+impl Shut {
+    /// SHUT_RD.
+    pub const READ: u8 = 1;
+    /// SHUT_WR.
+    pub const WRITE: u8 = 2;
 }
 
 /// Bits of [`UdpSocket::marks`].
@@ -90,6 +105,8 @@ impl Mark {
     pub const PORT_BOUND: u8 = 4;
     /// It has a peer.
     pub const CONNECTED: u8 = 8;
+    /// A sender found no room: it is told when there is some.
+    pub const WANTS_ROOM: u8 = 16;
 }
 
 impl UdpSocket {
@@ -108,15 +125,18 @@ pub struct Membership {
     pub tag: Tag,
     /// The group.
     pub group: Ip,
-    /// A source that is let through, or kept out; unspecified for all.
+    /// A source that is let through, or kept out; unspecified in the record of the group itself.
     pub source: Ip,
     /// The next one of the same socket, plus one.
     pub next: u32,
-    /// 0 lets everything through but `source`, 1 nothing else.
+    /// A [`group::Filter`]: 0 lets everything through but `source`, 1 nothing else.
     pub includes: u32,
+    /// The socket, plus one.
+    pub owner: u32,
 }
 
-const _: () = assert!(size_of::<UdpSocket>() == 128 && core::mem::offset_of!(UdpSocket, holders) == 64);
+const _: () = assert!(size_of::<UdpSocket>() == 192 && core::mem::offset_of!(UdpSocket, receive) == 64);
+const _: () = assert!(core::mem::offset_of!(UdpSocket, errors) == 128);
 
 impl Record for Membership {
     fn tag(&mut self) -> &mut Tag {

@@ -56,7 +56,9 @@ fn host() -> TcpHost {
     };
     for (name, ..) in HOST {
         let (file, at) = match *name {
-            "somaxconn" | "rmem_max" | "wmem_max" => (format!("core/{name}"), 0),
+            "somaxconn" | "rmem_max" | "wmem_max" | "rmem_default" | "wmem_default" => {
+                (format!("core/{name}"), 0)
+            }
             "tcp_rmem_default" => ("ipv4/tcp_rmem".into(), 1),
             "tcp_rmem_max" => ("ipv4/tcp_rmem".into(), 2),
             "tcp_wmem_default" => ("ipv4/tcp_wmem".into(), 1),

@@ -60,7 +60,7 @@ impl Frames<'_> {
             }
             let to = match state::load(&self.states[index]).0 {
                 State::Socket => State::Free,
-                State::TxSocket => State::Tx,
+                State::TxSocket | State::TxDatagram => State::Tx,
                 _ => continue,
             };
             record.owner = 0;

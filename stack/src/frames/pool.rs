@@ -146,6 +146,11 @@ impl Pool {
         }
     }
 
+    /// Of the free frames those that sockets may have.
+    pub(super) const fn beyond_reserves(&self, available: u32) -> u32 {
+        available.saturating_sub(self.missing().saturating_add(self.limits.control_min))
+    }
+
     /// Whether a direction of a socket may have one more frame, when `available` will be free then.
     pub(super) fn may_charge(&self, charge: Charge, available: u32) -> Result<(), Shortage> {
         if available < self.missing().saturating_add(self.limits.control_min) {
@@ -173,6 +178,14 @@ impl Pool {
         if self.charged > self.limits.pressure {
             self.in_pressure = 1;
         }
+    }
+
+    /// What was charged to one is another one's.
+    pub(crate) fn merge(&mut self, from: &mut Charge, to: &mut Charge) {
+        let holders = |charge: &Charge| u32::from(charge.frames > 0);
+        let before = holders(from) + holders(to);
+        to.frames = to.frames.wrapping_add(core::mem::take(&mut from.frames));
+        self.holders = self.holders.wrapping_sub(before).wrapping_add(holders(to));
     }
 
     pub(super) fn uncharge(&mut self, charge: &mut Charge) {

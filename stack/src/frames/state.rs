@@ -27,11 +27,13 @@ pub enum State {
     Quarantined = 6,
     /// No state: what bytes that nobody wrote may say.
     Bad = 7,
+    /// The device sends a datagram whose socket is charged for it until the completion.
+    TxDatagram = 8,
 }
 
 impl State {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Free,
         Self::Moving,
         Self::Fill,
@@ -40,6 +42,7 @@ impl State {
         Self::TxSocket,
         Self::Quarantined,
         Self::Bad,
+        Self::TxDatagram,
     ];
 
     const fn decode(word: u64) -> Self {
@@ -51,6 +54,7 @@ impl State {
             4 => Self::Tx,
             5 => Self::TxSocket,
             6 => Self::Quarantined,
+            8 => Self::TxDatagram,
             _ => Self::Bad,
         }
     }
@@ -64,16 +68,19 @@ impl State {
     ///   Moving --link---> Socket --send--> TxSocket --complete--> Socket --release--> Free
     ///                                      TxSocket --release---> Tx -----complete--> Free
     ///   Moving --send---> Tx ------complete------------------------------------------> Free
+    ///   Moving --send---> TxDatagram ------complete--------------------------------> Free
     ///   Moving --drop---> Free
     /// ```
     #[must_use]
     pub const fn may_become(self, next: Self) -> bool {
         match self {
             Self::Free | Self::Fill => matches!(next, Self::Moving),
-            Self::Moving => matches!(next, Self::Free | Self::Fill | Self::Socket | Self::Tx),
+            Self::Moving => {
+                matches!(next, Self::Free | Self::Fill | Self::Socket | Self::Tx | Self::TxDatagram)
+            }
             Self::Socket => matches!(next, Self::Free | Self::TxSocket),
             Self::TxSocket => matches!(next, Self::Socket | Self::Tx),
-            Self::Tx | Self::Quarantined => matches!(next, Self::Free),
+            Self::Tx | Self::TxDatagram | Self::Quarantined => matches!(next, Self::Free),
             Self::Bad => false,
         }
     }
@@ -81,7 +88,7 @@ impl State {
     /// Whether the device may be reading or writing its bytes.
     #[must_use]
     pub const fn is_devices(self) -> bool {
-        matches!(self, Self::Fill | Self::Tx | Self::TxSocket)
+        matches!(self, Self::Fill | Self::Tx | Self::TxSocket | Self::TxDatagram)
     }
 }
 
@@ -119,7 +126,7 @@ mod tests {
     #[test]
     fn zero_bytes_are_a_free_frame_and_strange_ones_are_nothing() {
         assert_eq!(load(&AtomicU64::new(0)), (State::Free, 0));
-        for word in [7, 0x100 | 8, 0xff, 0x55] {
+        for word in [7, 0x100 | 9, 0xff, 0x55] {
             assert_eq!(load(&AtomicU64::new(word)).0, State::Bad);
         }
     }
@@ -149,6 +156,9 @@ mod tests {
         assert!(!State::TxSocket.may_become(State::Free) && !State::Fill.may_become(State::Free));
         let into_free: Vec<State> =
             State::ALL.into_iter().filter(|state| state.may_become(State::Free)).collect();
-        assert_eq!(into_free, [State::Moving, State::Socket, State::Tx, State::Quarantined]);
+        assert_eq!(
+            into_free,
+            [State::Moving, State::Socket, State::Tx, State::Quarantined, State::TxDatagram]
+        );
     }
 }

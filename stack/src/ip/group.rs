@@ -83,6 +83,13 @@ pub fn leave(groups: &mut [Group], ip: &Ip, now: Instant) -> bool {
     true
 }
 
+/// Counts anew how many listen to each group that somebody listened to.
+pub(crate) fn recount(groups: &mut [Group], mut users: impl FnMut(&Ip) -> u32) {
+    for group in groups.iter_mut().filter(|group| group.users > 0) {
+        group.users = users(&group.ip);
+    }
+}
+
 /// A router asks: each group that it asks for is reported within the time that it gives. RFC 3810 §6.2: "If there is a pending
 /// response to a previous General Query scheduled sooner than the selected delay, no additional response needs to be
 /// scheduled." Each group has a timer of its own here, as in IGMPv2.

@@ -126,6 +126,8 @@ pub struct State {
     pub fragments: Charge,
     /// The way that was looked up last.
     pub last_way: LastWay,
+    /// Frames of datagrams that the device sends and whose sockets are closed.
+    pub sent: Charge,
 }
 
 impl State {

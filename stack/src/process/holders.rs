@@ -34,7 +34,7 @@ impl<D: Device> Stack<'_, '_, D> {
         let udp = find(self.parts.udp_sockets, socket).ok_or(Error::BadHandle)?;
         let is_last = give_up(&mut udp.holders, process.index)?;
         if is_last {
-            self.parts.udp_release(socket)?;
+            self.udp_close(socket)?;
         }
         Ok(is_last)
     }

@@ -2,10 +2,13 @@
 
 use super::Lost;
 use crate::device::FrameIndex;
+use crate::events;
 use crate::frames::Frames;
 use crate::frames::blocks::Blocks;
+use crate::frames::list::FrameList;
 use crate::region::{Parts, Shared};
 use crate::tcp::tcb::Traffic;
+use crate::udp::{Mark, queue};
 
 impl Parts<'_> {
     /// Each socket has the queues that have it, and these the frames and blocks in their lists; where that makes no sense, the
@@ -38,11 +41,38 @@ impl Parts<'_> {
         }
     }
 
+    /// The same for sockets of UDP: a queue that makes no sense is empty, and what was in it is lost as on a wire. Nobody is charged for
+    /// what the device sends.
+    pub(super) fn recover_datagrams(&mut self, shared: &Shared<'_>) {
+        for index in 0..self.slabs.udp_sockets.fresh() {
+            let Some(udp) = self.udp_sockets.get_mut(index as usize) else { return };
+            let mut frames = Frames { pool: self.pool, records: self.frames, states: shared.frames };
+            for list in [&mut udp.receive, &mut udp.errors] {
+                let is_one = udp.tag.is_used() && udp.holders != 0 && frames.claim(list, index);
+                if is_one && queue::check(&frames, list).is_err() {
+                    frames.unclaim(list, list.frames());
+                } else if is_one {
+                    continue;
+                }
+                *list = FrameList::default();
+            }
+            udp.receive_charge.frames = udp.receive.frames() + udp.errors.frames();
+            udp.send_charge.frames = 0;
+            udp.marks &= !Mark::WANTS_ROOM;
+            if let Some(word) = shared.udp_events.get(index as usize) {
+                events::set(word, if udp.tag.is_used() { udp.ready() } else { 0 }, udp.tag.is_used());
+            }
+        }
+    }
+
     /// Frames by what is left of the sockets.
     pub(super) fn recover_frames(&mut self, shared: &Shared<'_>) {
         let tcbs = &self.tcbs[..self.slabs.tcbs.fresh() as usize];
         let charges = tcbs.iter().filter(|tcb| tcb.tag.is_used());
         let charges = charges.flat_map(|tcb| [tcb.send_charge.frames, tcb.receive_charge.frames]);
+        let udps = &self.udp_sockets[..self.slabs.udp_sockets.fresh() as usize];
+        let udps = udps.iter().filter(|udp| udp.tag.is_used()).map(|udp| udp.receive_charge.frames);
+        let charges = charges.chain(udps);
         let (charged, holders) = charges.fold((0, 0), |(charged, holders), frames| {
             (frames.saturating_add(charged), holders + u32::from(frames > 0))
         });

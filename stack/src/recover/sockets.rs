@@ -3,6 +3,7 @@
 use super::{Lost, Operation};
 use crate::error::Error;
 use crate::events;
+use crate::frames::pool::Charge;
 use crate::ports::{Class, Protocol};
 use crate::process::{self, bit};
 use crate::region::{Parts, Shared};
@@ -76,8 +77,14 @@ impl Parts<'_> {
                 let Some(udp) = self.udp_sockets.get_mut(index as usize) else { return };
                 let marks = udp.marks & udp::Mark::V6;
                 let any = wildcard(marks != 0);
+                let of_it = self.memberships.iter_mut().filter(|record| record.owner == index + 1);
+                of_it.for_each(|record| record.owner = 0);
+                let limits =
+                    [udp.send_charge, udp.receive_charge].map(|charge| Charge { frames: 0, ..charge });
                 *udp = UdpSocket {
                     tag: udp.tag,
+                    send_charge: limits[0],
+                    receive_charge: limits[1],
                     local: any,
                     remote: any,
                     holders: udp.holders,

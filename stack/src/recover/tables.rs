@@ -35,9 +35,14 @@ impl Parts<'_> {
             ($($name:ident),+) => { $(self.slabs.$name.rebuild(self.$name, |_, _| true);)+ };
         }
         // These belong to the region's owner: what was being written is what a caller of the same call would find.
-        as_tagged!(memberships, leases);
+        as_tagged!(leases);
         // What was learned of others is learned again.
         self.known_destinations().forget();
+        let udps = &*self.udp_sockets;
+        self.slabs.memberships.rebuild(self.memberships, |_, record| {
+            let owner = record.owner.checked_sub(1).and_then(|owner| udps.get(owner as usize));
+            owner.is_some_and(|udp| udp.tag.is_used())
+        });
         self.recover_resting();
     }
 

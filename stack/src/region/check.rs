@@ -12,7 +12,7 @@ use crate::process::bit;
 use crate::settings;
 use crate::tcp::tcb::{self, Left, Seldom, Standing, Tcb, Traffic};
 use crate::time::Instant;
-use crate::udp::{Mark, UdpSocket};
+use crate::udp::{Mark, Membership, UdpSocket, queue};
 use crate::wire::ip::Ip;
 
 /// The first invariant that does not hold.
@@ -79,7 +79,16 @@ impl Parts<'_> {
     /// The first invariant that does not hold.
     pub fn check_frames(&mut self, shared: &Shared<'_>) -> Result<(), Broken> {
         let frames = Frames { pool: self.pool, records: self.frames, states: shared.frames };
-        frames.check().of("frames")
+        frames.check().of("frames")?;
+        for udp in used(self.udp_sockets, &self.slabs.udp_sockets).iter().filter(|udp| udp.tag.is_used()) {
+            for list in [&udp.receive, &udp.errors] {
+                queue::check(&frames, list).of("udp_sockets")?;
+            }
+            let waiting = udp.receive.frames().saturating_add(udp.errors.frames());
+            let is_charged = waiting == udp.receive_charge.frames;
+            holds(is_charged, "udp_sockets", "a socket is not charged for the frames that wait to be read")?;
+        }
+        Ok(())
     }
 
     fn check_slabs(&mut self) -> Result<(), Broken> {
@@ -278,6 +287,27 @@ impl Parts<'_> {
         holds(is_whole, "traffics", "queues that rest are not in the list of those")
     }
 
+    /// The groups of sockets of UDP: each record is in the list of its socket.
+    fn check_memberships(&self) -> Result<(), Broken> {
+        let mut found = 0;
+        for (index, udp) in used(self.udp_sockets, &self.slabs.udp_sockets).iter().enumerate() {
+            let mut at = if udp.tag.is_used() { udp.memberships } else { 0 };
+            while let Some(record) = at.checked_sub(1).map(|at| self.memberships.get(at as usize)) {
+                let is_its =
+                    |record: &&Membership| record.tag.is_used() && record.owner as usize == index + 1;
+                let Some(record) = record.filter(is_its).filter(|_| found < self.slabs.memberships.used())
+                else {
+                    return Err(Broken {
+                        part: "memberships",
+                        what: "a socket is in a group that is another one's",
+                    });
+                };
+                (at, found) = (record.next, found + 1);
+            }
+        }
+        holds(found == self.slabs.memberships.used(), "memberships", "nobody is in a group that is in use")
+    }
+
     /// The sockets that wait for queues.
     fn check_waiting(&self) -> Result<(), Broken> {
         let waits = |(tcb, seldom): (&Tcb, &Seldom)| tcb.tag.is_used() && tcb.waits_for_queues(seldom.queue);
@@ -325,6 +355,7 @@ impl Parts<'_> {
             }
         }
         self.check_traffics()?;
+        self.check_memberships()?;
         holds(bound == counted, "bounds", "an address counts sockets that are not there")?;
         let records = used(self.settings, &self.slabs.settings).iter().filter(|record| record.tag.is_used());
         let users = records.fold(0u64, |users, record| users.saturating_add(record.users));

@@ -37,6 +37,21 @@ impl Pieces {
     pub(super) fn as_slice(&self) -> &[Fragment] {
         &self.all[..self.len]
     }
+
+    /// The bytes `from..to` of it. The first piece stays, though it be empty.
+    pub(super) fn cut(&self, from: u16, to: u16) -> Self {
+        let (mut part, mut at) = (Self::new(), 0u16);
+        for piece in self.as_slice() {
+            let begin = from.saturating_sub(at).min(piece.len);
+            let end = to.saturating_sub(at).min(piece.len);
+            at = at.saturating_add(piece.len);
+            if end > begin || part.len == 0 {
+                let len = end.saturating_sub(begin);
+                part.push(Fragment { offset: piece.offset + begin, len, ..*piece });
+            }
+        }
+        part
+    }
 }
 
 /// The same list without its first bytes.
@@ -145,7 +160,10 @@ impl<D: Device> Stack<'_, '_, D> {
         let parts = &mut *self.parts;
         let mut frames = Frames { pool: parts.pool, records: parts.frames, states: self.shared.frames };
         for piece in pieces.as_slice() {
-            frames.release(piece.frame, &mut parts.ip.fragments);
+            // A socket may have taken them.
+            if frames.record(piece.frame).is_some_and(|record| record.owner == 0) {
+                frames.release(piece.frame, &mut parts.ip.fragments);
+            }
         }
     }
 
@@ -156,6 +174,9 @@ impl<D: Device> Stack<'_, '_, D> {
         });
         if is_echo && usize::from(whole.len) >= icmp::HEADER_LEN {
             return self.echo_of_pieces(whole, seen, pieces);
+        }
+        if whole.protocol == protocol::UDP && self.udp_in_pieces(whole, seen, pieces) {
+            return;
         }
         let Some(joined) = self.join(whole, seen, pieces) else {
             return self.count(Counter::FramesShort);
@@ -173,7 +194,8 @@ impl<D: Device> Stack<'_, '_, D> {
     /// Puts as much of a datagram as fits into one frame.
     fn join(&mut self, whole: &Whole, seen: &Seen, pieces: &Pieces) -> Option<Seen> {
         let frame = self.frames().take(Purpose::Control)?;
-        let parcel = Parcel::new(whole.source, whole.destination, whole.protocol);
+        let ends = (whole.source, whole.destination);
+        let parcel = Parcel { ttl: seen.ttl, ..Parcel::new(ends.0, ends.1, whole.protocol) };
         let (begin, size) = (0u16, usize::from(self.device.capabilities().frame_size));
         let header = self
             .device

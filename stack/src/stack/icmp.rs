@@ -15,7 +15,7 @@ use crate::wire::checksum::Sum;
 use crate::wire::icmp::{HEADER_LEN, Message, Unreachable, parse, quoted};
 use crate::wire::igmp::parse_v6;
 use crate::wire::ip::Ip;
-use crate::wire::{icmpv6, ipv6, ndisc, protocol};
+use crate::wire::{icmpv6, ipv6, ndisc, protocol, udp};
 
 /// A message of either version.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +37,41 @@ pub(super) struct About {
     pub(super) protocol: u8,
     /// SEG.SEQ of a segment.
     pub(super) sequence: u32,
+    /// Bytes of what is quoted before a datagram's data.
+    pub(super) headers: u16,
+}
+
+/// What an error says of itself (`struct sock_extended_err`).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    /// Its type.
+    pub(super) kind: u8,
+    /// Its code.
+    pub(super) code: u8,
+    /// What the path takes, or what it points at.
+    pub(super) info: u32,
+    /// Who sent it.
+    pub(super) offender: Ip,
+    /// What it quotes of a datagram's data.
+    pub(super) quoted: Fragment,
+}
+
+impl Told {
+    /// Of a message that begins so, and quotes behind its header.
+    fn new(seen: &Seen, head: [u8; HEADER_LEN], about: Option<&About>) -> Self {
+        let [kind, code, _, _, word @ ..] = head;
+        let word = u32::from_be_bytes(word);
+        let info = match (seen.source.is_v4(), kind, code) {
+            (false, ..) => word,
+            // Fragmentation needed; parameter problem.
+            (true, 3, 4) => word & 0xffff,
+            (true, 12, _) => word >> 24,
+            _ => 0,
+        };
+        let skipped = HEADER_LEN as u16 + about.map_or(0, |about| about.headers);
+        let quoted = seen.piece(skipped.min(seen.len()));
+        Self { kind, code, info, offender: seen.source, quoted }
+    }
 }
 
 /// The packet of ours that these bytes are the beginning of, if they are enough to tell.
@@ -44,7 +79,14 @@ pub(super) fn about(bytes: &[u8], is_v4: bool) -> Option<About> {
     let quoted = quoted(bytes, is_v4).ok()?;
     let (local, remote, sequence) = quoted.ports_and_sequence()?;
     let protocol = quoted.protocol;
-    Some(About { local: (quoted.source, local), remote: (quoted.destination, remote), protocol, sequence })
+    let headers = (quoted.transport.as_ptr() as usize - bytes.as_ptr() as usize + udp::HEADER_LEN) as u16;
+    Some(About {
+        headers,
+        local: (quoted.source, local),
+        remote: (quoted.destination, remote),
+        protocol,
+        sequence,
+    })
 }
 
 /// Copies from one frame to another.
@@ -91,7 +133,8 @@ impl<D: Device> Stack<'_, '_, D> {
         };
         if let Some(meaning) = meaning(&message) {
             let about = about(data, true);
-            return self.error_arrived(about, &meaning);
+            let told = Told::new(seen, bytes.first_chunk().copied().unwrap_or_default(), about.as_ref());
+            return self.error_arrived(about, &meaning, &told);
         }
         self.answer_echo(seen, Either::V4(message), &[seen.piece(HEADER_LEN as u16)]);
     }
@@ -113,7 +156,8 @@ impl<D: Device> Stack<'_, '_, D> {
         };
         if let Some(meaning) = meaning_v6(&message) {
             let about = about(data, false);
-            return self.error_arrived(about, &meaning);
+            let told = Told::new(seen, bytes.first_chunk().copied().unwrap_or_default(), about.as_ref());
+            return self.error_arrived(about, &meaning, &told);
         }
         if let Some(query) = parse_v6(bytes) {
             return self.listeners_asked(seen, &query);
@@ -220,10 +264,11 @@ impl<D: Device> Stack<'_, '_, D> {
     }
 
     /// An error about something that we have sent, or seem to have.
-    pub(super) fn error_arrived(&mut self, about: Option<About>, meaning: &Meaning) {
+    pub(super) fn error_arrived(&mut self, about: Option<About>, meaning: &Meaning, told: &Told) {
         let Some(about) = about else { return self.count(Counter::IcmpDoubtful) };
         let is_believed = match about.protocol {
             protocol::TCP => self.error_for_segment(&about, meaning),
+            protocol::UDP => self.error_for_datagram(&about, meaning, told),
             _ => false,
         };
         if !is_believed {
@@ -279,7 +324,13 @@ impl<D: Device> Stack<'_, '_, D> {
             false => meaning_v6(&icmpv6::Message::Unreachable(icmpv6::Unreachable::Address)),
         };
         if let (Some(about), Some(meaning)) = (about, meaning) {
-            let _ = self.error_for_segment(&about, &meaning);
+            // As from ourselves: ipv4_link_failure, ip6_link_failure.
+            let (kind, code) = if is_v4 { (3, 1) } else { (1, 3) };
+            let at = (datagram.as_ptr() as usize - bytes.as_ptr() as usize) as u16 + about.headers;
+            let end = record.offset.saturating_add(record.len);
+            let quoted = Fragment { frame, offset: at.min(end), len: end.saturating_sub(at) };
+            let told = Told { kind, code, info: 0, offender: about.local.0, quoted };
+            self.error_arrived(Some(about), &meaning, &told);
         }
     }
 }

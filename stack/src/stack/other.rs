@@ -4,9 +4,10 @@
 //! bytes again where they copy some.
 
 use super::Stack;
-use crate::device::{Device, Fragment as Piece, FrameIndex, Link, Memory, Received};
+use crate::device::{Checksum, Device, Fragment as Piece, FrameIndex, Link, Memory, Received};
 use crate::ip::icmp::answer::Invoking;
 use crate::stats::Counter;
+use crate::time::Instant;
 use crate::wire::ip::{Fragment, Ip};
 use crate::wire::{Malformed, arp, ethernet, igmp, ipv4, ipv6, ndisc, protocol};
 
@@ -37,6 +38,10 @@ pub(super) struct Seen {
     pub(super) fragment: Option<Fragment>,
     /// The link's frame was for us alone.
     pub(super) is_for_us: bool,
+    /// What the device says of its transport checksum.
+    pub(super) checksum: Checksum,
+    /// When it arrived.
+    pub(super) arrived: Instant,
     /// It has gone, or is to go, where its sender wants (RFC 791, LSRR and SSRR).
     pub(super) is_source_routed: bool,
 }
@@ -104,8 +109,11 @@ impl<D: Device> Stack<'_, '_, D> {
                 self.arp(&packet);
                 false
             }
-            Ok(Kind::Datagram(seen)) if rest.is_empty() => self.datagram(&seen),
-            Ok(Kind::Datagram(seen)) => self.datagram_of_frames(&seen, packet),
+            Ok(Kind::Datagram(seen)) => {
+                let arrived = first.arrived.unwrap_or(self.now);
+                let seen = Seen { checksum: first.checksum, arrived, ..seen };
+                if rest.is_empty() { self.datagram(&seen) } else { self.datagram_of_frames(&seen, packet) }
+            }
             Err(rule) => {
                 self.shared.counters().malformed(rule);
                 false
@@ -169,8 +177,7 @@ impl<D: Device> Stack<'_, '_, D> {
         if seen.protocol == protocol::TCP && !self.is_for_many(&seen.destination) {
             return self.joined(seen);
         }
-        self.payload(seen);
-        false
+        self.payload(seen)
     }
 
     /// Whether a datagram is for us, and from somebody who may send it.
@@ -223,8 +230,7 @@ impl<D: Device> Stack<'_, '_, D> {
             }
         }
         if seen.protocol != protocol::TCP {
-            self.payload(&seen);
-            return false;
+            return self.payload(&seen);
         }
         match self.segment_of(&seen) {
             Ok(segment) => {
@@ -240,23 +246,21 @@ impl<D: Device> Stack<'_, '_, D> {
         }
     }
 
-    /// What a whole datagram carries, but for a segment.
-    fn payload(&mut self, seen: &Seen) {
+    /// What a whole datagram carries, but for a segment; true if its frame is kept.
+    fn payload(&mut self, seen: &Seen) -> bool {
         match seen.protocol {
+            protocol::UDP => return self.udp_arrived(seen),
             protocol::ICMP if seen.source.is_v4() => self.icmp(seen),
             protocol::ICMPV6 if !seen.source.is_v4() => self.icmp_v6(seen),
             igmp::IGMP if seen.source.is_v4() => self.igmp(seen),
             // To many, on the link or beyond: what is for us alone was seen before.
             protocol::TCP => self.count(Counter::NotOurs),
-            protocol::UDP => {
-                self.count(Counter::NoSocket);
-                self.tell_closed_port(seen);
-            }
             _ => {
                 self.count(Counter::UnknownProtocol);
                 self.tell_unknown_protocol(seen);
             }
         }
+        false
     }
 
     /// What an answer depends on.
@@ -303,6 +307,8 @@ fn seen(
             ecn: header.ecn(),
             fragment: chain.fragment,
             is_for_us,
+            checksum: Checksum::Unchecked,
+            arrived: Instant(0),
             is_source_routed: false,
         });
     }
@@ -322,6 +328,8 @@ fn seen(
         ecn: header.ecn(),
         fragment: datagram.fragment(),
         is_for_us,
+        checksum: Checksum::Unchecked,
+        arrived: Instant(0),
         is_source_routed: is_source_routed(datagram.options),
     })
 }

@@ -6,8 +6,9 @@
 use super::Stack;
 use crate::device::{Device, Fragment as Piece, FrameIndex, Outgoing};
 use crate::error::Error;
-use crate::frames::pool::Purpose;
+use crate::frames::pool::{Charge, Purpose};
 use crate::ip::hop::Hop;
+use crate::region::slab::Handle;
 use crate::stats::Counter;
 use crate::wire::ip::{Fragment, Ip};
 use crate::wire::{ethernet, ipv4, ipv6};
@@ -27,15 +28,17 @@ pub(crate) struct Parcel {
     pub(crate) tos: u8,
     /// It may go in fragments: we make them, and in IPv4 routers may, too.
     pub(crate) may_fragment: bool,
+    /// The socket of UDP that is charged for its frames; the stack's own are control packets.
+    pub(crate) payer: Option<Handle>,
 }
 
 /// Time to live of what the stack itself sends (net.ipv4.ip_default_ttl).
-pub(super) const TTL: u8 = 64;
+pub(crate) const TTL: u8 = 64;
 
 impl Parcel {
     /// One of the stack's own.
-    pub(super) const fn new(local: Ip, remote: Ip, protocol: u8) -> Self {
-        Self { local, remote, protocol, ttl: TTL, tos: 0, may_fragment: true }
+    pub(crate) const fn new(local: Ip, remote: Ip, protocol: u8) -> Self {
+        Self { local, remote, protocol, ttl: TTL, tos: 0, may_fragment: true, payer: None }
     }
 
     fn ethertype(&self) -> u16 {
@@ -59,7 +62,7 @@ impl Parcel {
         len: usize,
         bytes: &mut [u8],
     ) -> Option<usize> {
-        let Self { local, remote, protocol, ttl, tos, may_fragment } = self;
+        let Self { local, remote, protocol, ttl, tos, may_fragment, .. } = self;
         if local.is_v4() {
             let header = ipv4::Header::new(local, remote, *protocol, *ttl)?;
             let header = ipv4::Header { tos: *tos, ..header };
@@ -93,14 +96,14 @@ impl<D: Device> Stack<'_, '_, D> {
         if let crate::ip::hop::Via::Nowhere(error) = hop.via {
             return Err(error);
         }
-        let frame_size = usize::from(self.device.capabilities().frame_size);
-        let headroom = usize::from(self.device.capabilities().headroom_out) + hop.header_len();
-        let most = usize::from(mtu).min(frame_size.saturating_sub(headroom));
+        let most = self.piece_max(hop, mtu);
         if len + parcel.header_len(false) <= most {
             return self.send_piece(parcel, hop, (None, 0), 0..len, &mut put);
         }
         let each = most.saturating_sub(parcel.header_len(true)) & !7;
-        if !parcel.may_fragment || len + parcel.header_len(false) > usize::from(u16::MAX) || each == 0 {
+        // The total length is IPv4's header with it, and IPv6's payload.
+        let whole = if parcel.local.is_v4() { len + parcel.header_len(false) } else { len };
+        if !parcel.may_fragment || whole > usize::from(u16::MAX) || each == 0 {
             return Err(Error::MessageSize);
         }
         let name = self.identification(&parcel.remote);
@@ -113,6 +116,51 @@ impl<D: Device> Stack<'_, '_, D> {
             at = end;
         }
         Ok(())
+    }
+
+    /// Bytes of the largest piece by a hop: a packet is one frame.
+    fn piece_max(&self, hop: &Hop, mtu: u16) -> usize {
+        let capabilities = self.device.capabilities();
+        let headroom = usize::from(capabilities.headroom_out) + hop.header_len();
+        usize::from(mtu).min(usize::from(capabilities.frame_size).saturating_sub(headroom))
+    }
+
+    /// Whether so many bytes of payload go in one piece, and how many pieces they are at most.
+    pub(crate) fn pieces_of(&self, parcel: &Parcel, hop: &Hop, mtu: u16, len: usize) -> usize {
+        let most = self.piece_max(hop, mtu);
+        if len + parcel.header_len(false) <= most {
+            return 1;
+        }
+        len.div_ceil((most.saturating_sub(parcel.header_len(true)) & !7).max(8))
+    }
+
+    /// A frame for a piece, moving: from the reserve of control packets, or from what sockets may have.
+    fn frame_for(&mut self, payer: Option<Handle>) -> Option<FrameIndex> {
+        let Some(socket) = payer else { return self.frames().take(Purpose::Control) };
+        let (mut frames, udp) = self.udp_frames(socket.index)?;
+        frames.take_for_datagram(Charge { limit: u32::MAX, ..udp.send_charge }).ok()
+    }
+
+    /// Gives a piece to the device; if that has no room, the frame is free.
+    fn give_piece(&mut self, payer: Option<Handle>, fragment: Piece) -> bool {
+        let packet = Outgoing { fragments: &[fragment], checksum: None, gso_size: 0 };
+        let frame = fragment.frame;
+        let Some(socket) = payer else {
+            let is_sent = self.give(frame, &packet);
+            if !is_sent {
+                self.frames().discard(frame);
+            }
+            return is_sent;
+        };
+        let Some((mut frames, udp)) = self.udp_frames(socket.index) else { return false };
+        if !frames.send_datagram(frame, &mut udp.send_charge, socket) {
+            return false;
+        }
+        let is_sent = self.device.send(&packet).is_ok();
+        if !is_sent && let Some((mut frames, udp)) = self.udp_frames(socket.index) {
+            frames.end_datagram(frame, &mut udp.send_charge);
+        }
+        is_sent
     }
 
     /// The name of the next datagram that may be fragmented: nobody predicts it in IPv6 (RFC 7739); IPv4's 16 bits are counted,
@@ -142,7 +190,7 @@ impl<D: Device> Stack<'_, '_, D> {
         let begin = usize::from(capabilities.headroom_out);
         let ip = begin + link_len;
         let payload = ip + parcel.header_len(place.is_some());
-        let Some(frame) = self.frames().take(Purpose::Control) else {
+        let Some(frame) = self.frame_for(parcel.payer) else {
             self.count(Counter::FramesShort);
             return Err(Error::NoBuffers);
         };
@@ -165,11 +213,10 @@ impl<D: Device> Stack<'_, '_, D> {
         }
         let fragment = Piece { frame, offset, len };
         hop.is_used = true;
-        if self.give(frame, &Outgoing { fragments: &[fragment], checksum: None, gso_size: 0 }) {
+        if self.give_piece(parcel.payer, fragment) {
             self.count(Counter::PacketsOut);
             return Ok(());
         }
-        self.frames().discard(frame);
         Err(Error::NoBuffers)
     }
 }

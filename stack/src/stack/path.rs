@@ -118,7 +118,7 @@ impl<D: Device> Stack<'_, '_, D> {
     }
 
     /// Bytes of the largest datagram of our own link towards a destination.
-    pub(super) fn link_mtu(&mut self, destination: &Ip) -> u32 {
+    pub(crate) fn link_mtu(&mut self, destination: &Ip) -> u32 {
         let way = self.way(destination);
         way.map_or(self.device.capabilities().mtu, |way| way.link_mtu.into())
     }

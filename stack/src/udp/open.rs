@@ -13,6 +13,11 @@ use crate::wire::ip::Ip;
 #[cfg(test)]
 mod tests;
 
+/// A search for a port that found none is worth another try.
+const fn out_of_ports(error: Error) -> Error {
+    if matches!(error, Error::AddressInUse) { Error::WouldBlock } else { error }
+}
+
 impl UdpSocket {
     const fn wildcard(&self) -> Ip {
         if self.is(Mark::V6) { Ip::UNSPECIFIED } else { Ip::UNSPECIFIED_V4 }
@@ -47,6 +52,7 @@ impl Parts<'_> {
         *udp = UdpSocket { tag: udp.tag, marks: if is_v6 { Mark::V6 } else { 0 }, ..UdpSocket::default() };
         (udp.local, udp.remote) = (udp.wildcard(), udp.wildcard());
         udp.holders = 1u64.checked_shl(holder).unwrap_or(0);
+        self.udp_limits(socket)?;
         Ok(socket)
     }
 
@@ -60,6 +66,7 @@ impl Parts<'_> {
         self.udp(socket)?.settings = number;
         fence();
         self.options().release(udp.settings);
+        self.udp_limits(socket)?;
         if let Some(bound) = udp.bound.checked_sub(1) {
             let class = Class::of(values.options);
             self.ports().change(bound, Class(udp.bound_as), class, false)?;
@@ -117,6 +124,17 @@ impl Parts<'_> {
         Err(Error::NoBuffers)
     }
 
+    /// A port for a socket that sends without one.
+    ///
+    /// # Errors
+    /// `WouldBlock` when none is left, as Linux has it; `NoBuffers` at the limit of records.
+    pub(crate) fn udp_auto_bind(&mut self, socket: Handle) -> Result<(), Error> {
+        self.under(Operation::Udp, socket, |parts| {
+            let local = parts.udp(socket)?.local;
+            parts.udp_take_port(socket, (&local, 0)).map_err(out_of_ports)
+        })
+    }
+
     /// Takes the socket out of the table that it is in.
     fn udp_hide(&mut self, socket: Handle) -> Result<(), Error> {
         let udp = *self.udp(socket)?;
@@ -160,7 +178,6 @@ impl Parts<'_> {
             return Err(Error::AddressFamily);
         }
         if udp.local_port == 0 {
-            let out_of_ports = |error| if error == Error::AddressInUse { Error::WouldBlock } else { error };
             self.udp_take_port(socket, (&udp.wildcard(), 0)).map_err(out_of_ports)?;
         }
         let udp = *self.udp(socket)?;

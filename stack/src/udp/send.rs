@@ -1,0 +1,516 @@
+//! sendmsg(2) on a socket of UDP (net/ipv4/udp.c: udp_sendmsg, udp_send_skb; net/ipv6/udp.c; net/ipv4/ip_output.c).
+//!
+//! A datagram is copied once, into the frame that it leaves in, and its checksum is made by the way. One that is larger than the path
+//! takes goes in fragments, unless the socket says otherwise (IP_MTU_DISCOVER). The socket is charged for frames until the device has
+//! sent them (SO_SNDBUF).
+
+use super::errors::{Origin, Report};
+use super::{Mark, Shut, UdpSocket};
+use crate::demux::End;
+use crate::device::{Device, FrameIndex, Link};
+use crate::error::Error;
+use crate::ip::hop::{Hop, Via};
+use crate::ip::path_mtu::{Known, V4_MIN};
+use crate::ip::route::{Kind, Route};
+use crate::ip::tables::Way;
+use crate::region::slab::Handle;
+use crate::settings::{self, Switch, Values};
+use crate::stack::Stack;
+use crate::stack::parcel::Parcel;
+use crate::stats::Counter;
+use crate::wire::checksum::Sum;
+use crate::wire::ip::Ip;
+use crate::wire::udp::{HEADER_LEN, Header};
+use crate::wire::{ipv4, ipv6, protocol};
+
+/// Most datagrams that one call makes (UDP_MAX_SEGMENTS).
+const SEGMENTS_MAX: usize = 128;
+/// The neighbour of a socket whose packets begin with IP's header: none is needed.
+const DIRECT: u16 = u16::MAX;
+
+/// What goes with a message, besides its text: `msg_name` and the control messages. What isn't given is the socket's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sending {
+    /// Where to.
+    pub to: Option<(Ip, u16)>,
+    /// The address of ours that it comes from (IP_PKTINFO's `ipi_spec_dst`, IPV6_PKTINFO).
+    pub source: Option<Ip>,
+    /// Bytes of each datagram that the text is cut into (UDP_SEGMENT).
+    pub segment: Option<u16>,
+    /// IP_TTL, IPV6_HOPLIMIT.
+    pub ttl: Option<u8>,
+    /// IP_TOS, IPV6_TCLASS.
+    pub tos: Option<u8>,
+}
+
+/// How far datagrams may be larger than the path takes (IP_MTU_DISCOVER, IPV6_MTU_DISCOVER).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Discover {
+    /// IP_PMTUDISC_DONT: they go in fragments, and routers make more.
+    Dont,
+    /// IP_PMTUDISC_WANT: what the path takes goes in one piece that nobody cuts, and what is larger in fragments.
+    Want,
+    /// IP_PMTUDISC_DO: what is larger isn't sent.
+    Do,
+    /// IP_PMTUDISC_PROBE: as that, but the link's own size counts, and not what routers have said.
+    Probe,
+    /// IP_PMTUDISC_INTERFACE: as that, and routers may cut.
+    Interface,
+    /// IP_PMTUDISC_OMIT: as that, and larger ones go in fragments.
+    Omit,
+}
+
+impl Discover {
+    pub(crate) fn of(values: &Values, is_v4: bool) -> Self {
+        match if is_v4 { values.mtu_discover } else { values.mtu_discover_v6 } {
+            1 => Self::Dont,
+            3 => Self::Do,
+            4 => Self::Probe,
+            5 => Self::Interface,
+            6 => Self::Omit,
+            _ => Self::Want,
+        }
+    }
+
+    /// Whether what routers have said of the path counts (ip_sk_use_pmtu).
+    const fn uses_path(self) -> bool {
+        matches!(self, Self::Dont | Self::Want | Self::Do)
+    }
+
+    /// Whether what is too large goes in fragments (ip_sk_ignore_df).
+    const fn cuts(self) -> bool {
+        matches!(self, Self::Dont | Self::Want | Self::Omit)
+    }
+
+    /// Whether routers may cut what fits (ip_dont_fragment).
+    const fn may_be_cut(self, path_may: bool) -> bool {
+        match self {
+            Self::Dont | Self::Interface | Self::Omit => true,
+            Self::Want => path_may,
+            Self::Do | Self::Probe => false,
+        }
+    }
+}
+
+/// The text of a message in the user's pieces.
+#[derive(Clone, Copy)]
+pub(crate) struct Text<'t> {
+    pieces: &'t [&'t [u8]],
+    pub(crate) len: usize,
+}
+
+impl<'t> Text<'t> {
+    pub(crate) fn new(pieces: &'t [&'t [u8]]) -> Self {
+        Self { pieces, len: pieces.iter().fold(0, |len, piece| len.saturating_add(piece.len())) }
+    }
+
+    /// The pieces of a range of it.
+    fn range(self, mut skip: usize, mut len: usize) -> impl Iterator<Item = &'t [u8]> {
+        self.pieces.iter().map_while(move |piece| {
+            if len == 0 {
+                return None;
+            }
+            let from = piece.get(skip.min(piece.len())..).unwrap_or_default();
+            skip -= piece.len() - from.len();
+            let now = &from[..len.min(from.len())];
+            len -= now.len();
+            Some(now)
+        })
+    }
+
+    /// The sum of a range.
+    pub(crate) fn sum(self, skip: usize, len: usize) -> Sum {
+        self.range(skip, len).fold(Sum::ZERO, Sum::bytes)
+    }
+
+    /// Copies a range to the start of `to`; its sum.
+    pub(crate) fn copy(self, skip: usize, len: usize, to: &mut [u8]) -> Option<Sum> {
+        let (mut sum, mut at) = (Sum::ZERO, 0);
+        for piece in self.range(skip, len) {
+            sum = sum.copy(piece, to.get_mut(at..at + piece.len())?);
+            at += piece.len();
+        }
+        (at == len).then_some(sum)
+    }
+}
+
+/// One datagram on its way.
+#[derive(Clone, Copy)]
+pub(crate) struct Draft<'t> {
+    pub(crate) source: (Ip, u16),
+    pub(crate) remote: (Ip, u16),
+    pub(crate) text: Text<'t>,
+    /// The range of the text that it carries.
+    pub(crate) at: usize,
+    pub(crate) len: usize,
+    /// Without a checksum (SO_NO_CHECK, UDP_NO_CHECK6_TX).
+    pub(crate) is_unchecked: bool,
+}
+
+impl Draft<'_> {
+    /// Writes UDP's header for a text with this sum.
+    fn header(&self, sum: Sum, to: &mut [u8]) -> bool {
+        let (source, remote) = ((&self.source.0, self.source.1), (&self.remote.0, self.remote.1));
+        let sum = Some(sum).filter(|_| !self.is_unchecked);
+        Header::emit(source, remote, self.len, sum, to).is_some()
+    }
+
+    /// Writes `len` bytes of the datagram, header and text, from the byte `from` on.
+    pub(crate) fn put(&self, whole: Option<&[u8; HEADER_LEN]>, from: usize, to: &mut [u8]) -> bool {
+        let skipped = HEADER_LEN.saturating_sub(from).min(to.len());
+        let Some((head, text)) = to.split_at_mut_checked(skipped) else { return false };
+        let at = self.at + (from + skipped).saturating_sub(HEADER_LEN);
+        let Some(sum) = self.text.copy(at, text.len(), text) else { return false };
+        match whole {
+            Some(header) => match header.get(from..from + skipped) {
+                Some(part) => {
+                    head.copy_from_slice(part);
+                    true
+                }
+                None => skipped == 0,
+            },
+            None => self.header(sum, head),
+        }
+    }
+
+    /// The header of a datagram whose text is read before it is copied, because it goes in pieces.
+    pub(crate) fn whole_header(&self) -> Option<[u8; HEADER_LEN]> {
+        let mut header = [0; HEADER_LEN];
+        self.header(self.text.sum(self.at, self.len), &mut header).then_some(header)
+    }
+}
+
+/// How a message leaves.
+struct Leaves {
+    hop: Hop,
+    source: Ip,
+    /// Bytes of the largest datagram, by what the socket wants to know of it.
+    mtu: u16,
+    /// Routers may cut.
+    path_may: bool,
+}
+
+impl<D: Device> Stack<'_, '_, D> {
+    /// sendmsg(2): how many bytes were sent, which are all.
+    ///
+    /// # Errors
+    /// `DestinationRequired` without any; `Invalid` for port 0, or an address that isn't ours; `AddressFamily`; `MessageSize` for what
+    /// is larger than UDP carries, or than the path does where it may not be cut; `Forbidden` for a broadcast without
+    /// SO_BROADCAST; that there is no way; a pending error; `BrokenPipe` after shutdown(2); `WouldBlock` without room;
+    /// `NoBuffers` if the device had none and IP_RECVERR is set.
+    pub fn udp_send(&mut self, socket: Handle, text: &[&[u8]], how: &Sending) -> Result<usize, Error> {
+        let udp = *self.parts.udp(socket)?;
+        let text = Text::new(text);
+        if text.len > usize::from(u16::MAX) {
+            return Err(Error::MessageSize);
+        }
+        let remote = destination(&udp, how)?;
+        let udp = match udp.local_port {
+            0 => self.udp_bind_any(socket)?,
+            _ => udp,
+        };
+        let values = *settings::of(self.parts.settings, udp.settings);
+        let mut leaves = self.udp_leaves(socket, &values, &remote.0, how)?;
+        if let Some(error) = self.udp_take_error(socket)? {
+            return Err(error);
+        }
+        if udp.shut & Shut::WRITE != 0 {
+            return Err(Error::BrokenPipe);
+        }
+        let draft = Draft {
+            source: (leaves.source, udp.local_port),
+            remote,
+            text,
+            at: 0,
+            len: text.len,
+            is_unchecked: values.options & Switch::NO_CHECKSUM != 0,
+        };
+        let (ttl, tos) = hops(&values, &remote.0, how);
+        let parcel =
+            Parcel { ttl, tos, payer: Some(socket), ..Parcel::new(leaves.source, remote.0, protocol::UDP) };
+        let segment = usize::from(how.segment.unwrap_or(values.gso_size));
+        let done = if segment == 0 || text.len <= segment {
+            self.udp_send_one(&udp, &values, &parcel, &mut leaves, &draft)
+        } else {
+            self.udp_send_cut(&udp, &values, &parcel, &mut leaves, &draft, segment)
+        };
+        self.after(&mut leaves.hop, None);
+        done?;
+        if remote.0.is_multicast() || self.is_broadcast(&remote.0) {
+            self.udp_loop_back(&values, &parcel, &draft, segment);
+        }
+        Ok(text.len)
+    }
+
+    /// A socket without a port gets one (inet_autobind).
+    fn udp_bind_any(&mut self, socket: Handle) -> Result<UdpSocket, Error> {
+        self.parts.udp_auto_bind(socket)?;
+        Ok(*self.parts.udp(socket)?)
+    }
+
+    /// UDP_SEGMENT: the text in datagrams of this size, and a last one of what is left.
+    fn udp_send_cut(
+        &mut self,
+        udp: &UdpSocket,
+        values: &Values,
+        parcel: &Parcel,
+        leaves: &mut Leaves,
+        draft: &Draft<'_>,
+        segment: usize,
+    ) -> Result<(), Error> {
+        let headers = if parcel.remote.is_v4() { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN } + HEADER_LEN;
+        if headers + segment > usize::from(leaves.mtu) {
+            return Err(Error::MessageSize);
+        }
+        if draft.len > segment * SEGMENTS_MAX || draft.is_unchecked {
+            return Err(Error::Invalid);
+        }
+        let mut at = 0;
+        while at < draft.len {
+            let len = segment.min(draft.len - at);
+            self.udp_send_one(udp, values, parcel, leaves, &Draft { at, len, ..*draft })?;
+            at += len;
+        }
+        Ok(())
+    }
+
+    fn udp_send_one(
+        &mut self,
+        udp: &UdpSocket,
+        values: &Values,
+        parcel: &Parcel,
+        leaves: &mut Leaves,
+        draft: &Draft<'_>,
+    ) -> Result<(), Error> {
+        let is_v4 = parcel.remote.is_v4();
+        let header_len = if is_v4 { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
+        let (discover, len) = (Discover::of(values, is_v4), HEADER_LEN + draft.len);
+        let fits = header_len + len <= usize::from(leaves.mtu);
+        let index = parcel.payer.map_or(u32::MAX, |socket| socket.index);
+        if !fits && !discover.cuts() {
+            self.udp_report_size(index, values, draft, leaves.mtu);
+            return Err(Error::MessageSize);
+        }
+        let may_fragment = !fits || discover.may_be_cut(leaves.path_may);
+        let parcel = Parcel { may_fragment, ..*parcel };
+        // Of a datagram that goes in pieces, each is copied by itself, and the sum of all is in the first.
+        let pieces = self.pieces_of(&parcel, &leaves.hop, leaves.mtu, len);
+        let whole = if pieces == 1 { None } else { Some(draft.whole_header().ok_or(Error::MessageSize)?) };
+        if udp.send_charge.frames >= udp.send_charge.limit || self.udp_lacks_room(pieces) {
+            return self.udp_no_room(index, values, parcel.remote.is_v4());
+        }
+        let by = (&mut leaves.hop, leaves.mtu);
+        let sent =
+            self.send_parcel(&parcel, by, len, |device: &mut D, frame: FrameIndex, place, from, len| {
+                let to = device.bytes_mut(frame).and_then(|bytes| bytes.get_mut(place..place + len));
+                to.is_some_and(|to| draft.put(whole.as_ref(), from, to))
+            });
+        match sent {
+            Ok(()) => self.count(Counter::DatagramsOut),
+            Err(Error::NoBuffers) => return self.udp_no_room(index, values, is_v4),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Whether the device, or the pool, has no room for so many frames now.
+    fn udp_lacks_room(&mut self, pieces: usize) -> bool {
+        self.device.transmit_room() < pieces || (self.frames().spare() as usize) < pieces
+    }
+
+    /// There is no room. Who has something on its way waits until that is sent; for others the datagram is lost, as in a queue of
+    /// Linux that is full, which only IP_RECVERR makes an error.
+    #[cold]
+    fn udp_no_room(&mut self, index: u32, values: &Values, is_v4: bool) -> Result<(), Error> {
+        self.count(Counter::FramesShort);
+        let udp = self.parts.udp_sockets.get_mut(index as usize).ok_or(Error::Corrupt)?;
+        if udp.send_charge.frames > 0 {
+            udp.marks |= Mark::WANTS_ROOM;
+            self.udp_tell(index, false);
+            return Err(Error::WouldBlock);
+        }
+        let tells = values.options & if is_v4 { Switch::ERRORS } else { Switch::ERRORS_V6 } != 0;
+        if tells { Err(Error::NoBuffers) } else { Ok(()) }
+    }
+
+    /// ip_local_error, ipv6_local_error: who reads the queue of errors learns what the path takes.
+    #[cold]
+    fn udp_report_size(&mut self, index: u32, values: &Values, draft: &Draft<'_>, mtu: u16) {
+        let switch = if draft.remote.0.is_v4() { Switch::ERRORS } else { Switch::ERRORS_V6 };
+        if values.options & switch != 0 {
+            let report = Report {
+                error: Error::MessageSize.code(),
+                origin: Origin::Local as u8,
+                info: mtu.into(),
+                destination: draft.remote.0,
+                port: draft.remote.1,
+                ..Report::default()
+            };
+            self.udp_report(index, &report, None);
+        }
+    }
+
+    /// The device has sent a frame of a datagram.
+    pub(crate) fn datagram_sent(&mut self, frame: FrameIndex) {
+        let Some(socket) = self.frames().datagram_of(frame) else { return };
+        let Some((mut frames, udp)) = self.udp_frames(socket.index) else { return };
+        if udp.tag.generation != socket.generation {
+            let parts = &mut *self.parts;
+            let sent = &mut parts.ip.sent;
+            let mut frames =
+                crate::frames::Frames { pool: parts.pool, records: parts.frames, states: self.shared.frames };
+            frames.end_datagram(frame, sent);
+            return;
+        }
+        let could = udp.may_write();
+        frames.end_datagram(frame, &mut udp.send_charge);
+        let can = udp.may_write();
+        let wanted = udp.is(Mark::WANTS_ROOM);
+        if can && (wanted || !could) {
+            udp.marks &= !Mark::WANTS_ROOM;
+            self.udp_tell(socket.index, false);
+        }
+    }
+
+    /// How a message leaves: as the one before it, if it goes to the socket's peer and nothing has changed.
+    fn udp_leaves(
+        &mut self,
+        socket: Handle,
+        values: &Values,
+        remote: &Ip,
+        how: &Sending,
+    ) -> Result<Leaves, Error> {
+        let udp = *self.parts.udp(socket)?;
+        let discover = Discover::of(values, remote.is_v4());
+        let is_peers = how.to.is_none() && how.source.is_none() && discover.uses_path();
+        if is_peers && let Some(hop) = self.udp_known_hop(&udp) {
+            return Ok(Leaves { hop, source: udp.local, mtu: udp.path_mtu, path_may: false });
+        }
+        let way = self.udp_way(&udp, values, remote)?;
+        let hop = self.hop_of(&way);
+        if is_peers {
+            self.udp_keep_hop(socket, &hop, &way)?;
+        }
+        let source = match how.source {
+            Some(source) if !source.is_unspecified() => {
+                if !self.parts.is_ours(&source) || source.is_v4() != remote.is_v4() {
+                    return Err(Error::Invalid);
+                }
+                source
+            }
+            _ => way.source,
+        };
+        let mtu = if discover.uses_path() { way.path.mtu } else { way.link_mtu };
+        Ok(Leaves { hop, source, mtu, path_may: way.path.may_fragment })
+    }
+
+    /// The hop to the socket's peer, if it is known and nothing more is to be done for it.
+    fn udp_known_hop(&self, udp: &UdpSocket) -> Option<Hop> {
+        let interface = &self.parts.ip.interface;
+        if udp.route == 0 || udp.route_version != self.parts.ip.version() || interface.vlan != 0 {
+            return None;
+        }
+        let destination = match self.parts.neighbours.get(usize::from(udp.route).wrapping_sub(1)) {
+            Some(neighbour) if udp.route != DIRECT => neighbour.fresh_link(self.now)?,
+            _ if udp.route == DIRECT => crate::wire::ethernet::Address::default(),
+            _ => return None,
+        };
+        Some(Hop { source: interface.link, destination, ..Hop::default() })
+    }
+
+    fn udp_keep_hop(&mut self, socket: Handle, hop: &Hop, way: &Way) -> Result<(), Error> {
+        let version = self.parts.ip.version();
+        let is_direct = self.device.capabilities().link == Link::Ip;
+        let udp = self.parts.udp(socket)?;
+        let is_plain = udp.local == way.source && way.path.mtu > V4_MIN && !way.path.may_fragment;
+        let route = match hop.via {
+            Via::Old(neighbour) if is_plain => neighbour.saturating_add(1) as u16,
+            Via::Link if is_plain && is_direct => DIRECT,
+            _ => return Ok(()),
+        };
+        (udp.route, udp.route_version, udp.path_mtu) = (route, version, way.path.mtu);
+        Ok(())
+    }
+
+    /// The way to a destination: a group's and a broadcast's is the link itself, and for these SO_BROADCAST and IP_MULTICAST_IF count.
+    ///
+    /// # Errors
+    /// That there is none; `Forbidden` for a broadcast without SO_BROADCAST.
+    pub(crate) fn udp_way(&mut self, udp: &UdpSocket, values: &Values, remote: &Ip) -> Result<Way, Error> {
+        let is_broadcast = self.is_broadcast(remote);
+        let is_many = is_broadcast || remote.is_multicast();
+        let local = Some(udp.local)
+            .filter(|local| !local.is_unspecified() && !local.is_multicast() && !self.is_broadcast(local));
+        if local.is_some_and(|local| local.is_v4() != remote.is_v4()) {
+            return Err(Error::NetworkUnreachable);
+        }
+        if !is_many {
+            let way = self.way(remote)?;
+            return Ok(Way { source: local.unwrap_or(way.source), ..way });
+        }
+        let chosen = Some(udp.multicast_from)
+            .filter(|from| remote.is_multicast() && !from.is_unspecified() && from.is_v4() == remote.is_v4());
+        let way = match self.way(remote) {
+            Ok(way) => way,
+            // IPv6 has a route for groups on each interface; IPv4's interface may be chosen without a route.
+            Err(Error::NetworkUnreachable) if !remote.is_v4() || chosen.is_some() => {
+                let mtu = self.link_mtu(remote) as u16;
+                let ours = crate::ip::route::source::choose(self.parts.our_addresses(), remote, remote, true);
+                Way {
+                    next_hop: *remote,
+                    source: chosen.or(ours).ok_or(Error::AddressNotAvailable)?,
+                    link_mtu: mtu,
+                    path: Known { mtu, may_fragment: false },
+                    route: Route::default(),
+                }
+            }
+            Err(error) => return Err(error),
+        };
+        if is_broadcast && values.options & Switch::BROADCAST == 0 {
+            return Err(Error::Forbidden);
+        }
+        let kind = if is_broadcast { Kind::Broadcast } else { Kind::Unicast };
+        let route = Route { kind: kind as u8, ..way.route };
+        let source = local.or(chosen).unwrap_or(way.source);
+        Ok(Way { next_hop: *remote, source, route, ..way })
+    }
+}
+
+/// Where a message goes.
+fn destination(udp: &UdpSocket, how: &Sending) -> Result<(Ip, u16), Error> {
+    let Some((ip, port)) = how.to else {
+        let is_connected = udp.is(Mark::CONNECTED);
+        return if is_connected {
+            Ok((udp.remote, udp.remote_port))
+        } else {
+            Err(Error::DestinationRequired)
+        };
+    };
+    if !udp.is(Mark::V6) && !ip.is_v4() {
+        return Err(Error::AddressFamily);
+    }
+    if udp.sharing & crate::demux::Sharing::V6_ONLY != 0 && ip.is_v4() {
+        return Err(Error::NetworkUnreachable);
+    }
+    if port == 0 { Err(Error::Invalid) } else { Ok((ip, port)) }
+}
+
+/// Time to live and type of service of what goes to a destination.
+fn hops(values: &Values, remote: &Ip, how: &Sending) -> (u8, u8) {
+    let is_v4 = remote.is_v4();
+    let ttl = match (remote.is_multicast(), is_v4) {
+        (true, _) => values.multicast_ttl(is_v4),
+        (false, true) if values.ttl == 0 => crate::stack::parcel::TTL,
+        (false, true) => values.ttl,
+        (false, false) => values.hop_limit(),
+    };
+    let tos = if is_v4 { values.tos } else { values.traffic_class };
+    (how.ttl.unwrap_or(ttl), how.tos.unwrap_or(tos))
+}
+
+/// Where a message may go, for whoever has an end.
+impl From<End<'_>> for Sending {
+    fn from((ip, port): End<'_>) -> Self {
+        Self { to: Some((*ip, port)), ..Self::default() }
+    }
+}
