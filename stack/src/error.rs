@@ -95,6 +95,8 @@ errors! {
     NotFound => ENOENT 2,
     /// A number that is no part of a time.
     OutOfDomain => EDOM 33,
+    /// There is no such interface here.
+    NoDevice => ENODEV 19,
 }
 
 impl Error {

@@ -49,9 +49,9 @@ impl Switch {
     pub const PACKET_INFO: u32 = 1 << 15;
     /// IPV6_RECVPKTINFO.
     pub const PACKET_INFO_V6: u32 = 1 << 16;
-    /// IP_RECVTTL, IPV6_RECVHOPLIMIT.
+    /// IP_RECVTTL.
     pub const TTL_TOLD: u32 = 1 << 17;
-    /// IP_RECVTOS, IPV6_RECVTCLASS.
+    /// IP_RECVTOS.
     pub const TOS_TOLD: u32 = 1 << 18;
     /// TCP_FASTOPEN_CONNECT.
     pub const FAST_OPEN_CONNECT: u32 = 1 << 19;
@@ -61,7 +61,7 @@ impl Switch {
     pub const QUEUE_TOLD: u32 = 1 << 21;
     /// UDP_GRO.
     pub const GRO: u32 = 1 << 22;
-    /// UDP_NO_CHECK6_TX, SO_NO_CHECK.
+    /// SO_NO_CHECK.
     pub const NO_CHECKSUM: u32 = 1 << 23;
     /// IP_MULTICAST_LOOP was switched off.
     pub const NO_MULTICAST_LOOP: u32 = 1 << 24;
@@ -73,12 +73,20 @@ impl Switch {
     pub const FAST_OPEN_KEY: u32 = 1 << 27;
     /// The second one.
     pub const FAST_OPEN_BACKUP: u32 = 1 << 28;
+
+    // UDP's own have bits that only TCP's sockets have otherwise.
+    /// UDP_NO_CHECK6_TX.
+    pub const NO_CHECKSUM_V6: u32 = Self::FAST_OPEN_KEY;
     /// IPV6_MULTICAST_LOOP was switched off.
     pub const NO_MULTICAST_LOOP_V6: u32 = Self::FAST_OPEN_CONNECT;
-    /// IP_MULTICAST_ALL was switched off.
-    pub const NO_MULTICAST_ALL: u32 = 1 << 29;
+    /// IP_MULTICAST_ALL is other than a new socket has it, which is on for those of IPv4 and off for those of IPv6.
+    pub const OTHER_MULTICAST_ALL: u32 = Self::FAST_OPEN_NO_COOKIE;
     /// IPV6_MULTICAST_ALL was switched off.
-    pub const NO_MULTICAST_ALL_V6: u32 = 1 << 30;
+    pub const NO_MULTICAST_ALL_V6: u32 = Self::FAST_OPEN_BACKUP;
+    /// IPV6_RECVHOPLIMIT.
+    pub const HOP_LIMIT_TOLD: u32 = Self::SEND_BUFFER_LOCKED;
+    /// IPV6_RECVTCLASS.
+    pub const CLASS_TOLD: u32 = Self::QUEUE_TOLD;
 }
 
 /// The values themselves; 0 is always what a new socket has.

@@ -12,6 +12,7 @@ pub mod calls;
 pub mod errors;
 pub mod group;
 mod open;
+pub mod options;
 pub(crate) mod queue;
 pub mod receive;
 pub mod send;
@@ -130,7 +131,9 @@ pub struct Membership {
     /// The next one of the same socket, plus one.
     pub next: u32,
     /// A [`group::Filter`]: 0 lets everything through but `source`, 1 nothing else.
-    pub includes: u32,
+    pub filter: u16,
+    /// Of the group's own record, 1: it has, or had, sources, and their kind stays.
+    pub had_sources: u16,
     /// The socket, plus one.
     pub owner: u32,
 }

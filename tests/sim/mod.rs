@@ -30,6 +30,7 @@ pub mod stranger;
 pub mod tap;
 pub mod tcp;
 pub mod trace;
+pub mod udp;
 
 use path::{Path, Way};
 use port::{Packet, Port, Setup};

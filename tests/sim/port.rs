@@ -249,7 +249,7 @@ impl Port {
     }
 
     /// A packet arrives; false if there is no room for it.
-    pub(crate) fn deliver(&mut self, packet: &Packet) -> bool {
+    pub fn deliver(&mut self, packet: &Packet) -> bool {
         let room = usize::from(self.setup.frame_size - self.setup.headroom);
         let pieces: Vec<&[u8]> = packet.bytes.chunks(room).collect();
         self.deliver_pieces(packet, &pieces)

@@ -13,12 +13,20 @@ use stack::tcp::options::ROWS;
 struct Socket(i32);
 
 impl Socket {
-    fn new(is_v6: bool) -> Self {
+    fn open(is_v6: bool, kind: i32) -> Self {
         let domain = if is_v6 { libc::AF_INET6 } else { libc::AF_INET };
         // SAFETY: plain numbers.
-        let fd = unsafe { libc::socket(domain, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+        let fd = unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, 0) };
         assert!(fd >= 0, "socket: {}", std::io::Error::last_os_error());
-        let socket = Self(fd);
+        Self(fd)
+    }
+
+    fn datagrams(is_v6: bool) -> Self {
+        Self::open(is_v6, libc::SOCK_DGRAM)
+    }
+
+    fn new(is_v6: bool) -> Self {
+        let socket = Self::open(is_v6, libc::SOCK_STREAM);
         // Whatever this machine's default is.
         assert_eq!(socket.set(libc::IPPROTO_TCP, libc::TCP_CONGESTION, b"cubic"), 0);
         socket
@@ -267,4 +275,197 @@ fn the_structure_of_tcp_info_is_the_kernels() {
         assert_eq!(word(&bytes, at), word(&mine, at), "tcpi_{name}");
     }
     assert_eq!(ours.get(libc::IPPROTO_TCP, libc::TCP_INFO, 10).map(|bytes| bytes.len()), Ok(10));
+}
+
+/// The same for UDP: a fresh socket of the kernel's and one of ours for each number.
+mod datagrams {
+    use super::{Handle, Setup, Simulation, Socket, TcpHost, host};
+    use harness::sim::Node;
+    use stack::udp::options::ROWS;
+
+    struct Ours {
+        network: Simulation<TcpHost>,
+        socket: Handle,
+        node: Node,
+    }
+
+    impl Ours {
+        fn new(is_v6: bool) -> Self {
+            let mut network = Simulation::new(1);
+            let node = network.add(host(), Setup::plain(1));
+            let socket = network.host(node).parts().udp_socket(is_v6, 0).expect("room");
+            Self { network, socket, node }
+        }
+
+        fn set(&mut self, level: i32, name: i32, value: &[u8]) -> i32 {
+            let (now, socket) = (self.network.now(), self.socket);
+            let (host, port) = self.network.host_and_port(self.node);
+            let done = host.with(now, port, |stack| stack.udp_set_option(socket, level, name, value));
+            done.map_or_else(|error| error.number(), |()| 0)
+        }
+
+        fn get(&mut self, level: i32, name: i32, room: usize) -> Result<Vec<u8>, i32> {
+            let (now, socket) = (self.network.now(), self.socket);
+            let (host, port) = self.network.host_and_port(self.node);
+            let mut bytes = vec![0; room];
+            let done = host.with(now, port, |stack| stack.udp_option(socket, level, name, &mut bytes));
+            bytes.truncate(done.map_err(|error| error.number())?);
+            Ok(bytes)
+        }
+
+        fn renew(&mut self, is_v6: bool) {
+            let mut parts = self.network.host(self.node).parts();
+            parts.udp_release(self.socket).expect("a socket");
+            self.socket = parts.udp_socket(is_v6, 0).expect("room");
+        }
+    }
+
+    /// What only some may set, and what has no number for a value.
+    const APART: &[&str] = &[
+        "SO_MARK",
+        "SO_SNDBUFFORCE",
+        "SO_RCVBUFFORCE",
+        "SO_PRIORITY",
+        // The kernel lets datagram sockets set it; such a socket is left to it.
+        "IPV6_MTU",
+        "IP_MULTICAST_IF",
+        "IP_ADD_MEMBERSHIP",
+        "IP_DROP_MEMBERSHIP",
+        "IP_UNBLOCK_SOURCE",
+        "IP_BLOCK_SOURCE",
+        "IP_ADD_SOURCE_MEMBERSHIP",
+        "IP_DROP_SOURCE_MEMBERSHIP",
+        "IPV6_ADD_MEMBERSHIP",
+        "IPV6_DROP_MEMBERSHIP",
+    ];
+
+    #[test]
+    fn numbers_are_taken_and_read_back_as_the_kernel_has_them() {
+        let values = [
+            0,
+            1,
+            -1,
+            2,
+            3,
+            4,
+            5,
+            6,
+            7,
+            16,
+            64,
+            100,
+            126,
+            127,
+            128,
+            184,
+            254,
+            255,
+            256,
+            1151,
+            1152,
+            2303,
+            2304,
+            4607,
+            4608,
+            9000,
+            65_535,
+            65_536,
+            212_992,
+            1 << 20,
+            5 << 20,
+            1 << 28,
+            i32::MAX,
+            i32::MIN,
+        ];
+        let mut compared = 0;
+        for is_v6 in [false, true] {
+            let mut ours = Ours::new(is_v6);
+            for row in ROWS.iter().filter(|row| !APART.contains(&row.name)) {
+                for value in values {
+                    let theirs = Socket::datagrams(is_v6);
+                    let bytes = i32::to_ne_bytes(value);
+                    let said =
+                        (theirs.set(row.level, row.number, &bytes), ours.set(row.level, row.number, &bytes));
+                    assert_eq!(said.0, said.1, "setsockopt({}, {value}), IPv6 {is_v6}", row.name);
+                    let read = (theirs.get(row.level, row.number, 4), ours.get(row.level, row.number, 4));
+                    assert_eq!(read.0, read.1, "getsockopt({}) after {value}, IPv6 {is_v6}", row.name);
+                    compared += 1;
+                    ours.renew(is_v6);
+                }
+            }
+        }
+        assert!(compared > 3000, "{compared}");
+    }
+
+    #[test]
+    fn short_and_long_values_are_taken_as_the_kernel_takes_them() {
+        for row in ROWS.iter().filter(|row| !APART.contains(&row.name)) {
+            for len in [0, 1, 2, 3, 8, 16] {
+                let (mut ours, theirs) = (Ours::new(true), Socket::datagrams(true));
+                let bytes = [1, 0, 0, 0, 3, 0, 0, 0, 0x40, 0x1f, 0, 0, 0, 0, 0, 0];
+                let said = (
+                    theirs.set(row.level, row.number, &bytes[..len]),
+                    ours.set(row.level, row.number, &bytes[..len]),
+                );
+                assert_eq!(said.0, said.1, "setsockopt({}) of {len} bytes", row.name);
+                for room in [0, 1, 3, 8, 16, 24] {
+                    let read =
+                        (theirs.get(row.level, row.number, room), ours.get(row.level, row.number, room));
+                    assert_eq!(read.0, read.1, "getsockopt({}) of {len} bytes into {room}", row.name);
+                }
+            }
+        }
+    }
+
+    /// What has an address for a value: the kernel's interface is its loopback, ours is 10.0.0.1.
+    #[test]
+    fn groups_are_joined_and_left_as_in_the_kernel() {
+        let (ours_at, theirs_at, nobodys) = ([10, 0, 0, 1], [127, 0, 0, 1], [203, 0, 113, 9]);
+        // Option, group, interface (1 is the own one, 2 one that there isn't), source.
+        let steps: &[(i32, [u8; 4], u8, Option<u8>)] = &[
+            (36, [239, 1, 2, 3], 1, None),
+            (35, [10, 1, 2, 3], 1, None),
+            (35, [239, 1, 2, 3], 2, None),
+            (35, [239, 1, 2, 3], 1, None),
+            (35, [239, 1, 2, 3], 1, None),
+            (37, [239, 1, 2, 3], 1, Some(1)),
+            (38, [239, 1, 2, 3], 1, Some(1)),
+            (38, [239, 1, 2, 3], 1, Some(1)),
+            (39, [239, 1, 2, 3], 1, Some(2)),
+            (37, [239, 1, 2, 3], 1, Some(1)),
+            (39, [239, 1, 2, 3], 1, Some(2)),
+            (36, [239, 1, 2, 3], 1, None),
+            (39, [239, 1, 2, 4], 1, Some(1)),
+            (39, [239, 1, 2, 4], 1, Some(2)),
+            (39, [239, 1, 2, 4], 1, Some(2)),
+            (35, [239, 1, 2, 4], 1, None),
+            (38, [239, 1, 2, 4], 1, Some(2)),
+            (40, [239, 1, 2, 4], 1, Some(3)),
+            (40, [239, 1, 2, 4], 1, Some(2)),
+            (40, [239, 1, 2, 4], 1, Some(1)),
+            (40, [239, 1, 2, 4], 1, Some(1)),
+            (36, [239, 1, 2, 4], 1, None),
+            (32, [0; 4], 1, None),
+            (32, [0; 4], 2, None),
+        ];
+        let (mut ours, theirs) = (Ours::new(false), Socket::datagrams(false));
+        for (at, (name, group, interface, source)) in steps.iter().enumerate() {
+            let value = |own: [u8; 4]| {
+                let interface = if *interface == 1 { own } else { nobodys };
+                let source = source.map(|last| [198, 51, 100, last]);
+                match (name, source) {
+                    (32, _) => interface.to_vec(),
+                    (_, Some(source)) => [*group, interface, source].concat(),
+                    (_, None) => [*group, interface].concat(),
+                }
+            };
+            let said = (theirs.set(0, *name, &value(theirs_at)), ours.set(0, *name, &value(ours_at)));
+            assert_eq!(said.0, said.1, "step {at}: {name} {group:?} {source:?}");
+        }
+        for number in 0..25 {
+            let value = |own: [u8; 4]| [[239, 7, 7, number], own].concat();
+            let said = (theirs.set(0, 35, &value(theirs_at)), ours.set(0, 35, &value(ours_at)));
+            assert_eq!(said.0, said.1, "group {number}");
+        }
+    }
 }

@@ -1,134 +1,16 @@
 //! UDP between whole stacks over a simulated wire: what is read was sent, whole, as often as the wire has brought it, and nothing is left
-//! behind; who is told of errors, and who listens to what.
+//! behind; and who is told of errors.
 
-use harness::sim::path::Path;
-use harness::sim::port::{Port, Setup};
-use harness::sim::raw::{ip, ip6};
-use harness::sim::tcp::{TcpHost, limits, text};
-use harness::sim::{Node, Simulation};
+use harness::sim::port::Setup;
+use harness::sim::raw::ip;
+use harness::sim::tcp::text;
+use harness::sim::udp::{BASE, MS, Net, address, host};
 use stack::error::Error;
 use stack::events::{FAILED, HUNG_UP, READ_HUNG_UP, READABLE, WRITABLE};
-use stack::region::slab::Handle;
 use stack::settings::{Switch, Values};
-use stack::stack::Stack;
 use stack::stats::Counter;
 use stack::tcp::calls::How;
 use stack::time::{Duration, Instant};
-use stack::udp::receive::Datagram;
-use stack::udp::send::Sending;
-use stack::wire::ip::Ip;
-
-const MS: u64 = 1_000_000;
-const BASE: Path = Path::delayed(Duration::from_millis(5));
-/// Longer than a datagram and its answer take.
-const WHILE: Duration = Duration::from_millis(50);
-
-fn host(number: u8) -> TcpHost {
-    let mut host = TcpHost::new(number, &limits(1024));
-    host.checks = true;
-    host
-}
-
-/// Two hosts and a wire.
-struct Net {
-    network: Simulation<TcpHost>,
-    nodes: [Node; 2],
-}
-
-impl Net {
-    fn with_setup(seed: u64, path: Path, hosts: [TcpHost; 2], setup: impl Fn(u8) -> Setup) -> Self {
-        let mut network = Simulation::new(seed);
-        let [a, b] = hosts;
-        let nodes = [network.add(a, setup(1)), network.add(b, setup(2))];
-        network.wire(nodes[0], nodes[1], path, path);
-        // What is said when a host comes is over.
-        network.run_for(Duration::from_secs(3));
-        Self { network, nodes }
-    }
-
-    fn new(seed: u64) -> Self {
-        Self::with_setup(seed, BASE, [host(1), host(2)], Setup::plain)
-    }
-
-    /// Does something with the stack of one.
-    fn on<R>(&mut self, host: usize, act: impl FnOnce(&mut Stack<'_, '_, Port>) -> R) -> R {
-        let now = self.network.now();
-        let (host, port) = self.network.host_and_port(self.nodes[host]);
-        host.with(now, port, act)
-    }
-
-    fn socket(&mut self, host: usize, is_v6: bool) -> Handle {
-        self.on(host, |stack| stack.udp_open(is_v6, 0)).expect("room")
-    }
-
-    /// A socket at a port of any address.
-    fn bound(&mut self, host: usize, is_v6: bool, port: u16) -> Handle {
-        let socket = self.socket(host, is_v6);
-        let any = if is_v6 { Ip::UNSPECIFIED } else { Ip::UNSPECIFIED_V4 };
-        self.on(host, |stack| stack.parts.udp_bind(socket, (&any, port))).expect("a free port");
-        socket
-    }
-
-    fn set(&mut self, host: usize, socket: Handle, values: &Values) {
-        self.on(host, |stack| stack.parts.set_udp_options(socket, values)).expect("room");
-    }
-
-    fn send_to(&mut self, host: usize, socket: Handle, to: (Ip, u16), text: &[u8]) -> Result<usize, Error> {
-        let (first, second) = text.split_at(text.len() / 3);
-        let how = Sending { to: Some(to), ..Sending::default() };
-        self.on(host, |stack| stack.udp_send(socket, &[first, second], &how))
-    }
-
-    fn send(&mut self, host: usize, socket: Handle, text: &[u8]) -> Result<usize, Error> {
-        self.on(host, |stack| stack.udp_send(socket, &[text], &Sending::default()))
-    }
-
-    /// The next datagram, whole.
-    fn receive(&mut self, host: usize, socket: Handle) -> Result<(Datagram, Vec<u8>), Error> {
-        let mut buffer = vec![0; 66_000];
-        let (first, second) = buffer.split_at_mut(10);
-        let got = self.on(host, |stack| stack.udp_receive(socket, &mut [first, second]))?;
-        let got = got.expect("no end");
-        buffer.truncate(got.copied);
-        assert_eq!(got.copied, got.len);
-        Ok((got, buffer))
-    }
-
-    fn ready(&mut self, host: usize, socket: Handle) -> u64 {
-        self.on(host, |stack| stack.udp_events(socket).ready)
-    }
-
-    fn counter(&self, host: usize, counter: Counter) -> u64 {
-        self.network.look(self.nodes[host]).counter(counter)
-    }
-
-    fn run(&mut self) {
-        self.network.run_for(WHILE);
-    }
-
-    /// These sockets are closed, and then nothing is held.
-    fn end(mut self, sockets: &[(usize, Handle)]) {
-        for (host, socket) in sockets {
-            self.on(*host, |stack| stack.udp_close(*socket)).expect("a socket");
-        }
-        self.network.run_for(Duration::from_secs(100));
-        for node in self.nodes {
-            // What is complete is seen by who polls.
-            self.network.host(node);
-            self.network.run_for(Duration(MS));
-            let host = self.network.host(node);
-            host.check();
-            let parts = host.parts();
-            let slabs = &parts.slabs;
-            assert_eq!([slabs.udp_sockets.used(), slabs.memberships.used(), slabs.bounds.used()], [0; 3]);
-            assert_eq!(parts.pool.used() - parts.pool.filled(), 0, "frames");
-        }
-    }
-}
-
-fn address(number: u8, is_v6: bool) -> Ip {
-    if is_v6 { ip6(number) } else { ip(number) }
-}
 
 #[test]
 fn a_datagram_and_its_answer_over_both_versions() {

@@ -39,8 +39,8 @@ pub const TCP_NODELAY: i32 = 1;
 pub const TCP_CORK: i32 = 3;
 
 /// Bytes of the smallest buffers, as they are read back (SOCK_MIN_SNDBUF, SOCK_MIN_RCVBUF).
-const SEND_BUFFER_MIN: u32 = 4608;
-const RECEIVE_BUFFER_MIN: u32 = 2304;
+pub(crate) const SEND_BUFFER_MIN: u32 = 4608;
+pub(crate) const RECEIVE_BUFFER_MIN: u32 = 2304;
 /// TCP_LINGER2's largest value, in seconds (TCP_FIN_TIMEOUT_MAX).
 const LINGER2_MAX_S: i32 = 120;
 /// Timeouts beyond this many seconds are none (MAX_SCHEDULE_TIMEOUT at a thousand ticks a second).
@@ -67,7 +67,7 @@ fn row(level: i32, number: i32, is_v6: bool) -> Result<&'static Row, Error> {
 }
 
 /// A number from a caller's bytes: of IPv4's options one byte is enough.
-fn number(level: i32, bytes: &[u8]) -> Result<i32, Error> {
+pub(crate) fn number(level: i32, bytes: &[u8]) -> Result<i32, Error> {
     match (bytes.first_chunk(), level) {
         (Some(number), _) => Ok(i32::from_ne_bytes(*number)),
         (None, IPPROTO_IP) => Ok(bytes.first().map_or(0, |byte| i32::from(*byte))),
@@ -76,14 +76,14 @@ fn number(level: i32, bytes: &[u8]) -> Result<i32, Error> {
 }
 
 /// Copies as much as the caller has room for.
-fn put(bytes: &[u8], to: &mut [u8]) -> usize {
+pub(crate) fn put(bytes: &[u8], to: &mut [u8]) -> usize {
     let len = bytes.len().min(to.len());
     to[..len].copy_from_slice(&bytes[..len]);
     len
 }
 
 /// A number to a caller's bytes.
-fn put_number(level: i32, number: i32, to: &mut [u8]) -> usize {
+pub(crate) fn put_number(level: i32, number: i32, to: &mut [u8]) -> usize {
     match u8::try_from(number) {
         Ok(byte) if level == IPPROTO_IP && to.len() < 4 => put(&[byte], to),
         _ => put(&number.to_ne_bytes(), to),
@@ -107,7 +107,7 @@ fn seconds_of(retransmissions: u8) -> i32 {
 }
 
 /// A `struct timeval` as microseconds; 0 is without limit.
-fn microseconds(bytes: &[u8]) -> Result<u64, Error> {
+pub(crate) fn microseconds(bytes: &[u8]) -> Result<u64, Error> {
     let (Some(seconds), Some(micros)) =
         (bytes.first_chunk(), bytes.get(8..).and_then(|rest| rest.first_chunk()))
     else {
@@ -125,14 +125,14 @@ fn microseconds(bytes: &[u8]) -> Result<u64, Error> {
     })
 }
 
-fn timeval(micros: u64) -> [u8; 16] {
+pub(crate) fn timeval(micros: u64) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&(micros / 1_000_000).to_ne_bytes());
     bytes[8..].copy_from_slice(&(micros % 1_000_000).to_ne_bytes());
     bytes
 }
 
-fn switched(values: &mut Values, bit: u32, on: bool) {
+pub(crate) fn switched(values: &mut Values, bit: u32, on: bool) {
     values.options = if on { values.options | bit } else { values.options & !bit };
 }
 

@@ -3,7 +3,7 @@
 //! A socket's memberships are a list. A group has one record without a source, which says whether its sources are those that are let
 //! through or those that are kept out, and one for each of these.
 
-use super::Membership;
+use super::{Mark, Membership, UdpSocket};
 use crate::device::Device;
 use crate::error::Error;
 use crate::region::Parts;
@@ -20,7 +20,7 @@ const SOURCES_MAX: usize = 10;
 
 /// What sources of a group are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
+#[repr(u16)]
 pub enum Filter {
     /// All are let through but these (MCAST_EXCLUDE).
     Exclude = 0,
@@ -32,6 +32,17 @@ impl Membership {
     /// Whether it is the one that stands for the group.
     pub(crate) fn is_group(&self) -> bool {
         self.source.is_unspecified()
+    }
+}
+
+impl UdpSocket {
+    /// Whether it gets what is sent to groups that it isn't in and others here are (IP_MULTICAST_ALL, IPV6_MULTICAST_ALL). A socket of
+    /// IPv6 has the first switched off, since inet6_create doesn't switch it on.
+    pub(crate) const fn hears_all(&self, options: u32, is_v4: bool) -> bool {
+        match is_v4 {
+            true => self.is(Mark::V6) == (options & Switch::OTHER_MULTICAST_ALL != 0),
+            false => options & Switch::NO_MULTICAST_ALL_V6 == 0,
+        }
     }
 }
 
@@ -55,7 +66,7 @@ impl Parts<'_> {
         all.find(|(_, record)| record.group == *group && record.source == *source).map(|(at, _)| at)
     }
 
-    /// Bytes of the list of a group's sources.
+    /// How many sources of a group it has chosen.
     fn udp_sources(&self, index: u32, group: &Ip) -> usize {
         self.udp_memberships(index).filter(|(_, record)| record.group == *group && !record.is_group()).count()
     }
@@ -68,11 +79,10 @@ impl Parts<'_> {
         }
         let Some((_, member)) = self.udp_group(index, group) else {
             let Some(udp) = self.udp_sockets.get(index as usize) else { return false };
-            let off = if group.is_v4() { Switch::NO_MULTICAST_ALL } else { Switch::NO_MULTICAST_ALL_V6 };
-            return settings::of(self.settings, udp.settings).options & off == 0;
+            return udp.hears_all(settings::of(self.settings, udp.settings).options, group.is_v4());
         };
         let is_listed = self.udp_source(index, group, source).is_some();
-        (member.includes == Filter::Include as u32) == is_listed
+        (member.filter == Filter::Include as u16) == is_listed
     }
 
     fn udp_add(&mut self, socket: Handle, new: &Membership) -> Result<(), Error> {
@@ -116,10 +126,7 @@ impl Parts<'_> {
         if self.udp_memberships(socket.index).filter(|(_, record)| record.is_group()).count() >= GROUPS_MAX {
             return Err(Error::NoBuffers);
         }
-        self.udp_add(
-            socket,
-            &Membership { group: *group, includes: filter as u32, ..Membership::default() },
-        )?;
+        self.udp_add(socket, &Membership { group: *group, filter: filter as u16, ..Membership::default() })?;
         let joined = self.join_group(group, now);
         if joined.is_err()
             && let Some((at, _)) = self.udp_group(socket.index, group)
@@ -172,8 +179,8 @@ impl Parts<'_> {
             }
         }
         let (at, member) = self.udp_group(socket.index, group).ok_or(Error::Invalid)?;
-        let (is_other, sources) = (member.includes != filter as u32, self.udp_sources(socket.index, group));
-        if is_other && sources > 0 {
+        let (is_fixed, sources) = (member.had_sources != 0, self.udp_sources(socket.index, group));
+        if is_fixed && member.filter != filter as u16 {
             return Err(Error::Invalid);
         }
         let known = self.udp_source(socket.index, group, source);
@@ -183,15 +190,15 @@ impl Parts<'_> {
             _ => {}
         }
         if let Some(member) = self.memberships.get_mut(at as usize) {
-            member.includes = filter as u32;
+            (member.filter, member.had_sources) = (filter as u16, 1);
         }
         match known {
             // Nobody is let through any more: that is none of the group's.
             Some(_) if filter == Filter::Include && sources == 1 => self.udp_leave_group(socket, group, now),
             Some(known) => self.udp_remove(socket, known),
             None => {
-                let (group, source, includes) = (*group, *source, filter as u32);
-                self.udp_add(socket, &Membership { group, source, includes, ..Membership::default() })
+                let (group, source, filter) = (*group, *source, filter as u16);
+                self.udp_add(socket, &Membership { group, source, filter, ..Membership::default() })
             }
         }
     }

@@ -217,13 +217,14 @@ impl<D: Device> Stack<'_, '_, D> {
         if udp.shut & Shut::WRITE != 0 {
             return Err(Error::BrokenPipe);
         }
+        let unchecked = if remote.0.is_v4() { Switch::NO_CHECKSUM } else { Switch::NO_CHECKSUM_V6 };
         let draft = Draft {
             source: (leaves.source, udp.local_port),
             remote,
             text,
             at: 0,
             len: text.len,
-            is_unchecked: values.options & Switch::NO_CHECKSUM != 0,
+            is_unchecked: values.options & unchecked != 0,
         };
         let (ttl, tos) = hops(&values, &remote.0, how);
         let parcel =
