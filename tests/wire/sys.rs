@@ -127,6 +127,17 @@ pub fn set_address(name: &str, address: Ipv4Addr, mask: Ipv4Addr) -> io::Result<
     Ok(())
 }
 
+/// The number of an interface of the calling thread's namespace.
+///
+/// # Errors
+/// ENODEV.
+pub fn interface_index(name: &str) -> io::Result<u32> {
+    let mut request = request(name);
+    configure(libc::AF_INET, libc::SIOCGIFINDEX, &mut request)?;
+    // SAFETY: SIOCGIFINDEX has set this field.
+    Ok(unsafe { request.ifr_ifru.ifru_ifindex }.cast_unsigned())
+}
+
 /// Adds an address of IPv6.
 ///
 /// # Errors

@@ -25,7 +25,7 @@ pub struct Interface {
 }
 
 /// The interface's name in its namespace.
-const NAME: &str = "wire";
+pub const NAME: &str = "wire";
 /// IPv6 has no smaller links (RFC 8200 §5).
 const MTU_MIN6: u32 = 1280;
 
