@@ -1,12 +1,15 @@
 //! UDP between whole stacks over a simulated wire: what is read was sent, whole, as often as the wire has brought it, and nothing is left
 //! behind; and who is told of errors.
 
+use harness::sim::path::Path;
 use harness::sim::port::Setup;
+use harness::sim::random::Random;
 use harness::sim::raw::ip;
 use harness::sim::tcp::text;
 use harness::sim::udp::{BASE, MS, Net, address, host};
 use stack::error::Error;
 use stack::events::{FAILED, HUNG_UP, READ_HUNG_UP, READABLE, WRITABLE};
+use stack::region::slab::Handle;
 use stack::settings::{Switch, Values};
 use stack::stats::Counter;
 use stack::tcp::calls::How;
@@ -233,5 +236,128 @@ fn who_asks_for_errors_gets_them_from_a_queue() {
         assert_eq!(net.on(0, |stack| stack.udp_receive_error(client, &mut [])), Err(Error::WouldBlock));
         assert_eq!(net.on(0, |stack| stack.udp_take_error(client)), Ok(None));
         net.end(&[(0, client)]);
+    }
+}
+
+/// Bytes of a datagram that tell which it is: its number, and what follows from that.
+fn numbered(number: u64, len: usize) -> Vec<u8> {
+    let mut data = number.to_be_bytes().to_vec();
+    data.extend(text(number, len.saturating_sub(8)));
+    data
+}
+
+/// A program of chance over a wire that does what wires do.
+fn random_program(seed: u64) {
+    const SOCKETS: usize = 4;
+    let path = Path {
+        loss: 0.05,
+        duplicate: 0.05,
+        corrupt: 0.02,
+        reorder: 0.1,
+        reorder_by: Duration::from_millis(3),
+        jitter: Duration::from_millis(1),
+        ..BASE
+    };
+    let hosts = [host(1).knowing(&[2]), host(2).knowing(&[1])];
+    let setup =
+        |number| Setup { completion_lag: Duration::from_millis(u64::from(number)), ..Setup::plain(number) };
+    let mut net = Net::with_setup(seed, path, hosts, setup);
+    let mut random = Random::new(seed);
+    // Host and place in it: socket, version, and the port of the peer if it has one.
+    let port = |at: usize| 100 + at as u16;
+    let mut sockets: Vec<Vec<(Handle, bool)>> = [0, 1]
+        .map(|host| {
+            (0..SOCKETS)
+                .map(|at| {
+                    let is_v6 = at % 2 == 1;
+                    let socket = net.bound(host, is_v6, port(at));
+                    if at == 3 {
+                        net.on(host, |stack| {
+                            stack.udp_connect(socket, (&address(2 - host as u8, true), 103))
+                        })
+                        .expect("a way");
+                    }
+                    (socket, is_v6)
+                })
+                .collect()
+        })
+        .into();
+    // What was sent: by whom, to which place, how long; and how often it was received.
+    let mut sent: Vec<(usize, usize, usize, usize)> = Vec::new();
+    let mut received: Vec<u8> = Vec::new();
+    let (mut got, mut refused) = (0, 0);
+    for _ in 0..600 {
+        let (host, at) = (random.below(2) as usize, random.below(SOCKETS as u64) as usize);
+        let (socket, is_v6) = sockets[host][at];
+        match random.below(10) {
+            0..5 => {
+                let to = if at == 3 { 3 } else { random.below(3) as usize };
+                // A socket of IPv6 has those of IPv4 to talk to, too.
+                let remote = (address(2 - host as u8, is_v6 && to == 1), port(to));
+                let len =
+                    8 + [random.below(100), random.below(1500), random.below(9000)][random.below(3) as usize];
+                let data = numbered(sent.len() as u64, len as usize);
+                let done = if at == 3 {
+                    net.send(host, socket, &data)
+                } else {
+                    net.send_to(host, socket, remote, &data)
+                };
+                match done {
+                    Ok(taken) => {
+                        assert_eq!(taken, data.len());
+                        sent.push((host, at, to, data.len()));
+                        received.push(0);
+                    }
+                    Err(Error::WouldBlock | Error::ConnectionRefused) => refused += 1,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            5..8 => loop {
+                let (datagram, data) = match net.receive(host, socket) {
+                    Ok(one) => one,
+                    Err(Error::WouldBlock | Error::ConnectionRefused) => break,
+                    Err(error) => panic!("{error}"),
+                };
+                let number = u64::from_be_bytes(*data.first_chunk().expect("a number"));
+                let (from, place, to, len) = sent[number as usize];
+                assert!(data == numbered(number, len), "datagram {number} is whole, and no other's");
+                assert_eq!((from, to), (1 - host, at), "datagram {number}");
+                assert_eq!(datagram.source.1, port(place));
+                received[number as usize] += 1;
+                assert!(
+                    received[number as usize] <= 2,
+                    "datagram {number} once for each that the wire has made"
+                );
+                got += 1;
+            },
+            8 => {
+                // Closed and opened again: what was in its queue is lost.
+                net.on(host, |stack| stack.udp_close(socket)).expect("a socket");
+                let socket = net.bound(host, is_v6, port(at));
+                if at == 3 {
+                    net.on(host, |stack| stack.udp_connect(socket, (&address(2 - host as u8, true), 103)))
+                        .expect("a way");
+                }
+                sockets[host][at].0 = socket;
+            }
+            _ => {
+                let length = Duration(random.below(20 * MS));
+                net.network.run_for(length);
+            }
+        }
+    }
+    assert!(got > 60, "seed {seed}: {got} of {}, {refused} refused", sent.len());
+    let all: Vec<(usize, Handle)> = [0, 1]
+        .into_iter()
+        .flat_map(|host| sockets[host].iter().map(move |(socket, _)| (host, *socket)))
+        .collect();
+    net.end(&all);
+}
+
+#[test]
+fn programs_of_chance_over_wires_that_lose_double_and_corrupt() {
+    let seeds = std::env::var("SEEDS").map_or(6, |seeds| seeds.parse().expect("a number"));
+    for seed in 1000..1000 + seeds {
+        random_program(seed);
     }
 }
