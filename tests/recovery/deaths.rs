@@ -23,9 +23,9 @@ const SAMPLE: u64 = 7;
 const BUDGET: u64 = 150_000;
 
 /// What a process dies in: how the world comes there, and what it does.
-struct Case {
-    prepare: fn(&mut World),
-    act: fn(&mut World),
+pub(super) struct Case {
+    pub(super) prepare: fn(&mut World),
+    pub(super) act: fn(&mut World),
 }
 
 /// Runs a case with a death after so many instructions; false if it was over before.
@@ -101,6 +101,7 @@ fn finish(mut world: World, before: Vec<(Handle, Tcb)>, named: Option<u32>, when
     }
     let last = world.their_talks.iter().find(|talk| talk.text == text(9, 5000)).expect("the last");
     assert!(last.error.is_none() && last.got == text(100, 40_000), "{when}: {:?}", last.error);
+    world.check_mail(when);
     let left = world.left();
     world.ours.check();
     world.theirs.check();
@@ -117,7 +118,7 @@ const FRAMES_LOST: (u32, u32) = (8 + 1, 64 + FRAGMENTS as u32);
 static VICTIMS: [[u8; 9000]; 1] = [[0x5a; 9000]];
 
 /// Enough moments of the operation, or all of them.
-fn deaths(case: &Case) {
+pub(super) fn deaths(case: &Case) {
     let steps = die(case, u64::MAX).expect("it ends");
     let count = match std::env::var("DEATHS") {
         Ok(all) if all == "all" => steps,

@@ -3,6 +3,7 @@
 
 mod alive;
 mod card;
+mod datagrams;
 mod deaths;
 mod nonsense;
 mod trace;

@@ -11,8 +11,12 @@ use stack::region::slab::Handle;
 use stack::stack::Stack;
 use stack::tcp::calls::How;
 use stack::time::{Duration, Instant};
+use stack::udp::group::Filter;
+use stack::udp::send::Sending;
+use stack::wire::ip::Ip;
 
 use super::card::Card;
+use super::datagrams::{open, send_some};
 use super::world::{Machine, PORT, World};
 
 /// Looks at frames that one operation may take: a packet is looked at a few times, and each frame of each queue.
@@ -21,10 +25,13 @@ const LOOKS: u64 = 100_000;
 /// Moments of a region's life, each with packets in the device's ring.
 fn moments() -> Vec<(Instant, Vec<u8>)> {
     let mut world = World::new();
+    open(&mut world);
     world.loses = Some(|to_us, number| number % if to_us { 5 } else { 7 } == 0);
     (0..6)
         .map(|_| {
+            send_some(&mut world);
             world.run_for(Duration::from_millis(7));
+            send_some(&mut world);
             world.run_until_arrived(1);
             (world.now, world.ours.image().to_vec())
         })
@@ -68,7 +75,7 @@ fn act(stack: &mut Stack<'_, '_, Card<'_>>, random: &mut Random) {
     let slot = random.below(8) as u32;
     let process = stack.parts.processes[slot as usize].tag.handle(slot);
     let (text, mut buffer) = ([0x33; 3000], [0; 3000]);
-    match random.below(18) {
+    match random.below(27) {
         0..4 => drop(stack.poll()),
         4 => drop(stack.send(socket, &[&text], random.below(2) == 0)),
         5 => drop(stack.receive(socket, &mut [&mut buffer])),
@@ -83,7 +90,34 @@ fn act(stack: &mut Stack<'_, '_, Card<'_>>, random: &mut Random) {
         14 => drop(stack.parts.fork_process(process)),
         15 => drop(stack.take_error(socket)),
         16 => drop(stack.set_delay(socket, slot & 1 == 0, slot & 2 == 0)),
+        17..26 => act_on_datagrams(stack, random, &mut buffer),
         _ => drop(stack.parts.check()),
+    }
+}
+
+fn act_on_datagrams(stack: &mut Stack<'_, '_, Card<'_>>, random: &mut Random, buffer: &mut [u8]) {
+    let index = random.below(stack.parts.udp_sockets.len() as u64) as usize;
+    let socket = stack.parts.udp_sockets[index].tag.handle(index as u32);
+    let slot = random.below(8) as u32;
+    let (group, source) = (Ip::v4([239, 1, 2, 3]), ip(9));
+    let how = Sending {
+        to: Some((ip(2), 53)),
+        segment: [None, Some(900)][slot as usize % 2],
+        ..Sending::default()
+    };
+    match random.below(9) {
+        0 => drop(stack.udp_open(false, slot)),
+        1 => drop(stack.udp_send(socket, &[&buffer[..random.below(3000) as usize]], &how)),
+        2 => drop(stack.udp_send(socket, &[buffer], &Sending { to: Some((group, 53)), ..how })),
+        3 => drop(stack.udp_receive(socket, &mut [buffer])),
+        4 => drop(stack.udp_receive_error(socket, &mut [buffer])),
+        5 => drop(stack.udp_connect(socket, (&ip(2), 53))),
+        6 => drop(stack.parts.udp_join_group(socket, &group, stack.now)),
+        7 => {
+            let filter = if slot & 1 == 0 { Filter::Include } else { Filter::Exclude };
+            let _ = stack.parts.udp_filter(socket, &group, &source, (filter, slot & 2 == 0), stack.now);
+        }
+        _ => drop(stack.udp_close(socket)),
     }
 }
 

@@ -21,6 +21,7 @@ use stack::time::{Duration, Instant};
 use stack::wire::ethernet;
 
 use super::card::{Card, FRAMES, SIZE, WORDS};
+use super::datagrams::Mail;
 use super::trace::Mapping;
 
 /// The port of both listeners.
@@ -146,11 +147,13 @@ impl Machine {
             // What the device has, nobody else may have.
             let card = &*stack.device;
             let mut seen = vec![false; FRAMES as usize];
+            let sent =
+                [FrameState::Tx, FrameState::TxSocket, FrameState::TxDatagram, FrameState::Quarantined];
             for (ring, may) in [
-                (card.filled(), [FrameState::Fill, FrameState::Quarantined, FrameState::Quarantined]),
-                (card.arrived(), [FrameState::Fill, FrameState::Quarantined, FrameState::Quarantined]),
-                (card.sending(), [FrameState::Tx, FrameState::TxSocket, FrameState::Quarantined]),
-                (card.done(), [FrameState::Tx, FrameState::TxSocket, FrameState::Quarantined]),
+                (card.filled(), &[FrameState::Fill, FrameState::Quarantined][..]),
+                (card.arrived(), &[FrameState::Fill, FrameState::Quarantined][..]),
+                (card.sending(), &sent[..]),
+                (card.done(), &sent[..]),
             ] {
                 for frame in ring.frames() {
                     let (state, _) = state::load(&stack.shared.frames[frame.0 as usize]);
@@ -249,6 +252,8 @@ pub(super) struct World {
     carried: [usize; 2],
     /// The victim's connection to the other host.
     pub(super) socket: Handle,
+    /// Sockets of UDP, where there are some.
+    pub(super) mail: Option<Mail>,
 }
 
 impl World {
@@ -291,6 +296,7 @@ impl World {
             loses: None,
             carried: [0; 2],
             socket: none,
+            mail: None,
         };
         world.dial(text(1, 150_000));
         world.call(text(2, 150_000));
