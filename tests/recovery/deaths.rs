@@ -288,7 +288,7 @@ cases! {
         assert_eq!(step(900, || poll(world)), Fate::Killed);
     }, |world| {
         let now = world.now;
-        world.ours.with(now, |stack| stack.parts.recover(&stack.shared, |_| {}));
+        world.ours.with(now, |stack| stack.parts.recover(stack.shared, |_| {}));
     };
 }
 

@@ -135,10 +135,10 @@ impl Machine {
     pub(super) fn check(&mut self) {
         self.with(Instant(0), |stack| {
             assert_eq!(stack.parts.check(), Ok(()));
-            assert_eq!(stack.parts.check_frames(&stack.shared), Ok(()));
+            assert_eq!(stack.parts.check_frames(stack.shared), Ok(()));
             let traffics: Vec<_> =
                 stack.parts.traffics.iter().filter(|it| it.tag.is_used()).copied().collect();
-            let frames = stack.parts.frame_pool(&stack.shared);
+            let frames = stack.parts.frame_pool(stack.shared);
             for traffic in traffics {
                 assert_eq!(traffic.send.check(&frames), Ok(()));
                 assert_eq!(traffic.reassembly.check(&frames), Ok(()));

@@ -78,7 +78,7 @@ fn is_alike(peer: &TcpStream, moved: &TcpStream) {
     let (theirs, its) = (sys::tcp_info(peer.as_fd()), sys::tcp_info(moved.as_fd()));
     let (theirs, its) = (theirs.expect("TCP_INFO"), its.expect("TCP_INFO"));
     assert_eq!(its.tcpi_options & 3, theirs.tcpi_options & 3, "timestamps, SACK");
-    let turned = its.tcpi_snd_rcv_wscale >> 4 | its.tcpi_snd_rcv_wscale << 4;
+    let turned = its.tcpi_snd_rcv_wscale.rotate_left(4);
     assert_eq!(turned, theirs.tcpi_snd_rcv_wscale);
 }
 

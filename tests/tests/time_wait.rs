@@ -116,7 +116,7 @@ fn a_port_that_was_chosen_is_taken_over_at_once() {
 fn without_timestamps_time_wait_is_waited_for() {
     let mut world = World::new(2, ip(2), &[]);
     world.leave_in_time_wait(5000);
-    let mut parts = world.network.host(world.client).parts();
+    let parts = world.network.host(world.client).parts();
     let old = parts.tcbs.iter_mut().find(|tcb| tcb.state() == State::TimeWait).expect("one in TIME-WAIT");
     old.flags = old.flags.without(stack::tcp::tcb::Flags::TIMESTAMPS);
     let (socket, begun) = world.connect(5000);
@@ -137,7 +137,7 @@ fn ports_of_the_stacks_choice_come_back_after_a_second_if_the_host_says_so() {
         (1, 50, 60, true),
     ] {
         let mut world = World::new(3, ip(2), &[("tcp_tw_reuse", reuse), ("tcp_tw_reuse_delay", delay)]);
-        let mut parts = world.network.host(world.client).parts();
+        let parts = world.network.host(world.client).parts();
         parts.leases[0].count = 1;
         let port = world.leave_in_time_wait(0);
         world.wait(wait);
