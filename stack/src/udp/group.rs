@@ -13,6 +13,9 @@ use crate::stack::Stack;
 use crate::time::Instant;
 use crate::wire::ip::Ip;
 
+#[cfg(test)]
+mod tests;
+
 /// Most groups of one socket (net.ipv4.igmp_max_memberships).
 const GROUPS_MAX: usize = 20;
 /// Most sources of one of its groups (net.ipv4.igmp_max_msf).

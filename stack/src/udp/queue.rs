@@ -27,6 +27,9 @@ use crate::wire::ip::Ip;
 use crate::wire::udp::HEADER_LEN;
 use crate::wire::{ipv4, ipv6};
 
+#[cfg(test)]
+mod tests;
+
 /// Most segments of one datagram that is read (UDP_MAX_SEGMENTS, once UDP_GRO_CNT_MAX).
 const SEGMENTS_MAX: u32 = 64;
 

@@ -23,6 +23,9 @@ use crate::wire::ip::Ip;
 use crate::wire::udp::{HEADER_LEN, Header};
 use crate::wire::{ipv4, ipv6, protocol};
 
+#[cfg(test)]
+mod tests;
+
 /// Most datagrams that one call makes (UDP_MAX_SEGMENTS).
 const SEGMENTS_MAX: usize = 128;
 /// The neighbour of a socket whose packets begin with IP's header: none is needed.
