@@ -67,7 +67,8 @@ impl Parts<'_> {
     /// Whether an address is the broadcast of a subnet that we are on.
     #[must_use]
     pub fn is_subnet_broadcast(&self, address: &Ip) -> bool {
-        self.our_addresses().iter().any(|ours| ours.broadcast() == Some(*address))
+        // A broadcast has two host bits at least, all ones; three of four other addresses end so quickly.
+        address.0[15] & 3 == 3 && self.our_addresses().iter().any(|ours| ours.broadcast() == Some(*address))
     }
 
     /// Says how the stack is on its link.

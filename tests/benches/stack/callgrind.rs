@@ -47,12 +47,12 @@ pub(crate) fn stages(part: &[String]) -> Result<Count, String> {
     Ok(count)
 }
 
-/// Counts an echo as a whole.
+/// Counts an echo as a whole, which is this function of the bench's.
 ///
 /// # Errors
 /// What went wrong, in one sentence.
-pub(crate) fn total(part: &[String]) -> Result<Count, String> {
-    let (cost, echoes) = run(part, "*server::measured*")?;
+pub(crate) fn total(part: &[String], function: &str) -> Result<Count, String> {
+    let (cost, echoes) = run(part, function)?;
     let mut count = Count::default();
     for (file, instructions) in cost {
         count.add(stage("write", &file), instructions as f64 / echoes);

@@ -34,6 +34,7 @@ mod smol;
 mod sockets;
 mod sys;
 mod table;
+mod udp;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

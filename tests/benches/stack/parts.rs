@@ -12,7 +12,7 @@ use super::pair::{OurPair, SmolPair};
 use super::report::Figures;
 use super::server::{Ours, Server};
 use super::smol::Smol;
-use super::{crr, flood, sockets, sys};
+use super::{crr, flood, sockets, sys, udp};
 
 /// Connections at once that a device with offloads, or the row's own, may have beside idle ones.
 const SPARE: u32 = 64;
@@ -38,6 +38,12 @@ pub(crate) fn run(name: &str, numbers: &[u32]) -> Result<Figures, String> {
         "echo-kernel" => {
             let kernel = Kernel::new().map_err(|error| format!("a TUN device: {error}"))?;
             echo(kernel, 1, true, first)
+        }
+        // Echoes.
+        "udp" => figures(&udp::ours(first as usize, LONGEST)),
+        "udp-kernel" => {
+            let took = udp::kernels(first as usize, LONGEST);
+            figures(&took.map_err(|error| format!("a TUN device: {error}"))?)
         }
         // Sockets; echoes.
         "echo-ip" => echo(ours(first, true, Link::Ip), first, true, second),

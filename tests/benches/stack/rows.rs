@@ -49,6 +49,11 @@ pub(crate) const ROWS: &[Row] = &[
         doc: "the same, drawn from 1, 1,000 and 1,000,000 connections",
         run: connections,
     },
+    Row {
+        name: "udp",
+        doc: "64 B in a datagram and back: instructions, time, Linux's own path",
+        run: datagrams,
+    },
     Row { name: "idle", doc: "bytes of region for an idle connection", run: idle },
     Row {
         name: "sockets",
@@ -174,6 +179,30 @@ fn echo(effort: &Effort, out: &mut Outcome) {
     }
 }
 
+fn datagrams(effort: &Effort, out: &mut Outcome) {
+    let row = "udp";
+    if callgrind::is_there() {
+        match callgrind::total(&arguments("udp", &[2000])[1..], "*echo_datagram*") {
+            Ok(count) => {
+                out.line(row, "instructions", (Unit::Instructions, count.stack), Target::AtMost(2000.0));
+            }
+            Err(error) => out.skip(row, &error),
+        }
+    } else {
+        out.skip(row, "valgrind is not installed; it counts instructions");
+    }
+    let echoes = effort.of(300_000);
+    match medians(effort, [("udp", &[echoes]), ("udp-kernel", &[echoes])], TIMES) {
+        Ok([ours, linux]) => {
+            let [(a, b), (c, d)] = ["median", "p99"].map(|name| (ours.of(name), linux.of(name)));
+            let what = "time, median (Linux: write to TUN, recvfrom, sendto)";
+            out.beside(row, what, (Unit::Nanoseconds, a), ("Linux", b), Target::Better(5.0));
+            out.beside(row, "time, p99", (Unit::Nanoseconds, c), ("Linux", d), Target::Shown);
+        }
+        Err(error) => out.skip(row, &format!("beside the kernel: {error}")),
+    }
+}
+
 fn instructions(count: &Count, out: &mut Outcome) {
     let row = "echo";
     out.line(row, "instructions", (Unit::Instructions, count.stack), Target::AtMost(1000.0));
@@ -192,7 +221,7 @@ fn connections(effort: &Effort, out: &mut Outcome) {
     if callgrind::is_there() {
         let mut first = f64::NAN;
         for (count, name) in counts {
-            match callgrind::total(&arguments("echo", &[count, 0, 3000])[1..]) {
+            match callgrind::total(&arguments("echo", &[count, 0, 3000])[1..], "*server::measured*") {
                 Ok(found) if count == 1 => {
                     first = found.stack;
                     let what = "instructions with one, acknowledged by a segment of its own";
