@@ -48,6 +48,8 @@ fn a_peer_is_where_datagrams_go_and_come_from() {
     let (client, server, other) = (net.socket(0, false), net.bound(1, false, 53), net.bound(1, false, 54));
     assert_eq!(net.send(0, client, b"nowhere"), Err(Error::DestinationRequired));
     net.on(0, |stack| stack.udp_connect(client, (&ip(2), 53))).expect("a way");
+    let local = net.on(0, |stack| stack.parts.udp(client).map(|udp| udp.local));
+    assert_eq!(local, Ok(ip(1)), "the route has chosen it");
     for round in 0..3u8 {
         assert_eq!(net.send(0, client, &[round]), Ok(1));
         net.run();

@@ -292,7 +292,7 @@ fn one_call_sends_many_and_one_reads_them() {
     }
 }
 
-/// RFC 768: "An all zero transmitted checksum value means that the transmitter generated no checksum"; RFC 8200 §8.1 forbids it.
+/// RFC 768, "Fields": "An all zero transmitted checksum value means that the transmitter generated no checksum"; RFC 8200 §8.1 forbids it.
 #[test]
 fn a_datagram_without_a_checksum_is_one_of_ipv4_only() {
     for (seed, is_v6) in [(14, false), (15, true)] {
@@ -431,4 +431,25 @@ fn a_ring_that_is_full_loses_nothing_of_who_waits() {
     }
     assert!(refused > 5, "{refused}");
     net.end(&[(0, sender), (1, receiver)]);
+}
+
+#[test]
+fn from_an_address_that_nobody_has_nothing_is_heard() {
+    let mut net = Net::new(23);
+    let receiver = net.bound(1, true, 53);
+    let nobodys =
+        [Ip::BROADCAST, GROUP, Ip::v4([10, 0, 0, 255]), Ip::v4([0, 0, 0, 1]), Ip::v4([127, 0, 0, 1]), ip(2)];
+    for (from, is_heard) in nobodys.into_iter().map(|from| (from, false)).chain([(ip(3), true)]) {
+        let data = craft::udp((from, 99), (ip(2), 53), b"hello");
+        let bytes = craft::packet(2, from, ip(2), protocol::UDP, &data);
+        let node = net.nodes[1];
+        net.network
+            .host_and_port(node)
+            .1
+            .deliver(&harness::sim::port::Packet { bytes, ..Default::default() });
+        net.run();
+        assert_eq!(net.receive(1, receiver).is_ok(), is_heard, "{from}");
+    }
+    assert_eq!(net.counter(1, Counter::Martians), 6);
+    net.end(&[(1, receiver)]);
 }
