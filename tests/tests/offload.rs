@@ -13,6 +13,8 @@ use harness::sim::trace::{Record, What};
 use harness::sim::{Host, Node, Simulation};
 use stack::device::Link;
 use stack::region::layout::Header;
+use stack::seq::Seq;
+use stack::settings::Values;
 use stack::stats::Counter;
 use stack::time::{Duration, Instant};
 use stack::wire::tcp::Flags;
@@ -205,6 +207,19 @@ fn assert_same(seed: u64, plainly: &[(u64, usize, Forged)], by_device: &[(u64, u
     }
 }
 
+/// RFC 9293 §3.9.1.2: a sender "MUST set the PSH bit in the last buffered segment (i.e., when there is no more queued data to be
+/// sent) (MUST-61)".
+fn assert_last_is_pushed(journal: &[Record]) {
+    for node in [0, 1] {
+        let got = journal.iter().filter(|record| record.2 == What::Got && record.1 == node);
+        let parsed: Vec<Forged> = got.filter_map(|record| Forged::parse(&record.3)).collect();
+        let end = |it: &Forged| Seq(it.seq) + it.text.len() as u32;
+        let texts = parsed.iter().filter(|it| !it.text.is_empty());
+        let last = texts.reduce(|last, it| if end(last).lt(end(it)) { it } else { last }).expect("text");
+        assert!(last.flags.has(Flags::PSH), "{} has no PSH", last.seq);
+    }
+}
+
 #[test]
 fn on_the_wire_nothing_tells_that_a_device_cuts() {
     let mut packets = [0; 2];
@@ -217,8 +232,11 @@ fn on_the_wire_nothing_tells_that_a_device_cuts() {
                 network.keep_journal();
                 run(&mut network, nodes, texts);
                 *packets += network.port(nodes[0]).counters.sent;
+                // RFC 9293 §3.7.1 (MUST-16): no segment is larger than what the path takes.
                 assert_eq!(nodes.map(|node| network.counts(node).0.too_large), [0, 0]);
-                segments(&network.journal())
+                let journal = network.journal();
+                assert_last_is_pushed(&journal);
+                segments(&journal)
             });
         let (by_device, plainly) = (all.next().expect("two"), all.next().expect("two"));
         assert_same(seed, &plainly, &by_device);
@@ -326,6 +344,28 @@ fn a_transfer_with_every_offload_takes_few_packets() {
     assert_eq!((ports[1].too_long, ports[1].ring_full, ports[1].fill_empty), (0, 0, 0));
     assert_eq!(counters(&network, nodes, Counter::SegmentsRetransmitted), [0, 0]);
     assert!(counters(&network, nodes, Counter::SegmentsOut)[0] >= segments);
+}
+
+#[test]
+fn a_run_is_a_millisecond_of_the_pace() {
+    // 10 MB/s are 9,765 bytes in 2⁻¹⁰ s: six segments.
+    let sent = text(9, 3_000_000);
+    let (mut network, nodes) = pair(10, [cuts(1), cuts(2)], narrow(BASE), [&sent, &[]]);
+    let rate = 10_000_000;
+    network.host(nodes[0]).values = Values { max_pacing_rate: rate, ..Values::default() };
+    network.keep_journal();
+    while network.look(nodes[1]).talks.first().is_none_or(|talk| talk.got.len() < sent.len()) {
+        assert!(network.step());
+    }
+    let took = network.now() - Instant(0);
+    let ideal = sent.len() as u64 * 1_000_000_000 / rate;
+    // Slow start is paced below it.
+    assert!(took.0 > ideal && took.0 < ideal * 13 / 10, "{took:?} for {ideal} ns");
+    let journal = network.journal();
+    let lengths = journal.iter().filter(|it| it.2 == What::Sent && it.1 == 0).map(|it| it.3.len());
+    let (count, longest) = lengths.fold((0, 0), |(count, longest), len| (count + 1, len.max(longest)));
+    assert_eq!(longest, 66 + 6 * 1448);
+    assert!(count * 1448 * 4 < sent.len(), "{count} packets");
 }
 
 /// A host that listens, its device, and a peer that the test is.

@@ -41,7 +41,8 @@ pub(crate) enum Stop {
 impl<D: Device> Connection<'_, D> {
     /// The segment arrives; what it asks for beyond the connection itself, [`Stop::Reset`], is returned.
     pub(crate) fn segment_arrives(&mut self, seg: &mut Segment) -> Option<Stop> {
-        self.tcb.segs_in = self.tcb.segs_in.wrapping_add(seg.count(self.tcb.advertised_mss));
+        let count = if seg.text == 0 { 1 } else { seg.count(self.tcb.advertised_mss) };
+        self.tcb.segs_in = self.tcb.segs_in.wrapping_add(count);
         let stop = match self.tcb.state() {
             State::SynSent => self.syn_sent(seg),
             State::Closed | State::Listen => Break(Stop::Drop),
