@@ -17,6 +17,7 @@ use stack::seq::Seq;
 use stack::settings::Values;
 use stack::stats::Counter;
 use stack::time::{Duration, Instant};
+use stack::wire::ip::Ip;
 use stack::wire::tcp::Flags;
 use stack::wire::tcp::options::Options;
 use stack::wire::{icmp, protocol};
@@ -541,4 +542,41 @@ fn an_echo_of_several_frames_is_answered_whole() {
     assert_eq!((whole[0], whole.len()), (0, 4008), "an echo reply in {} packets", answers.len());
     assert!(whole[8..] == data);
     assert_eq!(alone.host.counter(Counter::IcmpIn), 1);
+}
+
+#[test]
+fn a_datagram_of_several_frames_reaches_its_socket_whole() {
+    let mut alone = Alone::new(Setup { mtu: 9000, ..JOINING });
+    let now = alone.now;
+    let socket = alone.host.with(now, &mut alone.port, |stack| {
+        let socket = stack.udp_open(false, 0).expect("room");
+        stack.parts.udp_bind(socket, (&Ip::UNSPECIFIED_V4, 53)).expect("a free port");
+        socket
+    });
+    for (seed, len) in [(1, 5000), (2, 8900), (3, 1700), (4, 20_000)] {
+        let data = text(seed, len);
+        let datagram = craft::udp((ip(craft::STRANGER), 1000), (ip(1), 53), &data);
+        let mut bytes = craft::packet(1, ip(craft::STRANGER), ip(1), protocol::UDP, &datagram);
+        // What is behind the datagram is no part of it.
+        bytes.extend_from_slice(&[0xee; 7]);
+        let lengths: Vec<usize> = std::iter::once(60).chain((0..len / 1500).map(|_| 1500)).collect();
+        for is_right in [true, false] {
+            if !is_right {
+                *bytes.iter_mut().nth_back(20).expect("a byte") ^= 1;
+            }
+            assert!(alone.port.arrive_cut(now, &bytes, &lengths));
+            alone.poll();
+            alone.host.check();
+            let mut buffer = vec![0; 66_000];
+            let got =
+                alone.host.with(now, &mut alone.port, |stack| stack.udp_receive(socket, &mut [&mut buffer]));
+            match got {
+                Ok(Some(got)) => assert!(is_right && got.len == len && buffer[..len] == data, "{len}"),
+                other => assert!(!is_right, "{len}: {other:?}"),
+            }
+        }
+        alone.poll();
+        alone.host.check();
+        assert_eq!(alone.host.held(), [1, 0, 0, 0], "sockets, queues, SYNs, frames");
+    }
 }
