@@ -14,6 +14,24 @@ use crate::region::table::{Place, Table};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Switch;
 
+/// What IP_MTU_DISCOVER and IPV6_MTU_DISCOVER say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Discovery {
+    /// IP_PMTUDISC_DONT: routers may fragment.
+    Dont = 0,
+    /// IP_PMTUDISC_WANT: they may not, unless the path is known to take less than we go down to.
+    Want = 1,
+    /// IP_PMTUDISC_DO: they may not.
+    Do = 2,
+    /// IP_PMTUDISC_PROBE.
+    Probe = 3,
+    /// IP_PMTUDISC_INTERFACE: what they say of the path isn't believed.
+    Interface = 4,
+    /// IP_PMTUDISC_OMIT: the same.
+    Omit = 5,
+}
+
 impl Switch {
     /// SO_REUSEADDR.
     pub const REUSE_ADDRESS: u32 = 1 << 0;
@@ -176,6 +194,19 @@ static NEW: Values = zerocopy::transmute!([0u8; size_of::<Values>()]);
 const HOP_LIMIT: u8 = 64;
 
 impl Values {
+    /// IP_MTU_DISCOVER, or IPV6_MTU_DISCOVER.
+    #[must_use]
+    pub const fn discovery(&self, is_v4: bool) -> Discovery {
+        match if is_v4 { self.mtu_discover } else { self.mtu_discover_v6 } {
+            1 => Discovery::Dont,
+            3 => Discovery::Do,
+            4 => Discovery::Probe,
+            5 => Discovery::Interface,
+            6 => Discovery::Omit,
+            _ => Discovery::Want,
+        }
+    }
+
     /// IPV6_UNICAST_HOPS.
     #[must_use]
     pub const fn hop_limit(&self) -> u8 {

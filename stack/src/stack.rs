@@ -352,6 +352,9 @@ impl<D: Device> Stack<'_, '_, D> {
             connection.set_path_mtu(connection.hop.mtu);
             connection.tcb.timers.rto_min_ms = connection.hop.rto_min_ms;
         }
+        if connection.values.mtu_discover != 0 {
+            connection.choose_fragments();
+        }
         let before = connection.tcb.standing();
         let vouching = connection.tcb.is(Mark::FAST_CHILD).then_some(connection.seldom.rcv_up);
         let result = work(&mut connection);

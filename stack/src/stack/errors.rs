@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::ip::icmp::{Effect, Meaning, is_about_what_is_in_flight, to_tcp};
 use crate::ip::path_mtu::TooBig;
 use crate::seq::Seq;
+use crate::settings::Discovery;
 use crate::settings::Switch;
 use crate::stats::Counter;
 use crate::tcp::state::State;
@@ -65,7 +66,19 @@ impl<D: Device> Stack<'_, '_, D> {
         before: u16,
         too_big: TooBig,
     ) {
+        let (mut believes, mut follows) = (true, true);
+        let _ = self.work(socket, None, |connection| {
+            let how = connection.values.discovery(about.remote.0.is_v4());
+            (believes, follows) = (connection.believes_routers(), how != Discovery::Dont);
+        });
+        if !believes {
+            return;
+        }
         let told = self.hear_path_mtu(&about.remote.0, too_big);
+        if !follows {
+            // What was sent was fragmented, or wasn't too large; what comes next is smaller (tcp_v4_mtu_reduced).
+            return;
+        }
         // Another connection may have heard it first.
         let known = told.or_else(|| Some(self.way(&about.remote.0).ok()?.path.mtu));
         if let Some(mtu) = known.filter(|mtu| *mtu < before) {

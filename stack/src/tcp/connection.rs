@@ -9,7 +9,7 @@ use crate::hash::Secret;
 use crate::host::Host;
 use crate::ip::hop::Hop;
 use crate::sendq::Shape;
-use crate::settings::{Switch, Values};
+use crate::settings::{Discovery, Switch, Values};
 use crate::stats::{Counter, Stats};
 use crate::time::{Duration, Instant};
 use crate::wire::ip::Ip;
@@ -348,6 +348,22 @@ impl<D: Device> Connection<'_, D> {
         if at_once {
             self.tcb.flags |= Flags::ACK_NOW;
         }
+    }
+
+    /// Whether routers may fragment its packets, if the user has an opinion of that (ip_dont_fragment).
+    #[cold]
+    pub(crate) fn choose_fragments(&mut self) {
+        self.hop.may_fragment = match self.values.discovery(true) {
+            Discovery::Want => self.hop.may_fragment,
+            Discovery::Do => false,
+            _ => self.tcb.remote.is_v4(),
+        };
+    }
+
+    /// Whether it believes what routers say of the path (ip_sk_accept_pmtu).
+    pub(crate) fn believes_routers(&self) -> bool {
+        let how = self.values.discovery(self.tcb.remote.is_v4());
+        !matches!(how, Discovery::Interface | Discovery::Omit)
     }
 
     /// The path's MTU was looked up anew.

@@ -27,6 +27,7 @@ use crate::recover::Operation;
 use crate::region::slab::Handle;
 use crate::sendq::Shape;
 use crate::seq::Seq;
+use crate::settings::Discovery;
 use crate::stack::Stack;
 use crate::time::Instant;
 use crate::wire::checksum::Sum;
@@ -97,6 +98,7 @@ impl<D: Device> Connection<'_, D> {
             && traffic.only_new == 0
             && self.values.max_pacing_rate == 0
             && self.bounds() == Bounds::default()
+            && matches!(self.values.discovery(true), Discovery::Want | Discovery::Do)
             && self.values.receive_low_water <= 1
             && self.values.unsent_low_water == 0
     }

@@ -181,9 +181,12 @@ impl Host {
                 Ok(())
             }
             _ => {
-                let (value, mut known) = (number(value)?, Ok(false));
-                self.change(fd, |values| known = set(values, level, name, value))?;
-                if known? { Ok(()) } else { Err(Errno(libc::ENOPROTOOPT)) }
+                let (number, mut known) = (number(value)?, Ok(false));
+                self.change(fd, |values| known = set(values, level, name, number))?;
+                if !known? {
+                    self.with(|stack| stack.set_option(socket, level, name, value))?;
+                }
+                Ok(())
             }
         }
     }
