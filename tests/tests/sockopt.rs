@@ -133,9 +133,10 @@ const APART: &[&str] = &[
     "TCP_RTO_MIN_US",
 ];
 
-/// Whether a number is one that is kept otherwise here: a rate of 0 is none for the kernel too, but it tells it as 0.
+/// Whether a number is one that is kept otherwise here: a rate of 0 is none for the kernel too, but it tells it as 0; an offset
+/// that is negative is none, whatever it is.
 fn differs(name: &str, value: i32) -> bool {
-    name == "SO_MAX_PACING_RATE" && value == 0
+    name == "SO_MAX_PACING_RATE" && value == 0 || name == "SO_PEEK_OFF" && value < -1
 }
 
 #[test]

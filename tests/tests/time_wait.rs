@@ -211,3 +211,51 @@ fn there_are_as_many_orphans_as_the_host_allows() {
     world.network.run_for(Duration::from_secs(2));
     assert_eq!((world.left(), world.network.host(world.client).held()[0]), ((0, 0), 0));
 }
+
+/// connect(2) with AF_UNSPEC, and again with an address: of a connection that is there, of one that is being made, and of one that
+/// is over.
+#[test]
+fn a_socket_that_gave_up_its_connection_connects_again() {
+    let mut world = World::new(7, ip(2), &[]);
+    let remote = world.remote;
+    let again = |stack: &mut Stack<'_, '_, Port>, socket| {
+        let before = stack.events(socket).ready;
+        stack.disconnect(socket).expect("a socket");
+        assert_eq!(stack.state(socket), Ok(State::Closed), "with {before:x} ready");
+        stack.connect(socket, &Ip::UNSPECIFIED, (&remote, PORT))
+    };
+    for port in [0, 5000] {
+        let (socket, _) = world.connect(port);
+        assert_eq!(world.on(|stack| again(stack, socket)), Err(Error::InProgress), "from SYN-SENT");
+        world.wait(5);
+        assert_eq!(world.on(|stack| stack.send(socket, &[b"lost"], false)), Ok(4));
+        let resets = world.network.look(world.client).counter(Counter::ResetsOut);
+        assert_eq!(world.on(|stack| again(stack, socket)), Err(Error::InProgress), "from ESTABLISHED");
+        assert_eq!(world.network.look(world.client).counter(Counter::ResetsOut), resets + 1);
+        world.wait(10);
+        assert_eq!(world.state(socket), Some(State::Established));
+        // The new connection has nothing of the old one's.
+        assert_eq!(world.on(|stack| stack.send(socket, &[b"kept"], false)), Ok(4));
+        world.wait(50);
+        let mut bytes = [0; 10];
+        assert_eq!(world.on(|stack| stack.receive(socket, &mut [&mut bytes])), Ok(4));
+        assert_eq!(&bytes[..4], b"kept");
+        // Both directions have ended: TIME-WAIT is left, too.
+        world.on(|stack| stack.shutdown(socket, How::Write)).expect("a connection");
+        world.wait(20);
+        assert_eq!(world.state(socket), Some(State::TimeWait));
+        assert_eq!(world.on(|stack| again(stack, socket)), Err(Error::InProgress), "from TIME-WAIT");
+        world.wait(5);
+        assert_eq!(world.state(socket), Some(State::Established));
+        world.on(|stack| stack.close(socket)).expect("a socket");
+    }
+    world.network.run_for(Duration::from_secs(100));
+    assert_eq!((world.left(), world.network.host(world.client).held()), ((0, 0), [0; 4]));
+}
+
+/// A connection to ourselves is the kernel's: packets to an address of ours never reach the link.
+#[test]
+fn nobody_connects_to_his_own_address() {
+    let mut world = World::new(8, ip(1), &[]);
+    assert_eq!(world.connect(PORT).1, Err(Error::NetworkUnreachable));
+}

@@ -1,4 +1,5 @@
-//! Urgent data, and reads that leave or drop what they find: against a hand that sends every segment.
+//! Urgent data, and reads that leave or drop what they find, or tell what else there is: against a hand that sends every
+//! segment.
 
 use harness::sim::Simulation;
 use harness::sim::hand::{Bench, connected};
@@ -180,4 +181,57 @@ fn marks_survive_loss() {
         });
         network.host(b).check();
     }
+}
+
+/// recv(2) with MSG_PEEK.
+fn peek(bench: &mut Bench, socket: Handle, len: usize) -> Result<Vec<u8>, Error> {
+    bench.with(|stack| {
+        let mut bytes = vec![0; len];
+        let got = stack.peek(socket, 0, &mut [&mut bytes])?;
+        bytes.truncate(got);
+        Ok(bytes)
+    })
+}
+
+#[test]
+fn with_so_peek_off_a_peek_goes_on_where_the_last_one_ended() {
+    let (mut bench, socket, seq, ack) = connected(20, &Values::default());
+    let (level, name) = (1, 42);
+    let offset = |bench: &mut Bench| {
+        let mut bytes = [0; 4];
+        bench.with(|stack| stack.option(socket, level, name, &mut bytes)).expect("SO_PEEK_OFF");
+        i32::from_ne_bytes(bytes)
+    };
+    bench.send(Flags::ACK, seq, ack, Options::default(), b"abcdefgh");
+    assert_eq!(offset(&mut bench), -1);
+    assert_eq!(
+        [peek(&mut bench, socket, 2), peek(&mut bench, socket, 2)],
+        [Ok(b"ab".to_vec()), Ok(b"ab".to_vec())]
+    );
+    bench.set(socket, level, name, 1);
+    assert_eq!(
+        [peek(&mut bench, socket, 2), peek(&mut bench, socket, 3)],
+        [Ok(b"bc".to_vec()), Ok(b"def".to_vec())]
+    );
+    assert_eq!(offset(&mut bench), 6);
+    // What is read before it takes it along.
+    assert_eq!(read(&mut bench, socket, 4), Ok(b"abcd".to_vec()));
+    assert_eq!((offset(&mut bench), peek(&mut bench, socket, 9)), (2, Ok(b"gh".to_vec())));
+    assert_eq!(peek(&mut bench, socket, 9), Err(Error::WouldBlock), "everything was seen");
+    assert_eq!(read(&mut bench, socket, 9), Ok(b"efgh".to_vec()));
+    bench.send(Flags::ACK, seq + 8, ack, Options::default(), b"ij");
+    assert_eq!((offset(&mut bench), peek(&mut bench, socket, 9)), (0, Ok(b"ij".to_vec())));
+    bench.set(socket, level, name, -1);
+    assert_eq!((offset(&mut bench), peek(&mut bench, socket, 9)), (-1, Ok(b"ij".to_vec())));
+}
+
+#[test]
+fn a_reader_is_told_what_else_there_is() {
+    let (mut bench, socket, seq, ack) = connected(21, &Values::default());
+    let unread = |bench: &mut Bench| bench.with(|stack| stack.unread(socket)).expect("a socket");
+    assert_eq!(unread(&mut bench), 0);
+    bench.send(Flags::ACK | Flags::FIN, seq, ack, Options::default(), b"abcd");
+    assert_eq!(unread(&mut bench), 4);
+    assert_eq!(read(&mut bench, socket, 4), Ok(b"abcd".to_vec()));
+    assert_eq!(unread(&mut bench), 1, "the end (tcp_inq_hint)");
 }

@@ -241,6 +241,7 @@ impl<D: Device> Connection<'_, D> {
     /// MSG_PEEK: what would be read, from the octet `skip` on, stays.
     fn peek(&mut self, skip: usize, to: &mut [&mut [u8]]) -> Result<usize, Error> {
         let (begin, most) = self.read_limits();
+        let skip = skip + self.tcb.peek_from.saturating_sub(1) as usize;
         let most = most.saturating_sub(skip);
         let mut done = 0;
         for piece in to.iter_mut() {
@@ -256,12 +257,18 @@ impl<D: Device> Connection<'_, D> {
                 break;
             }
         }
+        if self.tcb.peek_from != 0 {
+            self.tcb.peek_from = self.tcb.peek_from.saturating_add(done as u32);
+        }
         if done > 0 { Ok(done) } else { self.read_so(0, to.iter().all(|piece| piece.is_empty())) }
     }
 
     /// What a read that took so much comes to.
     fn read_so(&mut self, done: usize, wants_none: bool) -> Result<usize, Error> {
         if done > 0 {
+            if let Some(from) = self.tcb.peek_from.checked_sub(1) {
+                self.tcb.peek_from = from.saturating_sub(done as u32).saturating_add(1);
+            }
             self.after_reading();
             return Ok(done);
         }
@@ -467,7 +474,8 @@ impl<D: Device> Stack<'_, '_, D> {
         received
     }
 
-    /// recv(2) with MSG_PEEK, from the octet `skip` on: MSG_WAITALL and SO_PEEK_OFF count so what is there.
+    /// recv(2) with MSG_PEEK, from the octet `skip` on: MSG_WAITALL counts so what is there. With SO_PEEK_OFF that is behind what was
+    /// peeked at before.
     ///
     /// # Errors
     /// As [`Stack::receive`].
@@ -563,6 +571,42 @@ impl<D: Device> Stack<'_, '_, D> {
             self.set_option(socket, options::IPPROTO_TCP, name, &i32::from(on).to_ne_bytes())?;
         }
         Ok(())
+    }
+
+    /// connect(2) with AF_UNSPEC: the connection is over, for the peer too, and the socket may connect again (tcp_disconnect). A
+    /// departure: no error stays behind for SO_ERROR.
+    ///
+    /// # Errors
+    /// `Invalid` while it listens; `BadHandle`.
+    pub fn disconnect(&mut self, socket: Handle) -> Result<(), Error> {
+        let state = self.state(socket)?;
+        if state == State::Listen {
+            return Err(Error::Invalid);
+        }
+        self.work(socket, None, |connection| {
+            if connection.tcb.has_peer() {
+                if state.is_synchronized() && state != State::TimeWait {
+                    connection.emit_reset();
+                }
+                connection.end();
+            }
+            connection.drop_received();
+        })?;
+        let tcb = self.parts.tcb(socket)?;
+        let kept = Flags::NO_DELAY.0 | Flags::CORK.0;
+        (tcb.flags, tcb.error, tcb.soft_error) = (Flags(tcb.flags.0 & kept), 0, 0);
+        self.work(socket, None, |_| ())
+    }
+
+    /// What TCP_CM_INQ tells of: bytes that wait to be read, or 1 if only the end does (tcp_inq_hint).
+    ///
+    /// # Errors
+    /// `BadHandle`.
+    pub fn unread(&mut self, socket: Handle) -> Result<u32, Error> {
+        self.work(socket, None, |connection| {
+            let is_ended = connection.tcb.state().has_received_fin();
+            connection.readable_bytes().max(is_ended.into())
+        })
     }
 
     /// SO_ERROR: takes the pending error.

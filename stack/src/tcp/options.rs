@@ -164,6 +164,7 @@ impl<D: Device> Stack<'_, '_, D> {
         }
         let changed = self.parts.tcb(socket)?;
         (changed.flags, changed.delayed_ack) = (tcb.flags, tcb.delayed_ack);
+        changed.peek_from = tcb.peek_from;
         if values != before {
             self.parts.set_tcp_options(socket, &values)?;
         }
@@ -365,6 +366,9 @@ impl Own {
             }
             Self::V6Only if tcb.local_port != 0 => return Err(Error::Invalid),
             Self::V6Only => switched(values, Switch::V6_ONLY, value != 0),
+            Self::PeekOffset => tcb.peek_from = u32::try_from(value).map_or(0, |from| from.saturating_add(1)),
+            Self::QueueTold if !(0..=1).contains(&value) => return Err(Error::Invalid),
+            Self::QueueTold => switched(values, Switch::QUEUE_TOLD, value != 0),
             // What else it does to a connection is [`apply`]'s.
             Self::QuickAck if value == 0 => tcb.delayed_ack.be_interactive(),
             Self::QuickAck => tcb.delayed_ack.end_interactive(),
@@ -437,6 +441,8 @@ impl Own {
             Self::Ttl => values.ttl.into(),
             Self::FreeBind => has(Switch::FREE_BIND),
             Self::V6Only => has(Switch::V6_ONLY),
+            Self::PeekOffset => tcb.peek_from.wrapping_sub(1) as i32,
+            Self::QueueTold => has(Switch::QUEUE_TOLD),
             Self::QuickAck => (!tcb.delayed_ack.is_interactive()).into(),
             Self::Error | Self::Info | Self::Clock | Self::FastOpenKey => return Err(Error::NoSuchOption),
         };

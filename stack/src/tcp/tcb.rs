@@ -128,20 +128,6 @@ pub struct Snd {
     pub wl2: Seq,
 }
 
-/// Where the stack's time went (TCP_INFO's `busy_time`, `rwnd_limited`, `sndbuf_limited`), in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct Chronograph {
-    /// When the present state began.
-    pub since: u32,
-    /// There was something to send, and it went.
-    pub busy: u32,
-    /// The peer's window was closed.
-    pub receive_window: u32,
-    /// The user's buffer was empty of room.
-    pub send_buffer: u32,
-}
-
 /// The transmission control block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
@@ -229,8 +215,10 @@ pub struct Tcb {
     pub send_charge: Charge,
     /// Frames of the receiving direction.
     pub receive_charge: Charge,
-    /// Where its time went.
-    pub chronograph: Chronograph,
+    /// SO_PEEK_OFF, plus one; 0 is switched off.
+    pub peek_from: u32,
+    /// No meaning yet; zero.
+    pub reserved: [u32; 3],
     /// The largest window that is offered now (rcv_ssthresh); 0 is the first one.
     pub offer: u32,
     /// The last sample of the delivery rate in units of 64 bytes per second (TCP_INFO's `delivery_rate`).
