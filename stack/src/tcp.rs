@@ -12,6 +12,7 @@
 //! | [`challenge`] | which RST, SYN and ACK are acceptable | RFC 5961 |
 //! | [`congestion`] | cwnd and ssthresh: NewReno, CUBIC, HyStart | RFC 5681, 6582, 6928, 7661, 9438 |
 //! | [`pacing`] | the rate of sending | Linux |
+//! | [`rate`] | how fast text is delivered | draft-ietf-ccwg-bbr |
 //! | [`recovery`] | loss: RACK-TLP, PRR, F-RTO, undo, ECN, pipe | RFC 8985, 9937, 5682, 4015, 3708, 3168, 6675 |
 //! | [`timers`] | the timers, delayed ACK, keep-alive, user timeout, persist | RFC 9293 §3.8, RFC 5482 |
 //! | [`tcb`], [`listener`] | the records: sockets, their queues, what waits for a connection | RFC 9293 §3.3.1 |
@@ -42,6 +43,7 @@ pub mod options;
 pub mod output;
 pub mod pacing;
 pub(crate) mod predicted;
+pub mod rate;
 pub mod recovery;
 pub mod rtt;
 pub(crate) mod segment;

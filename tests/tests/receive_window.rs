@@ -1,9 +1,16 @@
-//! What a receiver offers: it grows with text that fills its buffers, and not with text that only costs memory.
+//! What a receiver offers: it grows with text that fills its buffers, and not with text that only costs memory; and how fast the
+//! sender finds its text delivered.
 
+use harness::sim::Simulation;
 use harness::sim::forge::Forged;
 use harness::sim::hand::{Bench, connected};
+use harness::sim::path::Path;
+use harness::sim::port::Setup;
+use harness::sim::raw::ip;
+use harness::sim::tcp::{Plan, TcpHost, limits, text};
 use stack::region::slab::Handle;
 use stack::settings::Values;
+use stack::time::{Duration, Instant};
 use stack::wire::tcp::Flags;
 use stack::wire::tcp::options::Options;
 
@@ -92,4 +99,32 @@ fn what_finds_no_room_closes_the_window_until_text_arrives_in_order() {
     assert_eq!(clamped, 2 * 1460, "two segments (tcp_clamp_window)");
     bench.send(Flags::ACK, seq, ack, Options::default(), &vec![7; 310]);
     assert!(offered(&mut bench, socket) > clamped);
+}
+
+#[test]
+fn the_delivery_rate_is_the_bottlenecks() {
+    for (mbits, seed) in [(20, 4), (100, 5)] {
+        let client =
+            TcpHost::new(1, &limits(4096)).knowing(&[2]).opening(Instant(0), ip(2), text(1, 16 << 20));
+        let server = TcpHost::server(2, &limits(4096), Plan::default()).knowing(&[1]);
+        let mut network = Simulation::new(seed);
+        let setup = |number| Setup { frames: 4096, ring: 2048, ..Setup::plain(number) };
+        let (a, b) = (network.add(client, setup(1)), network.add(server, setup(2)));
+        let there = Path::limited(mbits * 1_000_000, Duration::from_millis(10), Duration::from_millis(20));
+        network.wire(a, b, there, Path::delayed(Duration::from_millis(10)));
+        network.run_for(Duration::from_secs(1));
+        let now = network.now();
+        let (host, port) = network.host_and_port(a);
+        let socket = host.talks[0].socket.expect("a connection");
+        let info = host.with(now, port, |stack| stack.status(socket)).expect("a connection");
+        // Text of 1448 bytes in frames of 1514; a reduction of the window may leave the path idle for a moment.
+        let wanted = mbits * 125_000 * 1448 / 1514;
+        assert!(
+            (wanted * 7 / 10..=wanted * 11 / 10).contains(&info.delivery_rate),
+            "{} of {wanted} bytes per second, bits {:x}",
+            info.delivery_rate,
+            info.bits
+        );
+        assert_eq!(info.bits & 1, 0, "the path limits it, not the application");
+    }
 }

@@ -6,6 +6,7 @@ use super::fast_open::client::FastSyn;
 use super::isn;
 use super::open::traffic::Want;
 use super::options;
+use super::rate::DeliveryRate;
 use super::state::{Event, State};
 use super::tcb::{Flags, Mark, Rcv, Snd, Standing};
 use super::timers::Timer;
@@ -114,6 +115,7 @@ impl<D: Device> Connection<'_, D> {
         (self.tcb.rtt, self.tcb.episode) = Default::default();
         (self.tcb.error, self.tcb.soft_error, self.tcb.snd_wnd_max, self.tcb.offer) = (0, 0, 0, 0);
         self.tcb.marks &= !Mark::FAST_OPEN;
+        self.tcb.rate = DeliveryRate::default();
         let is_interactive = self.tcb.delayed_ack.is_interactive();
         (self.tcb.delayed_ack, self.tcb.challenges, self.tcb.pacing) = Default::default();
         if is_interactive {

@@ -1,5 +1,10 @@
 //! TCP_INFO: what a connection knows of itself, in the kernel's layout (`struct tcp_info` of include/uapi/linux/tcp.h, up to
-//! tcpi_total_rto_time). What is 0 always is not measured here.
+//! tcpi_total_rto_time).
+//!
+//! What is always 0: `fackets` and `last_ack_sent`, as in Linux since 4.15; `busy_time`, `rwnd_limited` and `sndbuf_limited`,
+//! since what goes the short way ([`super::predicted`]) looks at no clock for them; `rehash`, since there are no flow
+//! labels to change; `total_rto` and what follows it, which the counters of the whole stack tell. `rcv_ooopack`, `dsack_dups` and
+//! `reord_seen` stay at 65,535. `delivery_rate` is of rounds in which text waited to be sent at least once.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -163,7 +168,7 @@ impl<D: Device> Connection<'_, D> {
             backoff: tcb.rtt.backoff(),
             options,
             wscales: tcb.shifts,
-            bits: tcb.fast_open_failure() << 1,
+            bits: tcb.fast_open_failure() << 1 | u8::from(tcb.rate.is_app_limited()),
             rto: super::micros(self.rto()),
             ato: super::micros(tcb.delayed_ack.ato()),
             snd_mss: if tcb.mss == 0 { 536 } else { tcb.mss.into() },
@@ -196,6 +201,7 @@ impl<D: Device> Connection<'_, D> {
             min_rtt: tcb.rtt.min_rtt().map_or(u32::MAX, super::micros),
             data_segs_in: tcb.data_segs_in,
             data_segs_out: tcb.data_segs_out,
+            delivery_rate: tcb.rate.bytes_per_second(),
             delivered: tcb.delivered,
             delivered_ce: tcb.delivered_ce,
             bytes_sent: sent.saturating_add(self.seldom.bytes_retrans),

@@ -6,7 +6,8 @@
 
 use core::fmt;
 
-use super::connection::{Connection, means};
+use super::connection::{Connection, clock_ms, means};
+use super::rate;
 use super::state::State;
 use super::tcb::{Flags as Tcbits, Mark};
 use super::timers::Timer;
@@ -206,7 +207,31 @@ impl<D: Device> Connection<'_, D> {
         if self.tcb.segs_out != before || self.is_cwnd_full() {
             self.note_sent();
         }
+        self.sample_rate();
         self.after_output(is_stopped);
+    }
+
+    /// What is sent is the beginning of a round, in which as much arrives as the path takes.
+    fn sample_rate(&mut self) {
+        let send = &self.traffic.send;
+        if send.sent().frames == 0 {
+            return;
+        }
+        let has_more = send.next_unsent().is_some() || send.bytes_in_blocks() != 0;
+        let now_us = (self.now.0 / 1_000) as u32;
+        let silence = clock_ms(self.now).wrapping_sub(self.tcb.last_ack_received);
+        let sender = rate::Sender {
+            now_us,
+            // Within a millisecond it is just now.
+            heard_us: now_us.wrapping_sub(silence.wrapping_mul(1000)),
+            una: self.tcb.snd.una,
+            nxt: self.tcb.snd.nxt,
+            delivered: self.tcb.delivered,
+            mss: self.tcb.mss,
+            min_rtt_us: self.tcb.rtt.min_rtt().map_or(0, super::micros),
+            is_app_limited: !has_more && self.board().pipe() < self.tcb.congestion.cwnd(),
+        };
+        self.tcb.rate.on_sent(&sender);
     }
 
     /// Whether it should be asked for output; if not, its timers are as [`Self::output`] leaves them.

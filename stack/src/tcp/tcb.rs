@@ -15,6 +15,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::challenge::Limit;
 use super::congestion::Congestion;
 use super::pacing::Pacing;
+use super::rate::DeliveryRate;
 use super::recovery::prr::Prr;
 use super::recovery::rack::Rack;
 use super::recovery::undo::Episode;
@@ -217,12 +218,10 @@ pub struct Tcb {
     pub receive_charge: Charge,
     /// SO_PEEK_OFF, plus one; 0 is switched off.
     pub peek_from: u32,
-    /// No meaning yet; zero.
-    pub reserved: [u32; 3],
+    /// How fast text is delivered.
+    pub rate: DeliveryRate,
     /// The largest window that is offered now (rcv_ssthresh); 0 is the first one.
     pub offer: u32,
-    /// The last sample of the delivery rate in units of 64 bytes per second (TCP_INFO's `delivery_rate`).
-    pub delivery_rate: u32,
     /// Segments that arrived at the peer with congestion experienced.
     pub delivered_ce: u32,
     /// The MSS that we announced.
