@@ -117,7 +117,16 @@ impl Run {
                 }
             }
         }
-        let host = Host::new(&setup);
+        let mut host = Host::new(&setup);
+        for event in &script.events {
+            let Action::Command(command) = &event.action else { continue };
+            for (name, value) in shell::settings(command).map_err(Stopped::Unsupported)? {
+                // Fast open is off and on by this alone; what else a script sets is what the host has anyway.
+                if let Some(number) = shell::number(&value).filter(|_| name.starts_with("tcp_fastopen")) {
+                    host.with(|stack| stack.parts.host.set(&name, number));
+                }
+            }
+        }
         let start = host.now();
         Ok(Self {
             host,

@@ -38,6 +38,7 @@ const HARMLESS: &[(&str, &str)] = &[
     ("tcp_abort_on_overflow", "0"),
     ("tcp_slow_start_after_idle", "*"),
     ("tcp_fastopen", "*"),
+    ("tcp_fastopen_blackhole_timeout_sec", "*"),
     ("tcp_ecn", "0"),
     ("tcp_ecn", "2"),
     ("tcp_ecn_fallback", "1"),
@@ -86,6 +87,15 @@ pub fn settings(command: &str) -> Result<Vec<Setting>, String> {
     }
     found.iter().try_for_each(known)?;
     Ok(found)
+}
+
+/// A value, decimal or with 0x.
+#[must_use]
+pub fn number(value: &str) -> Option<u32> {
+    match value.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16).ok(),
+        None => value.parse().ok(),
+    }
 }
 
 fn row(name: &str, value: &str) -> Setting {

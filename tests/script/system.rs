@@ -102,6 +102,10 @@ impl Run {
             }
             "recvmsg" => Operation::Receive(self.fd(call, 0)?, self.message_len(call, 1)?, flags(2)?),
             "write" => Operation::Send(self.fd(call, 0)?, zeros(self.len(call, 1)?), 0),
+            "sendto" if flags(3)? & libc::MSG_FASTOPEN != 0 => {
+                let to = (self.addresses().1, PORT);
+                Operation::SendFast(self.fd(call, 0)?, to, zeros(self.len(call, 1)?))
+            }
             "send" | "sendto" => Operation::Send(self.fd(call, 0)?, zeros(self.len(call, 1)?), flags(3)?),
             "writev" => {
                 let len = self.pieces_len(call.arguments.get(1)).ok_or_else(|| self.argument(call, 1))?;
@@ -277,7 +281,9 @@ impl Run {
         if let Ok(answer) = &done {
             self.told(call, answer)?;
         }
-        if call.name == "connect" && done.is_ok() | (done == Err(Errno(libc::EINPROGRESS))) {
+        if matches!(call.name.as_str(), "connect" | "sendto")
+            && done.is_ok() | (done == Err(Errno(libc::EINPROGRESS)))
+        {
             let fd = self.fd(call, 0)?;
             let local = self.host.ends(fd).map_or(0, |ends| ends.0.1);
             self.role(fd, |flow| {

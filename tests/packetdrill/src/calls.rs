@@ -26,6 +26,8 @@ pub enum Call {
     Receive(i32, usize, i32),
     /// send(2), with flags.
     Send(i32, Vec<u8>, i32),
+    /// sendto(2) with MSG_FASTOPEN.
+    SendFast(i32, End, Vec<u8>),
     /// poll(2): descriptors, events; milliseconds, or -1.
     Poll(Vec<(i32, i16)>, i32),
     /// epoll_wait(2): so many events at most; milliseconds, or -1.
@@ -74,6 +76,8 @@ pub struct Pending {
     received: Vec<u8>,
     /// It was tried before.
     has_waited: bool,
+    /// The SYN of sendto(2) has left.
+    has_begun: bool,
 }
 
 /// What the events of a socket are to poll(2); the low bits of EPOLL* are the same.
@@ -96,7 +100,7 @@ impl Pending {
     /// A call that begins now.
     #[must_use]
     pub const fn new(call: Call, now: Instant) -> Self {
-        Self { call, begun: now, sent: 0, received: Vec::new(), has_waited: false }
+        Self { call, begun: now, sent: 0, received: Vec::new(), has_waited: false, has_begun: false }
     }
 
     /// When it ends by itself.
@@ -105,7 +109,7 @@ impl Pending {
         let limit = match &self.call {
             Call::Poll(_, timeout) | Call::EpollWait(_, _, timeout) => millis(*timeout),
             Call::Accept(fd, _) | Call::Receive(fd, ..) => host.timeouts(*fd).0,
-            Call::Connect(fd, _) | Call::Send(fd, ..) => host.timeouts(*fd).1,
+            Call::Connect(fd, _) | Call::Send(fd, ..) | Call::SendFast(fd, ..) => host.timeouts(*fd).1,
         };
         limit.map(|limit| self.begun + limit)
     }
@@ -117,6 +121,7 @@ impl Pending {
             Call::Accept(fd, is_nonblocking) => host.accept(fd, is_nonblocking),
             Call::Receive(fd, len, flags) => self.receive(host, fd, len, flags),
             Call::Send(fd, bytes, flags) => self.send(host, fd, &bytes, flags),
+            Call::SendFast(fd, to, bytes) => self.send_fast(host, fd, to, &bytes),
             Call::Poll(fds, _) => host.poll(&fds),
             Call::EpollWait(fd, most, _) => host.epoll_wait(fd, most),
         };
@@ -129,7 +134,7 @@ impl Pending {
             Call::Receive(fd, _, flags) | Call::Send(fd, _, flags) => {
                 flags & libc::MSG_DONTWAIT == 0 && host.blocks(*fd)
             }
-            Call::Connect(fd, _) | Call::Accept(fd, _) => host.blocks(*fd),
+            Call::Connect(fd, _) | Call::Accept(fd, _) | Call::SendFast(fd, ..) => host.blocks(*fd),
             Call::Poll(..) | Call::EpollWait(..) => true,
         };
         let is_late = self.deadline(host).is_some_and(|at| at <= host.now());
@@ -139,15 +144,42 @@ impl Pending {
         }
         Some(match &self.call {
             Call::Connect(..) => Err(Errno(libc::EINPROGRESS)),
+            Call::SendFast(..) if self.sent == 0 => Err(Errno(libc::EINPROGRESS)),
             Call::Poll(fds, _) => Ok(Answer::Polled(vec![0; fds.len()])),
             Call::EpollWait(..) => Ok(Answer::Ready(Vec::new())),
             // What was done before the wait ended is what it has done.
-            Call::Send(..) if self.sent > 0 => Ok(Answer::Sent(self.sent)),
+            Call::Send(..) | Call::SendFast(..) if self.sent > 0 => Ok(Answer::Sent(self.sent)),
             Call::Receive(..) if !self.received.is_empty() => {
                 Ok(Answer::Received(std::mem::take(&mut self.received)))
             }
             _ => again,
         })
+    }
+
+    /// A SYN with what has room in it; who waits sends the rest when the connection is there.
+    fn send_fast(
+        &mut self,
+        host: &mut Host,
+        fd: i32,
+        (ip, port): End,
+        bytes: &[u8],
+    ) -> Result<Answer, Errno> {
+        let socket = host.files.tcp(fd)?;
+        if !self.has_begun {
+            let source = if ip.is_v4() { LOCAL } else { LOCAL_6 };
+            self.sent = match host.with(|stack| stack.send_fast_open(socket, &source, (&ip, port), &[bytes]))
+            {
+                Err(stack::error::Error::InProgress) => 0,
+                sent => sent?,
+            };
+            self.has_begun = true;
+            host.files.of(fd)?.is_connecting = true;
+        }
+        if host.with(|stack| stack.state(socket))? == State::SynSent || !host.blocks(fd) {
+            return Err(Errno(libc::EAGAIN));
+        }
+        self.has_waited = false;
+        if self.sent == bytes.len() { Ok(Answer::Sent(self.sent)) } else { self.send(host, fd, bytes, 0) }
     }
 
     fn send(&mut self, host: &mut Host, fd: i32, bytes: &[u8], flags: i32) -> Result<Answer, Errno> {

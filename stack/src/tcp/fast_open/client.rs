@@ -65,7 +65,8 @@ impl<D: Device> Connection<'_, D> {
         if fast_open.text.iter().all(|piece| piece.is_empty()) {
             return 0;
         }
-        self.tcb.peer_mss = peer_mss((fast_open.mss != 0).then_some(fast_open.mss), &self.tcb.remote);
+        // Of a peer that isn't known as much is expected as we take (tcp_send_syn_data).
+        self.tcb.peer_mss = if fast_open.mss == 0 { self.tcb.advertised_mss } else { fast_open.mss };
         self.set_mss();
         let shape = self.shape();
         let room = (shape.mss + options_len(self.tcb.flags)).saturating_sub(OPTIONS_LEN_MAX as u16);
