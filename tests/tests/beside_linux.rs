@@ -94,6 +94,8 @@ fn w19_fin_with_text_and_text_behind_it() {
     both(|hand| {
         hand.opens();
         hand.says(FIN, b"the end");
+        // Its acknowledgment is put off, for the user's own FIN.
+        hand.wait(60);
         assert_eq!(hand.state(), State::CloseWait);
         hand.says(Flags::ACK, b"and more");
         hand.says(FIN, b"and more");
@@ -307,6 +309,7 @@ fn w21_timestamps_of_the_past() {
         assert_eq!(hand.call(Call::Send(10)), Ok(10));
         hand.acks();
         hand.says(FIN, &[]);
+        hand.wait(60);
         let _ = hand.call(Call::Close);
         hand.acks();
         assert_eq!(hand.state(), State::Closed);

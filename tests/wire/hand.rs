@@ -3,8 +3,8 @@
 //! either and what they answer is compared, as lines in which numbers are relative.
 
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 
 use stack::device::Link;
@@ -36,11 +36,13 @@ const DELAY: Duration = Duration(100);
 /// What a program does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// socket(2), bind(2) and listen(2).
+    /// socket(2) and bind(2).
+    Socket,
+    /// listen(2), of a new socket if there is none.
     Listen,
     /// accept(2).
     Accept,
-    /// socket(2), bind(2) and connect(2) to the hand; connect(2) again where there is a socket.
+    /// connect(2) to the hand, of a new socket if there is none.
     Connect,
     /// send(2) of so many bytes.
     Send(usize),
@@ -52,6 +54,8 @@ pub enum Call {
     Close,
     /// close(2) with a linger of no time.
     Abort,
+    /// SO_ERROR.
+    Error,
 }
 
 /// What a call returns.
@@ -113,10 +117,23 @@ impl Ours {
 
     fn act(&mut self, call: Call) -> Result<usize, Error> {
         match call {
+            Call::Socket => {
+                self.socket = Some(self.bound());
+                Ok(0)
+            }
             Call::Listen => {
-                let socket = self.bound();
-                self.listener = Some(socket);
-                self.bench.with(|stack| stack.listen(socket, 8)).map(|()| 0)
+                let socket = match self.socket() {
+                    Some(socket) => socket,
+                    None => self.bound(),
+                };
+                self.bench.with(|stack| stack.listen(socket, 8))?;
+                (self.listener, self.socket) = (Some(socket), None);
+                Ok(0)
+            }
+            Call::Error => {
+                let socket = self.socket().ok_or(Error::BadHandle)?;
+                let error = self.bench.with(|stack| stack.take_error(socket))?;
+                Ok(error.map_or(0, |error| error.number() as usize))
             }
             Call::Accept => {
                 let socket = self.socket().ok_or(Error::BadHandle)?;
@@ -217,8 +234,8 @@ pub struct Kernel {
     /// Its namespace.
     pub namespace: Namespace,
     tun: Tun,
-    listener: Option<TcpListener>,
-    socket: Option<TcpStream>,
+    listener: Option<OwnedFd>,
+    socket: Option<OwnedFd>,
     /// It had a connection.
     had: bool,
     sent: usize,
@@ -252,81 +269,67 @@ impl Kernel {
         heard
     }
 
-    fn bound(&self) -> OwnedFd {
+    fn bound(&self) -> io::Result<OwnedFd> {
         self.namespace.inside(|| {
-            let socket = sys::stream_socket(false).expect("a socket of the kernel's");
+            let socket = unblocked(sys::stream_socket(false)?)?;
             let name = libc::TCP_CONGESTION;
-            sys::set_option_bytes(socket.as_fd(), libc::IPPROTO_TCP, name, b"cubic").expect("CUBIC");
-            let at = SocketAddr::new(Ipv4Addr::new(10, 0, 0, 1).into(), PORT);
-            sys::bind(socket.as_fd(), at).expect("a free port");
-            socket
+            sys::set_option_bytes(socket.as_fd(), libc::IPPROTO_TCP, name, b"cubic")?;
+            sys::bind(socket.as_fd(), SocketAddr::new(Ipv4Addr::new(10, 0, 0, 1).into(), PORT))?;
+            Ok(socket)
         })
     }
 
     fn act(&mut self, call: Call) -> io::Result<usize> {
-        let closed = || io::Error::from_raw_os_error(libc::EBADF);
-        let bytes = |sent: usize, len: usize| text(7, sent + len).split_off(sent);
-        match (call, &mut self.socket, &self.listener) {
-            (Call::Listen, ..) => {
-                let socket = self.bound();
-                sys::listen(socket.as_fd(), 8)?;
-                let listener = TcpListener::from(socket);
-                listener.set_nonblocking(true)?;
-                self.listener = Some(listener);
-                Ok(0)
+        if self.socket.is_none()
+            && self.listener.is_none()
+            && matches!(call, Call::Socket | Call::Listen | Call::Connect)
+        {
+            self.socket = Some(self.bound()?);
+        }
+        let socket = self.socket.as_ref().or(self.listener.as_ref());
+        let socket = socket.ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?.as_fd();
+        match call {
+            Call::Socket => {}
+            Call::Listen => {
+                sys::listen(socket, 8)?;
+                self.listener = self.socket.take().or(self.listener.take());
             }
-            (Call::Accept, None, Some(listener)) => {
-                let socket = listener.accept()?.0;
-                socket.set_nonblocking(true)?;
-                (self.socket, self.had) = (Some(socket), true);
-                Ok(0)
+            Call::Accept => {
+                let accepted = unblocked(sys::accept(socket)?)?;
+                (self.socket, self.had) = (Some(accepted), true);
             }
-            (Call::Accept, Some(socket), _) => Err(sys::accept(socket.as_fd()).err().unwrap_or_else(closed)),
-            (Call::Connect, None, None) => {
-                let socket = TcpStream::from(self.bound());
-                socket.set_nonblocking(true)?;
-                let socket = self.socket.insert(socket);
-                sys::connect(socket.as_fd(), SocketAddr::new(Ipv4Addr::new(10, 0, 0, 2).into(), HAND))
-                    .map(|()| 0)
-            }
-            (Call::Connect, socket, listener) => {
-                let to = SocketAddr::new(Ipv4Addr::new(10, 0, 0, 2).into(), HAND);
-                match (socket, listener) {
-                    (Some(socket), _) => sys::connect(socket.as_fd(), to).map(|()| 0),
-                    (None, Some(listener)) => sys::connect(listener.as_fd(), to).map(|()| 0),
-                    (None, None) => Err(closed()),
-                }
-            }
-            (Call::Send(len), Some(socket), _) => {
-                let sent = socket.write(&bytes(self.sent, len))?;
+            Call::Connect => sys::connect(socket, SocketAddr::new(Ipv4Addr::new(10, 0, 0, 2).into(), HAND))?,
+            Call::Send(len) => {
+                let sent = sys::send(socket, &text(7, self.sent + len)[self.sent..], libc::MSG_NOSIGNAL)?;
                 self.sent += sent;
-                Ok(sent)
+                return Ok(sent);
             }
-            (Call::Send(len), None, Some(listener)) => as_stream(listener)?.write(&bytes(0, len)),
-            (Call::Receive(len), Some(socket), _) => socket.read(&mut vec![0; len]),
-            (Call::Receive(len), None, Some(listener)) => as_stream(listener)?.read(&mut vec![0; len]),
-            (Call::Shut(how), Some(socket), _) => socket.shutdown(how).map(|()| 0),
-            (Call::Shut(how), None, Some(listener)) => as_stream(listener)?.shutdown(how).map(|()| 0),
-            (Call::Close | Call::Abort, Some(socket), _) => {
+            Call::Receive(len) => return sys::receive(socket, &mut vec![0; len], 0),
+            Call::Shut(how) => TcpStream::from(socket.try_clone_to_owned()?).shutdown(how)?,
+            Call::Error => {
+                let mut error = [0; 4];
+                sys::option_bytes(socket, libc::SOL_SOCKET, libc::SO_ERROR, &mut error)?;
+                return Ok(i32::from_ne_bytes(error) as usize);
+            }
+            Call::Close | Call::Abort => {
                 if call == Call::Abort {
                     let linger = [1i32.to_ne_bytes(), 0i32.to_ne_bytes()].concat();
-                    sys::set_option_bytes(socket.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &linger)?;
+                    sys::set_option_bytes(socket, libc::SOL_SOCKET, libc::SO_LINGER, &linger)?;
                 }
-                self.socket = None;
-                Ok(0)
+                if self.socket.take().is_none() {
+                    self.listener = None;
+                }
             }
-            (Call::Close | Call::Abort, None, Some(_)) => {
-                self.listener = None;
-                Ok(0)
-            }
-            (_, None, None) => Err(closed()),
         }
+        Ok(0)
     }
 }
 
-/// The same socket, for the calls that a listener's type has not.
-fn as_stream(listener: &TcpListener) -> io::Result<TcpStream> {
-    Ok(TcpStream::from(OwnedFd::from(listener.try_clone()?)))
+/// A socket whose calls don't wait.
+fn unblocked(socket: OwnedFd) -> io::Result<OwnedFd> {
+    let stream = TcpStream::from(socket);
+    stream.set_nonblocking(true)?;
+    Ok(stream.into())
 }
 
 impl Subject for Kernel {

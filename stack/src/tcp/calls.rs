@@ -149,7 +149,7 @@ impl<D: Device> Connection<'_, D> {
             State::SynReceived if self.tcb.is(Mark::FAST_CHILD) => {}
             State::SynSent | State::SynReceived => return Err(Error::WouldBlock),
             State::Established | State::CloseWait => {}
-            State::Closed | State::Listen => return Err(Error::NotConnected),
+            // Linux says the same where there was never a peer (sk_stream_wait_connect).
             _ => return Err(Error::BrokenPipe),
         }
         let mut room = self.send_bytes_max().saturating_sub(self.traffic.send.bytes());
@@ -325,7 +325,8 @@ impl<D: Device> Connection<'_, D> {
     }
 
     fn shutdown(&mut self, how: How) -> Result<(), Error> {
-        if matches!(self.tcb.state(), State::Closed) {
+        // A connection in TIME-WAIT is its socket's no more, in Linux.
+        if matches!(self.tcb.state(), State::Closed | State::TimeWait) {
             return Err(Error::NotConnected);
         }
         if how != How::Write {
@@ -348,6 +349,8 @@ impl<D: Device> Connection<'_, D> {
         match self.tcb.state() {
             State::Closed | State::Listen | State::SynSent => return self.end(),
             State::TimeWait => return,
+            // Nothing is lost by it: both FINs are on their way (tcp_need_reset).
+            State::Closing | State::LastAck if lingers && !is_unread => return self.end(),
             _ if is_unread || lingers => {
                 self.emit_reset();
                 return self.end();

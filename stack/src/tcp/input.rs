@@ -220,13 +220,9 @@ impl<D: Device> Connection<'_, D> {
             // RFC 1337 §3: an RST doesn't end TIME-WAIT.
             Verdict::Accept if self.tcb.state() == State::TimeWait => Break(Stop::Drop),
             Verdict::Accept => {
+                // RFC 9293 has an active open refused in SYN-RECEIVED; Linux has it reset, as any other (tcp_reset).
                 let error = match self.tcb.state() {
-                    State::SynReceived if !self.tcb.is(Mark::FAST_CHILD) => Error::ConnectionRefused,
                     State::CloseWait => Error::BrokenPipe,
-                    State::Closing | State::LastAck => {
-                        self.enter(Event::RcvRst);
-                        return Break(Stop::Drop);
-                    }
                     _ => Error::ConnectionReset,
                 };
                 self.count(Counter::EstablishedResets);

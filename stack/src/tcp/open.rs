@@ -251,7 +251,7 @@ impl Parts<'_> {
         let tcb = *self.tcb(socket)?;
         match tcb.state() {
             State::Closed => {}
-            State::SynSent => return Err(Error::Already),
+            State::SynSent | State::SynReceived => return Err(Error::Already),
             _ => return Err(Error::IsConnected),
         }
         let options = self.tcp_options(socket)?.options;

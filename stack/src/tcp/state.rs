@@ -1,5 +1,6 @@
 //! The states of a connection and the arrows between them (RFC 9293 §3.3.2, figure 5). All of it is drawn in
-//! `state/figure5.md`, which a test writes.
+//! `state/figure5.md`, which a test writes. What the whole stack does in each state with every segment, call and timer is in
+//! `state/events.txt`, and as a picture in `state/events.svg`: `tests/tests/states.rs` writes both, and compares them with Linux.
 
 use core::fmt;
 
