@@ -55,6 +55,7 @@ host! {
     tcp_rmem_default = 131_072, 4096..=1 << 30, "Bytes of a new socket's receive buffer, as SO_RCVBUF tells them.";
     tcp_rmem_max = 32 << 20, 4096..=1 << 30, "Bytes up to which a receive buffer grows.";
     tcp_wmem_default = 16_384, 4096..=1 << 30, "Bytes of a new socket's send buffer, as SO_SNDBUF tells them.";
+    tcp_ecn = 2, 0..=2, "ECN (RFC 3168): never, with every peer that knows it, only if the peer asks.";
     tcp_syncookies = 1, 0..=2, "SYN cookies: never, while a listener's queue of SYNs is full, always (RFC 4987 §3.6).";
     tcp_abort_on_overflow = 0, 0..=1, "A handshake for which the accept queue has no room is reset, not held back.";
     tcp_syn_retries = limits::SYN_RETRIES as u32, 1..=127, "Retransmissions of a SYN.";

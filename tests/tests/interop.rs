@@ -386,7 +386,7 @@ fn options_on_and_off() {
                 let (socket, stream) = world.pair(side);
                 let info = sys::tcp_info(stream.as_fd()).expect("TCP_INFO");
                 for (at, bit) in BITS.iter().enumerate() {
-                    // ECN is for the client to ask for, and ours doesn't.
+                    // ECN is for the client to ask for, and ours doesn't (tcp_ecn is 2).
                     let wanted = set >> at & 1 == 1 && (at < 3 || !side.ours_connects);
                     assert_eq!(info.tcpi_options & bit != 0, wanted, "{}", OPTIONS[at]);
                 }

@@ -6,6 +6,7 @@ use std::collections::BinaryHeap;
 use crate::sim::path::{Counts, Path, Way};
 use crate::sim::random::Random;
 use stack::time::Instant;
+use stack::wire::checksum::Sum;
 
 /// The line.
 #[derive(Debug)]
@@ -17,6 +18,32 @@ pub struct Line {
     packets: Vec<Vec<u8>>,
     unused: Vec<usize>,
     put: u64,
+    /// Of packets whose sender knows ECN, each so-manieth is marked with congestion experienced; 0 marks none.
+    pub marks_each: u64,
+    /// Packets whose sender knows ECN.
+    capable: u64,
+}
+
+/// Marks an IP packet with congestion experienced (RFC 3168 §5), if its sender knows what that means.
+fn mark(packet: &mut [u8]) {
+    if packet[0] >> 4 == 6 {
+        packet[1] |= 0x30;
+        return;
+    }
+    packet[1] |= 3;
+    let len = usize::from(packet[0] & 15) * 4;
+    packet[10..12].fill(0);
+    let sum = Sum::ZERO.bytes(&packet[..len]).checksum();
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// Whether an IP packet says ECT(0) or ECT(1).
+fn is_capable(packet: &[u8]) -> bool {
+    let bits = match packet.first().map(|byte| byte >> 4) {
+        Some(6) => packet.get(1).map(|byte| byte >> 4 & 3),
+        _ => packet.get(1).map(|byte| byte & 3),
+    };
+    matches!(bits, Some(1 | 2))
 }
 
 impl Line {
@@ -24,7 +51,16 @@ impl Line {
     #[must_use]
     pub fn new(path: Path, seed: u64) -> Self {
         let (way, random) = (Way::new(path), Random::new(seed));
-        Self { way, random, queue: BinaryHeap::new(), packets: Vec::new(), unused: Vec::new(), put: 0 }
+        Self {
+            way,
+            random,
+            queue: BinaryHeap::new(),
+            packets: Vec::new(),
+            unused: Vec::new(),
+            put: 0,
+            marks_each: 0,
+            capable: 0,
+        }
     }
 
     /// What happened to packets.
@@ -61,6 +97,12 @@ impl Line {
         if let Some(bit) = flipped {
             let byte = bit as usize / 8 % packet.len().max(1);
             kept.iter_mut().skip(byte).take(1).for_each(|byte| *byte ^= 1 << (bit % 8));
+        }
+        if self.marks_each != 0 && is_capable(kept) {
+            self.capable += 1;
+            if self.capable.is_multiple_of(self.marks_each) {
+                mark(kept);
+            }
         }
         self.put += 1;
         self.queue.push(Reverse((at, self.put, place)));

@@ -130,7 +130,7 @@ impl<D: Device> Stack<'_, '_, D> {
         agree(options.timestamps.is_some(), Tcbits::TIMESTAMPS);
         agree(options.sack_permitted, Tcbits::SACK);
         agree(options.window_scale.is_some(), Tcbits::SCALING);
-        agree(Ecn::asks(seg.flags), Tcbits::ECN);
+        agree(self.parts.host.tcp_ecn != 0 && Ecn::asks(seg.flags), Tcbits::ECN);
         self.with_offer(SynEntry { iss, ..syn }, flags, options.window_scale)
     }
 

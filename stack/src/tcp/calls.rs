@@ -108,6 +108,9 @@ impl<D: Device> Connection<'_, D> {
         let Offer { wnd, shift, .. } = self.offer();
         let kept = self.tcb.flags.0 & (Flags::NO_DELAY.0 | Flags::CORK.0);
         self.tcb.flags = Flags(kept) | Flags::TIMESTAMPS | Flags::SACK | Flags::SCALING;
+        if self.host.tcp_ecn == 1 {
+            self.tcb.flags |= Flags::ECN;
+        }
         self.tcb.set_shifts(0, shift);
         self.tcb.snd = Snd { una: iss, nxt: iss + 1, ..Snd::default() };
         self.tcb.rcv = Rcv { wnd, ..Rcv::default() };

@@ -22,6 +22,9 @@ use crate::stats::Counter;
 use crate::time::{Duration, Instant};
 use crate::wire::tcp::options::Block;
 
+/// The peer echoes marks of congestion.
+const ECE: crate::wire::tcp::Flags = crate::wire::tcp::Flags::ECE;
+
 /// How soon what a peer has reported and dropped again is sent anew, at the least (tcp_check_sack_reneging).
 const RENEGED_MIN: Duration = Duration::from_millis(10);
 
@@ -62,6 +65,10 @@ impl<D: Device> Connection<'_, D> {
         let sample = self.measure(seg, &news);
         let delivered = news.acked + news.sacked + u32::from(news.is_duplicate);
         self.tcb.delivered = self.tcb.delivered.wrapping_add(delivered);
+        if self.tcb.episode.ecn.is_on() && seg.is(ECE) {
+            // Some of these were marked; which, the echo doesn't say (tcp_count_delivered).
+            self.tcb.delivered_ce = self.tcb.delivered_ce.wrapping_add(delivered);
+        }
         let (una, nxt) = (self.tcb.snd.una, self.tcb.snd.nxt);
         self.traffic.rack.on_ack(dsack.is_some(), una, nxt);
         if let Some(block) = dsack {

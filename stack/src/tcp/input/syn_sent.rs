@@ -38,8 +38,12 @@ impl<D: Device> Connection<'_, D> {
             return Break(Stop::Drop);
         }
         self.take_syn(seg);
+        let is_agreed = acknowledges && self.tcb.flags.has(Tcbits::ECN) && Ecn::agrees(seg.flags);
+        self.tcb.episode.ecn = Ecn::agreed(is_agreed);
+        if !is_agreed {
+            self.tcb.flags = self.tcb.flags.without(Tcbits::ECN);
+        }
         if acknowledges {
-            self.tcb.episode.ecn = Ecn::agreed(self.tcb.flags.has(Tcbits::ECN) && Ecn::agrees(seg.flags));
             self.established(seg);
             self.text_of_syn_answered(seg);
             // "If SND.UNA > ISS (our SYN has been ACKed), change the connection state to ESTABLISHED, form an ACK segment".

@@ -302,7 +302,12 @@ impl<D: Device> Connection<'_, D> {
             window: (self.tcb.rcv.wnd.min(window::UNSCALED_MAX) as u16).into(),
             ..self.ports()
         };
-        let flags = if is_answer && self.tcb.episode.ecn.is_on() { flags | Ecn::SYN_ACK } else { flags };
+        let flags = match is_answer {
+            true if self.tcb.episode.ecn.is_on() => flags | Ecn::SYN_ACK,
+            // Who drops a SYN that asks for it gets one that doesn't (RFC 3168 §6.1.1.1; net.ipv4.tcp_ecn_fallback).
+            false if had.has(Tcbits::ECN) && self.tcb.retransmits == 0 => flags | Ecn::SYN,
+            _ => flags,
+        };
         Head { local: self.tcb.local, remote: self.tcb.remote, header, flags, options, ttl, tos }
     }
 
