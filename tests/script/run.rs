@@ -499,6 +499,10 @@ impl Run {
 
 /// What a parameter of the kernel means for the host that is made.
 fn setting(name: &str, value: &str, setup: &mut Setup) {
+    // One that it hasn't is known to be harmless.
+    if let Some(number) = shell::number(value) {
+        setup.host.set(name, number);
+    }
     let most = || value.split_whitespace().nth(2).and_then(|bytes| bytes.parse::<u32>().ok());
     if name == "tcp_rmem" && most().is_some_and(|bytes| bytes > 6 << 20) {
         // Receive buffers are counted in frames: larger ones make larger buffers.

@@ -1,6 +1,9 @@
-//! Commands of the shell in scripts: the few that set the kernel's parameters, mapped to what they mean for this stack.
+//! Commands of the shell in scripts: the few that set the kernel's parameters. Those that the stack has, too ([`stack::host`]), are set;
+//! of the others each is known to be harmless, or the script is not run.
 
 use std::path::Path;
+
+use stack::host::Host;
 
 /// A parameter of the kernel, without `net.ipv4.`.
 pub type Setting = (String, String);
@@ -25,30 +28,17 @@ const HARMLESS: &[(&str, &str)] = &[
     ("tcp_pacing_ss_ratio", "*"),
     ("tcp_pacing_ca_ratio", "*"),
     ("tcp_notsent_lowat", "4294967295"),
-    ("tcp_synack_retries", "5"),
-    ("tcp_retries2", "15"),
     ("tcp_fastopen_key", "*"),
-    ("tcp_syncookies", "1"),
     ("tcp_no_metrics_save", "*"),
     ("tcp_autocorking", "*"),
     ("tcp_rmem", "*"),
     ("tcp_wmem", "*"),
     ("tcp_moderate_rcvbuf", "*"),
     ("tcp_invalid_ratelimit", "*"),
-    ("tcp_abort_on_overflow", "0"),
     ("tcp_slow_start_after_idle", "*"),
-    ("tcp_fastopen", "*"),
-    ("tcp_fastopen_blackhole_timeout_sec", "*"),
-    ("tcp_ecn", "0"),
-    ("tcp_ecn", "2"),
     ("tcp_ecn_fallback", "1"),
     ("tcp_mtu_probing", "0"),
-    ("tcp_syn_retries", "*"),
     ("tcp_congestion_control", "*"),
-    ("tcp_keepalive_time", "7200"),
-    ("tcp_keepalive_probes", "9"),
-    ("tcp_keepalive_intvl", "75"),
-    ("tcp_tw_reuse", "*"),
 ];
 
 /// What `defaults.sh`, which every script of the kernel's begins with, sets besides.
@@ -119,6 +109,11 @@ fn assignments(words: &[&str]) -> Result<Vec<Setting>, String> {
 }
 
 fn known((name, value): &Setting) -> Result<(), String> {
+    let mut host = Host::DEFAULT;
+    if host.get(name).is_some() {
+        let is_set = number(value).is_some_and(|value| host.set(name, value));
+        return if is_set { Ok(()) } else { Err(format!("the setting {name}={value}")) };
+    }
     let is = |row: &&(&str, &str)| row.0 == name && (row.1 == "*" || row.1 == value);
     if HARMLESS.iter().any(|row| is(&row)) { Ok(()) } else { Err(format!("the setting {name}={value}")) }
 }
@@ -137,10 +132,13 @@ mod tests {
             ("tcp_slow_start_after_idle", "0"),
             ("tcp_syn_retries", "5"),
             ("tcp_rmem", "4096 540000 7"),
-            ("tcp_ecn", "0"),
         ];
         assert_eq!(found, Ok(wanted.map(|(name, value)| row(name, value)).to_vec()));
         assert_eq!(settings("grep x /proc/net/tcp"), Err("the command grep".to_owned()));
+        let set = settings("sysctl -q net.ipv4.tcp_ecn=1 net.ipv4.tcp_fastopen=0x403");
+        assert_eq!(set, Ok(vec![row("tcp_ecn", "1"), row("tcp_fastopen", "0x403")]));
+        assert_eq!(number("0x403"), Some(0x403));
+        assert_eq!(settings("sysctl -q net.ipv4.tcp_ecn=9"), Err("the setting tcp_ecn=9".to_owned()));
         assert_eq!(settings("sysctl -q net.ipv4.tcp_sack=0"), Err("the setting tcp_sack=0".to_owned()));
     }
 }

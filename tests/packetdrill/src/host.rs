@@ -32,11 +32,13 @@ pub struct Setup {
     pub frame_size: u16,
     /// Frames of its device: enough for the largest window that tuning makes.
     pub frames: u32,
+    /// What the administrator has set.
+    pub host: stack::host::Host,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { mtu: 1500, frame_size: 2048, frames: 12_288 }
+        Self { mtu: 1500, frame_size: 2048, frames: 12_288, host: stack::host::Host::DEFAULT }
     }
 }
 
@@ -85,15 +87,16 @@ impl Host {
             deadline: None,
             files: Files::default(),
         };
-        host.configure(&limits);
+        host.configure(&limits, &setup.host);
         host.settle();
         host
     }
 
-    fn configure(&mut self, limits: &Limits) {
+    fn configure(&mut self, limits: &Limits, set: &stack::host::Host) {
         let bytes = &mut self.memory[self.aligned..];
         let secret = Secret([0x0123_4567_89ab_cdef, 0x0f1e_2d3c_4b5a_6978]);
         let mut parts = Parts::create(bytes, limits, secret).expect("memory for the layout");
+        *parts.host = *set;
         for (ip, prefix_len) in [(LOCAL, V4_BITS + 16), (LOCAL_6, 64)] {
             parts.join_subnet(&ip, prefix_len).expect("room for two addresses");
         }
