@@ -23,12 +23,21 @@ fn both(talk: impl Fn(&mut Hand<'_>)) -> Ours {
     let mut ours = Ours::new();
     let lines = said(&mut ours);
     ours.bench.host().check();
-    match Kernel::new() {
-        Ok(mut kernel) => {
-            let theirs = said(&mut kernel);
-            assert!(lines == theirs, "{}", difference(&lines, &theirs));
+    // The kernel's timers run on while the machine is busy with something else: then it is asked again.
+    for last in [false, false, false, true] {
+        match Kernel::new() {
+            Ok(mut kernel) => {
+                let theirs = said(&mut kernel);
+                assert!(!last || lines == theirs, "{}", difference(&lines, &theirs));
+                if lines == theirs {
+                    break;
+                }
+            }
+            Err(error) => {
+                println!("SKIP the kernel's answers: a network namespace: {error}");
+                break;
+            }
         }
-        Err(error) => println!("SKIP the kernel's answers: a network namespace: {error}"),
     }
     ours
 }
