@@ -16,7 +16,7 @@ use stack::time::{Duration, Instant};
 const MS: u64 = 1_000_000;
 /// Networks of one run of the tests.
 const SEEDS: u64 = 3000;
-/// Every so manieth network has each of its invariants looked at after each poll.
+/// Of so many networks one has all of its invariants looked at after each poll.
 const CHECKED: u64 = 16;
 /// The server's number, and host.
 const SERVER: u8 = 1;
@@ -85,13 +85,13 @@ fn network(seed: u64) {
     let answer = text(seed, length(random));
     let mut server = TcpHost::server(SERVER, &limits(1024), Plan { answer: answer.clone(), ..plan(random) })
         .knowing(&neighbours);
-    (server.values, server.checks) = (values(random), seed % CHECKED == 0);
+    (server.values, server.checks) = (values(random), seed.is_multiple_of(CHECKED));
     let mut network = Simulation::new(seed);
     let server = network.add(server, setup(SERVER, random));
     let (mut nodes, mut sent) = (vec![server], Vec::new());
     for number in clients {
         let (mut host, texts) = client(number, random);
-        host.checks = seed % CHECKED == 0;
+        host.checks = seed.is_multiple_of(CHECKED);
         nodes.push(network.add(host, setup(number, random)));
         sent.extend(texts);
     }
@@ -105,7 +105,8 @@ fn network(seed: u64) {
         assert!(network.now() < Instant(PATIENCE.0), "seed {seed}: it does not end");
     }
     let mut got: Vec<Vec<u8>> = network.look(server).talks.iter().map(|talk| talk.got.clone()).collect();
-    (got.sort(), sent.sort());
+    got.sort();
+    sent.sort();
     assert!(got == sent, "seed {seed}: what arrived is not what was sent");
     for node in &nodes[1..] {
         let answered =
