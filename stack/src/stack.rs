@@ -121,6 +121,10 @@ impl<D: Device> Stack<'_, '_, D> {
             false
         };
         let more_senders = self.wake_senders();
+        if self.parts.pool.entered != 0 {
+            let entered = core::mem::take(&mut self.parts.pool.entered);
+            self.shared.counters().add(Counter::PressureEntered, entered.into());
+        }
         self.fill();
         let kick = self.device.flush();
         let word = self.due();

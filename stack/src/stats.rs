@@ -96,7 +96,6 @@ counters! {
     SocketsFull "sockets_full" "Sockets refused because the region's limit is reached.";
     FramesShort "frames_short" "Times that no frame was left beyond the reserves.";
     PressureEntered "pressure_entered" "Times that memory became scarce and windows were held.";
-    BlocksUsed "blocks_used" "Times that data was copied to a block because frames were scarce.";
     // The region itself
     Corrupt "corrupt" "Times that a record, a list or a table was found broken and the work on it given up.";
     Recovered "recovered" "Times that the lock was taken over from a process that died holding it.";

@@ -132,6 +132,7 @@ mod tests {
             ("tcp_slow_start_after_idle", "0"),
             ("tcp_syn_retries", "5"),
             ("tcp_rmem", "4096 540000 7"),
+            ("tcp_ecn", "0"),
         ];
         assert_eq!(found, Ok(wanted.map(|(name, value)| row(name, value)).to_vec()));
         assert_eq!(settings("grep x /proc/net/tcp"), Err("the command grep".to_owned()));

@@ -82,7 +82,8 @@ pub struct Pool {
     pub(super) quarantined: u32,
     /// By what it decides.
     pub limits: Limits,
-    padding: u32,
+    /// Times that pressure began, which nobody has counted yet.
+    pub(crate) entered: u32,
 }
 
 /// What a frame is taken for.
@@ -175,8 +176,9 @@ impl Pool {
         self.holders = self.holders.wrapping_add(u32::from(charge.frames == 0));
         charge.frames = charge.frames.wrapping_add(1);
         self.charged = self.charged.wrapping_add(1);
-        if self.charged > self.limits.pressure {
+        if self.charged > self.limits.pressure && self.in_pressure == 0 {
             self.in_pressure = 1;
+            self.entered = self.entered.wrapping_add(1);
         }
     }
 
