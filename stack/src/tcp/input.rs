@@ -273,14 +273,12 @@ impl<D: Device> Connection<'_, D> {
         self.tcb.rcv.nxt = self.tcb.rcv.nxt + 1;
         self.tcb.rcv.wnd = self.tcb.rcv.wnd.saturating_sub(1);
         self.tcb.received += 1;
-        // The user's answer, or its own FIN, carries the acknowledgment if it comes soon (tcp_fin). Without text before, the
-        // wait has no length yet, and there is none.
-        let may_wait = matches!(self.tcb.state(), State::SynReceived | State::Established)
-            && self.tcb.delayed_ack.ato().0 != 0;
-        if may_wait {
+        let is_first = matches!(self.tcb.state(), State::SynReceived | State::Established);
+        if is_first {
+            // The user's answer, or its own FIN, carries the acknowledgment if it comes soon (tcp_fin).
             self.tcb.delayed_ack.be_interactive();
         }
-        self.owe_ack(!may_wait);
+        self.owe_ack(!is_first);
         self.traffic.reassembly.clear(&mut means!(self, receive_charge));
         self.arrived = true;
         self.enter(Event::RcvFin);

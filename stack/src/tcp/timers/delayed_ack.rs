@@ -52,6 +52,9 @@ pub struct Unacknowledged {
     pub at_once: bool,
 }
 
+/// The kernel's clock, at a thousand ticks a second.
+const TICK: Duration = Duration::from_millis(1);
+
 fn clock(now: Instant) -> u32 {
     (now.0 / 1_000_000) as u32
 }
@@ -199,6 +202,10 @@ impl DelayedAck {
         running: Option<Instant>,
         push: bool,
     ) -> Option<Instant> {
+        if self.ato == 0 && running.is_none() {
+            // No text has told yet how long a wait is worth its while: the next tick (tcp_send_delayed_ack).
+            return Some(now + TICK);
+        }
         let mut ato = Duration::from_millis(u64::from(self.ato)).max(MIN);
         if ato > MIN {
             let half_second = Duration::from_millis(500);
