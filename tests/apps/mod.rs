@@ -297,12 +297,14 @@ fn build_library() -> PathBuf {
     let exe = std::env::current_exe().expect("this test has a file");
     let profile = exe.parent().and_then(Path::parent).expect("tests lie in TARGET/PROFILE/deps");
     let target = profile.parent().expect("profiles lie in the target directory");
+    // Those of the profile `tests` load what is shipped.
+    let is_release = profile.file_name().is_some_and(|name| name == "release" || name == "tests");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--package", "accel-shim", "--target-dir"]).arg(target);
-    if profile.file_name().is_some_and(|name| name == "release") {
+    if is_release {
         cargo.arg("--release");
     }
     let status = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo runs");
     assert!(status.success(), "building libaccel.so failed: {status}");
-    profile.join("libaccel.so")
+    target.join(if is_release { "release" } else { "debug" }).join("libaccel.so")
 }
