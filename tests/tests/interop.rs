@@ -6,12 +6,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::mpsc::channel;
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 use harness::sim::path::{Burst, Path};
 use harness::sim::raw::{ip, ip6};
 use harness::sim::tcp::text;
-use harness::wire::namespace::joined;
+use harness::wire::namespace::kernel_talks;
 use harness::wire::ours::Ours;
 use harness::wire::sys;
 use harness::wire::world::{KERNEL, OURS, PORT, Recipe, Side, World, address};
@@ -43,23 +43,6 @@ fn on(recipe: &Recipe, side: Side, row: impl Fn(&mut World, Side)) {
     println!("{side:?}");
     row(&mut world, side);
     world.ours.host.check();
-}
-
-/// The kernel's program reads until the end, and writes all of this meanwhile.
-fn kernel_talks(stream: &TcpStream, text: &[u8]) -> JoinHandle<Vec<u8>> {
-    let (mut reads, mut writes) =
-        (stream.try_clone().expect("a stream"), stream.try_clone().expect("a stream"));
-    let text = text.to_vec();
-    let writing = thread::spawn(move || {
-        writes.write_all(&text).expect("the kernel sends");
-        writes.shutdown(Shutdown::Write).expect("the kernel has sent");
-    });
-    thread::spawn(move || {
-        let mut got = Vec::new();
-        reads.read_to_end(&mut got).expect("the kernel receives");
-        joined(writing);
-        got
-    })
 }
 
 /// Both send at once, and both read what the other has sent.

@@ -1,34 +1,13 @@
 //! Our stack against the Linux kernel's, over a TUN or TAP device whose packets neither side cuts nor sums: what the kernel sends as
 //! one packet of 64 KiB we take, and what we send so the kernel does.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::thread::{self, JoinHandle};
-
 use harness::sim::path::Path;
 use harness::sim::tcp::text;
-use harness::wire::namespace::joined;
+use harness::wire::namespace::kernel_talks;
 use harness::wire::world::{Recipe, Side, World};
 use stack::device::Link;
 use stack::stats::Counter;
 use stack::time::Duration;
-
-/// The kernel's program reads until the end, and writes all of this meanwhile.
-fn kernel_talks(stream: &TcpStream, text: &[u8]) -> JoinHandle<Vec<u8>> {
-    let (mut reads, mut writes) =
-        (stream.try_clone().expect("a stream"), stream.try_clone().expect("a stream"));
-    let text = text.to_vec();
-    let writing = thread::spawn(move || {
-        writes.write_all(&text).expect("the kernel sends");
-        writes.shutdown(Shutdown::Write).expect("the kernel has sent");
-    });
-    thread::spawn(move || {
-        let mut got = Vec::new();
-        reads.read_to_end(&mut got).expect("the kernel receives");
-        joined(writing);
-        got
-    })
-}
 
 /// So much each way; packets that we sent and got for each segment of 1,448 bytes.
 fn talk(recipe: &Recipe, side: Side, len: usize) -> Option<(f64, f64)> {

@@ -1,7 +1,8 @@
 //! A network namespace without a name: it ends with the last descriptor of it, also when the test was killed.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 use std::thread::{self, JoinHandle};
 
@@ -76,4 +77,21 @@ pub fn joined<R>(thread: JoinHandle<R>) -> R {
         Ok(value) => value,
         Err(panic) => std::panic::resume_unwind(panic),
     }
+}
+
+/// The kernel's program reads until the end, and writes all of this meanwhile.
+pub fn kernel_talks(stream: &TcpStream, text: &[u8]) -> JoinHandle<Vec<u8>> {
+    let (mut reads, mut writes) =
+        (stream.try_clone().expect("a stream"), stream.try_clone().expect("a stream"));
+    let text = text.to_vec();
+    let writing = thread::spawn(move || {
+        writes.write_all(&text).expect("the kernel sends");
+        writes.shutdown(Shutdown::Write).expect("the kernel has sent");
+    });
+    thread::spawn(move || {
+        let mut got = Vec::new();
+        reads.read_to_end(&mut got).expect("the kernel receives");
+        joined(writing);
+        got
+    })
 }

@@ -36,6 +36,8 @@ impl Parts<'_> {
         }
         // These belong to the region's owner: what was being written is what a caller of the same call would find.
         as_tagged!(leases);
+        // The death may have been in the midst of writing it.
+        self.ip.last_way = Default::default();
         // What was learned of others is learned again.
         self.known_destinations().forget();
         let udps = &*self.udp_sockets;
