@@ -10,8 +10,15 @@
 //! | [`meeting`] | how the two ends of a TCP connection find each other and share that memory; its `mailbox` | yes |
 //! | [`diag`] | inet_diag: what the kernel knows of the socket at the other end | yes |
 //! | [`cards`] | the public record of each socket, read by `accel explain` and `accel stat` | yes |
+//! | [`netlink`] | rtnetlink: asking the kernel for its tables, and hearing of changes | yes |
+//! | [`links`] | interfaces as the kernel has them | no |
+//! | [`xdp`] | AF_XDP: frames, rings, sockets, and the stack's device over them | yes |
+//! | [`bpf`] | BPF programs and maps, without a compiler | yes |
+//! | [`steering`] | which packets of an interface are whose: our XDP program and its maps | no |
 //! | [`clock`] | ticks for spinning: the CPU's counter, calibrated against CLOCK_MONOTONIC | yes |
 
+#[cfg(not(loom))]
+pub mod bpf;
 #[cfg(not(loom))]
 pub mod cards;
 #[cfg(not(loom))]
@@ -25,7 +32,15 @@ pub mod diag;
 #[cfg(not(loom))]
 pub mod fault;
 #[cfg(not(loom))]
+pub mod links;
+#[cfg(not(loom))]
 pub mod meeting;
+#[cfg(not(loom))]
+pub mod netlink;
+#[cfg(not(loom))]
+pub mod steering;
 pub mod switch;
 #[cfg(not(loom))]
 pub mod sys;
+#[cfg(not(loom))]
+pub mod xdp;

@@ -179,6 +179,24 @@ pub fn listen(fd: &Fd, backlog: c_int) -> Result<()> {
     call!(libc::SYS_listen, fd.0, backlog).map(drop)
 }
 
+/// `bind(2)` with a plain address.
+pub fn bind_to<T: Copy>(fd: &Fd, address: &T) -> Result<()> {
+    call!(libc::SYS_bind, fd.0, core::ptr::from_ref(address), size_of::<T>()).map(drop)
+}
+
+/// `send(2)` of nothing without waiting: the kick of AF_XDP.
+pub fn kick(fd: &Fd) -> Result<()> {
+    call!(libc::SYS_sendto, fd.0, 0usize, 0usize, libc::MSG_DONTWAIT, 0usize, 0usize).map(drop)
+}
+
+/// `bpf(2)`; what it returns is a descriptor for those commands that make one.
+///
+/// # Safety
+/// The pointers within `attributes` must be valid for what the command reads and writes.
+pub unsafe fn bpf(command: u32, attributes: &mut [u8]) -> Result<usize> {
+    call!(libc::SYS_bpf, command, attributes.as_mut_ptr(), attributes.len())
+}
+
 /// `connect(2)` with the address's bytes.
 pub fn connect(fd: &Fd, address: &[u8]) -> Result<()> {
     call!(libc::SYS_connect, fd.0, address.as_ptr(), address.len()).map(drop)
@@ -263,6 +281,12 @@ pub fn ftruncate(fd: &Fd, length: usize) -> Result<()> {
 pub fn mmap(file: Option<&Fd>, length: usize, protection: c_int, flags: c_int) -> Result<*mut u8> {
     let fd = file.map_or(-1, |fd| fd.0);
     call!(libc::SYS_mmap, 0usize, length, protection, flags, fd as isize, 0usize).map(|at| at as *mut u8)
+}
+
+/// Maps `length` bytes of a descriptor from `offset` on, to be read and written by everybody who maps them; present at once.
+pub fn mmap_shared(file: &Fd, length: usize, offset: u64) -> Result<*mut u8> {
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_POPULATE);
+    call!(libc::SYS_mmap, 0usize, length, protection, flags, file.0 as isize, offset).map(|at| at as *mut u8)
 }
 
 /// Unmaps memory.

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::AtomicU64;
 
+use stack::device::Device;
 use stack::error::Error;
 use stack::events::{Events, FAILED, READABLE, WRITABLE};
 use stack::hash::Secret;
@@ -219,15 +220,15 @@ impl TcpHost {
     }
 
     /// Does something with its stack.
-    pub fn with<R>(
+    pub fn with<D: Device, R>(
         &mut self,
         now: Instant,
-        port: &mut Port,
-        act: impl FnOnce(&mut Stack<'_, '_, Port>) -> R,
+        device: &mut D,
+        act: impl FnOnce(&mut Stack<'_, '_, D>) -> R,
     ) -> R {
         let shared = Shared::split(&self.words, &self.layout.limits).expect("room");
         let mut parts = Parts::split(&mut self.memory[self.aligned..], &self.layout).expect("room");
-        act(&mut Stack { parts: &mut parts, shared: &shared, device: port, now })
+        act(&mut Stack { parts: &mut parts, shared: &shared, device, now })
     }
 
     /// Looks at every invariant of the region, and of the frames in it.

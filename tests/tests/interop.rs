@@ -11,6 +11,7 @@ use std::thread;
 use harness::sim::path::{Burst, Path};
 use harness::sim::raw::{ip, ip6};
 use harness::sim::tcp::text;
+use harness::wire::calls::Calls;
 use harness::wire::namespace::kernel_talks;
 use harness::wire::ours::Ours;
 use harness::wire::sys;

@@ -3,6 +3,7 @@
 
 use harness::sim::path::Path;
 use harness::sim::tcp::text;
+use harness::wire::calls::Calls;
 use harness::wire::namespace::kernel_talks;
 use harness::wire::world::{Recipe, Side, World};
 use stack::device::Link;

@@ -7,6 +7,7 @@ use std::thread;
 
 use harness::sim::raw::{ip, ip6};
 use harness::sim::tcp::text;
+use harness::wire::calls::Calls;
 use harness::wire::ours::Ours;
 use harness::wire::sys;
 use harness::wire::tun::NAME;

@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use harness::sim::path::Path;
 use harness::sim::tcp::text;
+use harness::wire::calls::Calls;
 use harness::wire::sys;
 use harness::wire::world::{Recipe, Side, World};
 use stack::device::Link;

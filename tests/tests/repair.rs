@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::thread;
 
 use harness::sim::tcp::text;
+use harness::wire::calls::Calls;
 use harness::wire::namespace::Namespace;
 use harness::wire::repair::{self, Parcel};
 use harness::wire::sys;

@@ -12,6 +12,7 @@ use std::time;
 use stack::time::Instant;
 
 pub mod bridge;
+pub mod calls;
 pub mod hand;
 pub mod line;
 pub mod namespace;
@@ -19,8 +20,10 @@ pub mod ours;
 pub mod repair;
 pub mod sys;
 pub mod tun;
+pub mod veth;
 pub mod vnet;
 pub mod world;
+pub mod xsk;
 
 /// The time since the first who asked, and a second.
 #[must_use]

@@ -98,7 +98,7 @@ impl Tun {
 }
 
 /// Whether an address, in hexadecimal digits, is not yet usable.
-fn is_tentative(address: &str) -> std::io::Result<bool> {
+pub(super) fn is_tentative(address: &str) -> std::io::Result<bool> {
     const IFA_F_TENTATIVE: u32 = 0x40;
     let addresses = std::fs::read_to_string("/proc/thread-self/net/if_inet6")?;
     let line = addresses.lines().find(|line| line.starts_with(address));

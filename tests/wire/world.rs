@@ -9,6 +9,7 @@ use stack::region::Limits;
 use stack::region::slab::Handle;
 use stack::settings::{Switch, Values};
 
+use super::calls::Calls;
 use super::line::Lines;
 use super::namespace::Namespace;
 use super::ours::{Ours, setup};

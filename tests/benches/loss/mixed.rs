@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time;
 
 use harness::sim::raw::ip;
+use harness::wire::calls::Calls;
 use harness::wire::clock;
 use harness::wire::line::Lines;
 use harness::wire::world::{KERNEL, OURS, PORT, Recipe, World, address};
