@@ -219,6 +219,9 @@ pub trait Device: Memory {
     /// What it can do.
     fn capabilities(&self) -> Capabilities;
 
+    /// How many entries wait to be taken by [`Device::receive`]: those of whole packets.
+    fn waiting(&self) -> usize;
+
     /// Takes what arrived, whole packets only, the oldest first; the number of entries that were written. A packet that needs
     /// more entries than `packets` has is dropped and its frames filled again.
     fn receive(&mut self, packets: &mut [Received]) -> usize;

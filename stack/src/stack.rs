@@ -48,6 +48,8 @@ use predicted::Prediction;
 const BURST: usize = 32;
 /// Entries of a ring that are looked at together: room for more costs a poll that finds one, too.
 const BATCH: usize = 8;
+/// More entries than those.
+const BATCH_MANY: usize = BATCH + 1;
 /// The same of a device whose packets have several each: it drops what needs more, and 64 KiB in the room that AF_XDP leaves
 /// in frames of 2 KiB are 37.
 const BATCH_JOINED: usize = 64;
@@ -103,11 +105,11 @@ impl<D: Device> Stack<'_, '_, D> {
     pub fn poll(&mut self) -> Polled {
         self.take_completions();
         let mut touched = Touched::NONE;
-        // A packet has more entries than one only if the device joins segments.
-        let is_stopped = if self.device.capabilities().gro {
-            self.receive_joined(&mut touched)
-        } else {
-            self.receive_burst::<BATCH>(&mut touched) == BURST
+        // What fits into few entries is taken so, too, if the device joins segments.
+        let is_stopped = match self.device.waiting() {
+            0 => false,
+            BATCH_MANY.. if self.device.capabilities().gro => self.receive_joined(&mut touched),
+            _ => self.receive_burst::<BATCH>(&mut touched) == BURST,
         };
         for index in &touched.sockets[..touched.len] {
             if let Some(tcb) = self.parts.tcbs.get(*index as usize) {

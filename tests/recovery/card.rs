@@ -235,6 +235,10 @@ impl Device for Card<'_> {
         }
     }
 
+    fn waiting(&self) -> usize {
+        self.arrived().len()
+    }
+
     fn receive(&mut self, packets: &mut [Received]) -> usize {
         let (ring, mut count) = (self.arrived(), 0);
         while ring.len() > 0 && count + ring.packet(ring.word(0)) as usize <= packets.len() {

@@ -325,6 +325,10 @@ impl Device for Port {
         }
     }
 
+    fn waiting(&self) -> usize {
+        self.received.len()
+    }
+
     fn receive(&mut self, packets: &mut [Received]) -> usize {
         let mut count = 0;
         while !self.received.is_empty() {

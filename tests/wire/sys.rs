@@ -31,6 +31,22 @@ pub fn enter_network(namespace: BorrowedFd<'_>) -> io::Result<()> {
     check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) }).map(drop)
 }
 
+/// The calling thread runs on this core alone.
+///
+/// # Panics
+/// When there is no such core.
+pub fn pin(core: usize) {
+    // SAFETY: a set of zero bytes is an empty one, and CPU_SET checks the bounds of its own.
+    let set = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(core, &mut set);
+        set
+    };
+    // SAFETY: the set is as long as said.
+    let done = check(unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) });
+    assert!(done.is_ok(), "core {core}: {done:?}");
+}
+
 /// An interface's name in a request.
 fn request(name: &str) -> libc::ifreq {
     // SAFETY: an ifreq of zero bytes is one: integers, addresses and a null pointer.

@@ -59,8 +59,8 @@ impl AfXdp {
         }
     }
 
-    /// Whole packets of one queue, as many as there is room for.
-    fn receive_from(&mut self, queue: usize, packets: &mut [Received]) -> usize {
+    /// Whole packets of one queue, as many as there is room for. The oldest is dropped if it needs more than `most` entries.
+    fn receive_from(&mut self, queue: usize, packets: &mut [Received], most: usize) -> usize {
         let Some(socket) = self.queues.get(queue) else { return 0 };
         let (mut whole, mut written) = (0, 0);
         for (at, to) in (0..socket.rx.len()).zip(packets.iter_mut()) {
@@ -72,7 +72,7 @@ impl AfXdp {
                 whole = written;
             }
         }
-        if whole == 0 && written == packets.len() {
+        if whole == 0 && written == most {
             self.drop_packet(queue);
         } else if let Some(socket) = self.queues.get_mut(queue) {
             socket.rx.release(whole as u32);
@@ -126,13 +126,18 @@ impl Device for AfXdp {
         self.capabilities
     }
 
+    #[inline]
+    fn waiting(&self) -> usize {
+        self.queues.iter().map(|socket| socket.rx.len() as usize).sum()
+    }
+
     fn receive(&mut self, packets: &mut [Received]) -> usize {
-        let (count, mut written) = (self.queues.len(), 0);
+        let (count, most, mut written) = (self.queues.len(), packets.len(), 0);
         for _ in 0..count {
             let queue = self.turn;
             self.turn = if queue + 1 < count { queue + 1 } else { 0 };
             let Some(room) = packets.get_mut(written..).filter(|room| !room.is_empty()) else { break };
-            written += self.receive_from(queue, room);
+            written += self.receive_from(queue, room, most);
         }
         written
     }

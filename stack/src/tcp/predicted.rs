@@ -326,6 +326,14 @@ impl<D: Device> Stack<'_, '_, D> {
         Ok(self.parts.tcb(socket)?.flags.has(Flags::PREDICTED))
     }
 
+    /// Whether there is something to read.
+    #[inline]
+    fn has_text(&mut self, socket: Handle) -> Result<bool, Error> {
+        let index = self.parts.tcb(socket)?.traffic.checked_sub(1);
+        let traffic = index.and_then(|index| self.parts.traffics.get(index as usize));
+        Ok(traffic.is_some_and(|traffic| !traffic.receive.is_empty()))
+    }
+
     /// send(2), if all of it is one segment that may leave now.
     #[inline]
     pub(super) fn predicted_send(
@@ -396,6 +404,10 @@ impl<D: Device> Stack<'_, '_, D> {
     ) -> Result<Option<usize>, Error> {
         if !self.predictable(socket)? {
             return Ok(None);
+        }
+        // Who spins asks again and again.
+        if !self.has_text(socket)? && to.iter().any(|piece| !piece.is_empty()) {
+            return Err(Error::WouldBlock);
         }
         self.parts.intent.begin(Operation::Tcp, socket.index);
         let mut spare = None;

@@ -190,6 +190,10 @@ impl Device for Card {
         }
     }
 
+    fn waiting(&self) -> usize {
+        self.arrived.len()
+    }
+
     fn receive(&mut self, packets: &mut [Received]) -> usize {
         let mut count = 0;
         while let Some(first) = self.arrived.front() {

@@ -121,6 +121,10 @@ impl Device for Link {
         }
     }
 
+    fn waiting(&self) -> usize {
+        self.received.len()
+    }
+
     fn receive(&mut self, packets: &mut [Received]) -> usize {
         let mut count = 0;
         while let Some(last) = self.received.iter().position(|entry| !entry.continues) {
