@@ -6,8 +6,9 @@ use driver::xdp::open::{Opened, Request, Way, open};
 use stack::device::Device;
 use stack::ip::Interface;
 use stack::region::Limits;
+use stack::region::slab::Handle;
 use stack::stack::Stack;
-use stack::time::Instant;
+use stack::time::{Duration, Instant};
 use stack::wire::ethernet;
 use stack::wire::ip::Ip;
 
@@ -17,6 +18,8 @@ use super::namespace::Namespace;
 use super::veth::NAME;
 use crate::sim::tcp::TcpHost;
 
+/// What the end of a connection takes.
+const REST: Duration = Duration::from_millis(20);
 /// Whose the packets are.
 const OWNER: u32 = 1;
 
@@ -82,6 +85,15 @@ impl Xsk {
                 self.opened.steering.claim(place, Some(claim)).expect("a place");
                 self.opened.requests.want(place, true);
             }
+        }
+    }
+
+    /// Closes a socket, and goes on for a moment: the far end closes when it sees it.
+    pub fn rest(&mut self, socket: Handle) {
+        self.close(socket);
+        let until = clock() + REST;
+        while clock() < until {
+            self.turn(until);
         }
     }
 

@@ -27,11 +27,11 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// For so many frames: an eighth of them for reception and a sixteenth for control, but not more than 1024 and
+    /// For so many frames: an eighth of them for reception and a sixteenth for control, but not more than 4096 and
     /// 256; pressure begins at three quarters of the rest and ends at half of it.
     #[must_use]
     pub const fn of(frames: u32) -> Self {
-        let fill_min = if frames / 8 < 1024 { frames / 8 } else { 1024 };
+        let fill_min = if frames / 8 < 4096 { frames / 8 } else { 4096 };
         let control_min = if frames / 16 < 256 { frames / 16 } else { 256 };
         let rest = frames - fill_min - control_min;
         Self { fill_min, control_min, low: rest / 2, pressure: rest - rest / 4, high: rest - rest / 8 }

@@ -326,14 +326,6 @@ impl<D: Device> Stack<'_, '_, D> {
         Ok(self.parts.tcb(socket)?.flags.has(Flags::PREDICTED))
     }
 
-    /// Whether there is something to read.
-    #[inline]
-    fn has_text(&mut self, socket: Handle) -> Result<bool, Error> {
-        let index = self.parts.tcb(socket)?.traffic.checked_sub(1);
-        let traffic = index.and_then(|index| self.parts.traffics.get(index as usize));
-        Ok(traffic.is_some_and(|traffic| !traffic.receive.is_empty()))
-    }
-
     /// send(2), if all of it is one segment that may leave now.
     #[inline]
     pub(super) fn predicted_send(
@@ -342,11 +334,11 @@ impl<D: Device> Stack<'_, '_, D> {
         text: &[&[u8]],
         more: bool,
     ) -> Result<Option<usize>, Error> {
-        if more || !self.predictable(socket)? {
+        let Tcb { flags, traffic, .. } = *self.parts.tcb(socket)?;
+        if more || !flags.has(Flags::PREDICTED) {
             return Ok(None);
         }
         let len = text.iter().map(|piece| piece.len()).sum();
-        let traffic = self.parts.tcb(socket)?.traffic;
         if !self.parts.tcp_has_queues(traffic, Want::Sending)
             && self.parts.tcp_traffic(socket, Want::Sending).is_err()
         {
@@ -402,12 +394,15 @@ impl<D: Device> Stack<'_, '_, D> {
         socket: Handle,
         to: &mut [&mut [u8]],
     ) -> Result<Option<usize>, Error> {
-        if !self.predictable(socket)? {
+        let Tcb { flags, traffic, .. } = self.parts.tcb(socket)?;
+        if !flags.has(Flags::PREDICTED) {
             return Ok(None);
         }
+        let traffic = traffic.checked_sub(1).and_then(|index| self.parts.traffics.get(index as usize));
         // Who spins asks again and again.
-        if !self.has_text(socket)? && to.iter().any(|piece| !piece.is_empty()) {
-            return Err(Error::WouldBlock);
+        if traffic.is_none_or(|traffic| traffic.receive.is_empty()) {
+            let is_asked = to.iter().any(|piece| !piece.is_empty());
+            return if is_asked { Err(Error::WouldBlock) } else { Ok(None) };
         }
         self.parts.intent.begin(Operation::Tcp, socket.index);
         let mut spare = None;

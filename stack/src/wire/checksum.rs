@@ -26,6 +26,14 @@ const fn add(a: u64, b: u64) -> u64 {
     sum + carry as u64
 }
 
+/// The sum of a wide word's 16-bit words: each half is added to the other, and the carry out of the lower comes into the upper.
+#[inline]
+#[must_use]
+pub(crate) const fn halves(sum: u64) -> u16 {
+    let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
+}
+
 /// The sum of up to 31 bytes, the last odd one padded with a zero behind it (RFC 1071 §1).
 #[inline]
 fn tail(mut bytes: &[u8]) -> u64 {
@@ -136,11 +144,7 @@ impl Sum {
     #[inline]
     #[must_use]
     pub const fn fold(self) -> u16 {
-        let sum = (self.sum >> 32) + (self.sum & 0xffff_ffff);
-        let sum = (sum >> 32) + (sum & 0xffff_ffff);
-        let sum = (sum >> 16) + (sum & 0xffff);
-        let sum = (sum >> 16) + (sum & 0xffff);
-        u16::from_be(sum as u16)
+        u16::from_be(halves(self.sum))
     }
 
     /// What a checksum field holds: the complement of the sum.

@@ -18,9 +18,12 @@ use std::process::ExitCode;
 
 use harness::wire::veth::Cable;
 
+mod bulk;
 mod kernel;
 mod ours;
 mod raw;
+
+use bulk::End;
 
 /// Bytes of a message.
 pub(crate) const MESSAGE: usize = 64;
@@ -67,7 +70,28 @@ const PEERS: &[Peer] = &[
     ("stack, far end kernel blocking", || ours::trips_to_kernel(Cable::default(), false)),
 ];
 
+/// What a transfer in one direction reaches, in Gbit/s: the median of some.
+fn print_bulk() -> Option<()> {
+    for mtu in [1500, 9000, 65_535] {
+        for ends in
+            [[End::Ours, End::Ours], [End::Ours, End::Kernel], [End::Kernel, End::Ours], [End::Kernel; 2]]
+        {
+            let mut rates = Vec::new();
+            for _ in 0..3 {
+                rates.push((bulk::rate(Cable { mtu, queues: 1 }, ends)? * 1e3) as u64);
+            }
+            let name = format!("bulk, MTU {mtu}, {:?} to {:?}", ends[0], ends[1]);
+            println!("{name:40} {:>8.2} Gbit/s", median(rates) as f64 / 1e3);
+        }
+    }
+    Some(())
+}
+
 fn main() -> ExitCode {
+    if std::env::args().any(|word| word == "bulk") {
+        print_bulk();
+        return ExitCode::SUCCESS;
+    }
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     // The first is what all others are compared with.
     let is_asked = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word));

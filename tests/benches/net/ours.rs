@@ -17,7 +17,6 @@ use stack::error::Error;
 use stack::region::slab::Handle;
 use stack::settings::Values;
 use stack::stack::Stack;
-use stack::time::Duration;
 
 use super::{MESSAGE, TRIPS, Trips, kernel};
 
@@ -64,15 +63,6 @@ fn ask(stack: &mut Stack<'_, '_, AfXdp>, socket: Handle) -> Vec<u64> {
     (0..TRIPS).map(trip).collect()
 }
 
-/// The far end closes when we have.
-fn end(host: &mut Xsk, socket: Handle) {
-    host.close(socket);
-    let until = clock() + Duration::from_millis(20);
-    while clock() < until {
-        host.turn(until);
-    }
-}
-
 /// Both ends are ours.
 pub(crate) fn trips(cable: Cable) -> Option<Trips> {
     let hosts = cable.lay()?;
@@ -88,13 +78,13 @@ pub(crate) fn trips(cable: Cable) -> Option<Trips> {
                 say(stack, socket, &buffer);
             }
         });
-        end(&mut far, socket);
+        far.rest(socket);
     });
     let asking = std::thread::spawn(move || {
         sys::pin(0);
         let socket = near.connect(ip(2), PORT, &Values::default()).expect("a connection");
         let times = near.with(|stack| ask(stack, socket));
-        end(&mut near, socket);
+        near.rest(socket);
         times
     });
     let times = joined(asking);
@@ -111,7 +101,7 @@ pub(crate) fn trips_to_kernel(cable: Cable, spins: bool) -> Option<Trips> {
         sys::pin(0);
         let socket = near.connect(ip(2), PORT, &Values::default()).expect("a connection");
         let times = near.with(|stack| ask(stack, socket));
-        end(&mut near, socket);
+        near.rest(socket);
         times
     });
     let times = joined(asking);

@@ -5,6 +5,7 @@ use super::header::Written;
 use crate::device::{Capabilities, ChecksumRequest, Link};
 use crate::ip::hop::Hop;
 use crate::seq::Seq;
+use crate::wire::checksum::halves;
 use crate::wire::ip::Ip;
 use crate::wire::tcp::Flags;
 use crate::wire::{ethernet, protocol};
@@ -40,16 +41,6 @@ pub(crate) struct Plain<'a> {
     pub(crate) tos: u8,
     /// The text's sum, and its bytes.
     pub(crate) text: (u16, u16),
-}
-
-/// The sum of a ones' complement addition of 32-bit numbers, as 16 bits (RFC 1071 §1).
-#[inline]
-const fn fold(sum: u64) -> u16 {
-    let sum = (sum >> 32) + (sum & 0xffff_ffff);
-    let sum = (sum >> 32) + (sum & 0xffff_ffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    sum as u16
 }
 
 /// The words of an address, added.
@@ -108,7 +99,7 @@ impl Plain<'_> {
             + u64::from(u32::from_be_bytes(destination));
         put(head, ETHERNET, first.to_be_bytes());
         put(head, ETHERNET + 4, 0x4000u32.to_be_bytes());
-        put(head, ETHERNET + 8, (third | u32::from(!fold(sum))).to_be_bytes());
+        put(head, ETHERNET + 8, (third | u32::from(!halves(sum))).to_be_bytes());
         put(head, ETHERNET + 12, source);
         put(head, ETHERNET + 16, destination);
     }
@@ -146,10 +137,10 @@ impl Plain<'_> {
             + u64::from(self.text.1);
         let words = [ports, self.seq.0, self.ack.0, bits, STAMPS, self.stamps.0, self.stamps.1];
         let (sum, start) = if device.checksum_out {
-            (fold(pseudo), Some(at))
+            (halves(pseudo), Some(at))
         } else {
             let all = words.iter().fold(pseudo + u64::from(self.text.0), |sum, word| sum + u64::from(*word));
-            (!fold(all), None)
+            (!halves(all), None)
         };
         let [ports, seq, ack, bits, stamps, tsval, tsecr] = words.map(u32::to_be_bytes);
         put(&mut head, at, ports);
