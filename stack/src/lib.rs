@@ -22,6 +22,7 @@ pub mod frames;
 pub mod hash;
 pub mod host;
 pub mod ip;
+pub mod options;
 pub mod ports;
 pub mod process;
 pub mod reassembly;

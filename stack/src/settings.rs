@@ -91,6 +91,8 @@ impl Switch {
     pub const FAST_OPEN_KEY: u32 = 1 << 27;
     /// The second one.
     pub const FAST_OPEN_BACKUP: u32 = 1 << 28;
+    /// IPV6_RECVHOPLIMIT.
+    pub const HOP_LIMIT_TOLD: u32 = 1 << 29;
 
     // UDP's own have bits that only TCP's sockets have otherwise.
     /// UDP_NO_CHECK6_TX.
@@ -101,8 +103,6 @@ impl Switch {
     pub const OTHER_MULTICAST_ALL: u32 = Self::FAST_OPEN_NO_COOKIE;
     /// IPV6_MULTICAST_ALL was switched off.
     pub const NO_MULTICAST_ALL_V6: u32 = Self::FAST_OPEN_BACKUP;
-    /// IPV6_RECVHOPLIMIT.
-    pub const HOP_LIMIT_TOLD: u32 = Self::SEND_BUFFER_LOCKED;
     /// IPV6_RECVTCLASS.
     pub const CLASS_TOLD: u32 = Self::QUEUE_TOLD;
 }

@@ -576,7 +576,7 @@ impl<D: Device> Stack<'_, '_, D> {
     /// `BadHandle`.
     pub fn set_delay(&mut self, socket: Handle, no_delay: bool, cork: bool) -> Result<(), Error> {
         for (name, on) in [(options::TCP_NODELAY, no_delay), (options::TCP_CORK, cork)] {
-            self.set_option(socket, options::IPPROTO_TCP, name, &i32::from(on).to_ne_bytes())?;
+            self.set_option(socket, crate::options::IPPROTO_TCP, name, &i32::from(on).to_ne_bytes())?;
         }
         Ok(())
     }

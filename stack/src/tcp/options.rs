@@ -1,9 +1,8 @@
-//! Options of a socket of TCP, as getsockopt(2) and setsockopt(2) have them: numbers, bytes, bounds, errors and what is
-//! read back are Linux's (net/core/sock.c, net/ipv4/tcp.c, net/ipv4/ip_sockglue.c, net/ipv6/ipv6_sockglue.c).
+//! Options of a socket of TCP (net/ipv4/tcp.c): its own rows, and what it adds to those that every socket has
+//! ([`crate::options`]).
 //!
-//! [`ROWS`] has one row for each option. What most of them set is kept in [`Values`], which sockets share ([`crate::settings`]);
-//! what a change does to a connection that is there is in [`apply`]. An option without a row is [`Error::NoSuchOption`]: whoever
-//! asked may leave the socket to the kernel. What needs a right (SO_MARK, SO_SNDBUFFORCE) is the caller's to allow.
+//! What most of them set is kept in [`Values`], which sockets share ([`crate::settings`]); what a change does to a connection that
+//! is there is in [`apply`].
 
 use super::congestion::Algorithm;
 use super::connection::{Connection, frame_share, send_buffer};
@@ -14,6 +13,9 @@ use super::tcb::{Flags, Mark, Tcb};
 use crate::device::Device;
 use crate::error::Error;
 use crate::host::Host;
+use crate::options::bytes::{number, put, put_number, switched};
+use crate::options::common::RECEIVE_BUFFER_MIN;
+use crate::options::{self, Facts, IPPROTO_TCP, Rule, SOCK_STREAM, SOL_SOCKET, View, What};
 use crate::region::slab::Handle;
 use crate::settings::{Switch, Values};
 use crate::stack::Stack;
@@ -21,74 +23,24 @@ use crate::stack::Stack;
 mod apply;
 mod rows;
 
-use rows::{Kind, Own};
-pub use rows::{ROWS, Row};
+use rows::{Own, ROWS};
 
-/// Levels.
-pub const SOL_SOCKET: i32 = 1;
-/// Options of IPv4.
-pub const IPPROTO_IP: i32 = 0;
-/// Options of TCP.
-pub const IPPROTO_TCP: i32 = 6;
-/// Options of IPv6.
-pub const IPPROTO_IPV6: i32 = 41;
+/// The names of all options of a socket of TCP.
+pub fn names() -> impl Iterator<Item = What> {
+    options::names(ROWS)
+}
 
 /// TCP_NODELAY.
 pub const TCP_NODELAY: i32 = 1;
 /// TCP_CORK.
 pub const TCP_CORK: i32 = 3;
 
-/// Bytes of the smallest buffers, as they are read back (SOCK_MIN_SNDBUF, SOCK_MIN_RCVBUF).
-pub(crate) const SEND_BUFFER_MIN: u32 = 4608;
-pub(crate) const RECEIVE_BUFFER_MIN: u32 = 2304;
 /// TCP_LINGER2's largest value, in seconds (TCP_FIN_TIMEOUT_MAX).
 const LINGER2_MAX_S: i32 = 120;
-/// Timeouts beyond this many seconds are none (MAX_SCHEDULE_TIMEOUT at a thousand ticks a second).
-const TIMEOUT_MAX_S: i64 = i64::MAX / 1000 - 1;
 /// Longest wait for a SYN-ACK's acknowledgment, in seconds (TCP_RTO_MAX).
 const RTO_MAX_S: u32 = 120;
 /// Bytes of a name of a congestion control (TCP_CA_NAME_MAX).
 const NAME_MAX: usize = 16;
-
-/// What an option's value is read from.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct View<'v> {
-    pub(crate) tcb: &'v Tcb,
-    pub(crate) values: &'v Values,
-    pub(crate) host: &'v Host,
-    /// Bytes that a frame counts for in a receive buffer.
-    pub(crate) share: u32,
-}
-
-/// The row of an option, for a socket of this version.
-fn row(level: i32, number: i32, is_v6: bool) -> Result<&'static Row, Error> {
-    let found = ROWS.iter().find(|row| row.level == level && row.number == number);
-    found.filter(|row| is_v6 || row.level != IPPROTO_IPV6).ok_or(Error::NoSuchOption)
-}
-
-/// A number from a caller's bytes: of IPv4's options one byte is enough.
-pub(crate) fn number(level: i32, bytes: &[u8]) -> Result<i32, Error> {
-    match (bytes.first_chunk(), level) {
-        (Some(number), _) => Ok(i32::from_ne_bytes(*number)),
-        (None, IPPROTO_IP) => Ok(bytes.first().map_or(0, |byte| i32::from(*byte))),
-        (None, _) => Err(Error::Invalid),
-    }
-}
-
-/// Copies as much as the caller has room for.
-pub(crate) fn put(bytes: &[u8], to: &mut [u8]) -> usize {
-    let len = bytes.len().min(to.len());
-    to[..len].copy_from_slice(&bytes[..len]);
-    len
-}
-
-/// A number to a caller's bytes.
-pub(crate) fn put_number(level: i32, number: i32, to: &mut [u8]) -> usize {
-    match u8::try_from(number) {
-        Ok(byte) if level == IPPROTO_IP && to.len() < 4 => put(&[byte], to),
-        _ => put(&number.to_ne_bytes(), to),
-    }
-}
 
 /// TCP_DEFER_ACCEPT's seconds as retransmissions (secs_to_retrans).
 fn retransmissions_in(seconds: i32) -> u8 {
@@ -106,36 +58,6 @@ fn seconds_of(retransmissions: u8) -> i32 {
     timeouts.sum::<u32>() as i32
 }
 
-/// A `struct timeval` as microseconds; 0 is without limit.
-pub(crate) fn microseconds(bytes: &[u8]) -> Result<u64, Error> {
-    let (Some(seconds), Some(micros)) =
-        (bytes.first_chunk(), bytes.get(8..).and_then(|rest| rest.first_chunk()))
-    else {
-        return Err(Error::Invalid);
-    };
-    let (seconds, micros) = (i64::from_ne_bytes(*seconds), i64::from_ne_bytes(*micros));
-    if !(0..1_000_000).contains(&micros) {
-        return Err(Error::OutOfDomain);
-    }
-    // What is over already is the shortest that there is.
-    Ok(match seconds {
-        ..0 => 1,
-        TIMEOUT_MAX_S.. => 0,
-        _ => (seconds as u64).saturating_mul(1_000_000).saturating_add(micros as u64),
-    })
-}
-
-pub(crate) fn timeval(micros: u64) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&(micros / 1_000_000).to_ne_bytes());
-    bytes[8..].copy_from_slice(&(micros % 1_000_000).to_ne_bytes());
-    bytes
-}
-
-pub(crate) fn switched(values: &mut Values, bit: u32, on: bool) {
-    values.options = if on { values.options | bit } else { values.options & !bit };
-}
-
 impl<D: Device> Stack<'_, '_, D> {
     /// setsockopt(2).
     ///
@@ -144,23 +66,13 @@ impl<D: Device> Stack<'_, '_, D> {
     /// when too many sockets have set different options.
     pub fn set_option(&mut self, socket: Handle, level: i32, name: i32, value: &[u8]) -> Result<(), Error> {
         let mut tcb = *self.parts.tcb(socket)?;
-        let row = row(level, name, tcb.is(Mark::V6))?;
+        let rule = options::rule(ROWS, level, name, tcb.is(Mark::V6))?;
         let before = self.parts.tcp_options(socket)?;
         let mut values = before;
-        match row.kind {
-            Kind::Told(_) => {
-                number(level, value)?;
-                return Err(Error::NoSuchOption);
-            }
-            Kind::Switch(bit) => switched(&mut values, bit, number(level, value)? != 0),
-            Kind::Number(least, most, set, _) => {
-                let number = number(level, value)?;
-                if !(least..=most).contains(&number) {
-                    return Err(Error::Invalid);
-                }
-                set(&mut values, number);
-            }
-            Kind::Own(own) => own.set(&mut tcb, &mut values, self.parts.host, level, value)?,
+        let facts = self.tcp_facts(&tcb, &before);
+        match rule {
+            Rule::Is(kind) => kind.set(&mut values, (&facts, self.parts.host), level, value)?,
+            Rule::Own(own) => own.set(&mut tcb, &mut values, self.parts.host, level, value)?,
         }
         let changed = self.parts.tcb(socket)?;
         (changed.flags, changed.delayed_ack) = (tcb.flags, tcb.delayed_ack);
@@ -181,47 +93,55 @@ impl<D: Device> Stack<'_, '_, D> {
     /// `NoSuchOption`; `NotConnected` for what only a connection has.
     pub fn option(&mut self, socket: Handle, level: i32, name: i32, to: &mut [u8]) -> Result<usize, Error> {
         let tcb = *self.parts.tcb(socket)?;
-        let is_level = match level {
-            SOL_SOCKET | IPPROTO_TCP | IPPROTO_IP => true,
-            _ => level == IPPROTO_IPV6 && tcb.is(Mark::V6),
-        };
-        if !is_level {
-            // So Linux says of a level when it is asked, and otherwise when it is told.
-            return Err(Error::NotSupported);
-        }
-        let row = row(level, name, tcb.is(Mark::V6))?;
+        options::is_level(level, IPPROTO_TCP, tcb.is(Mark::V6))?;
+        let rule = options::rule(ROWS, level, name, tcb.is(Mark::V6))?;
         let values = self.parts.tcp_options(socket)?;
-        if let Kind::Own(own) = row.kind {
-            match own {
-                Own::Error => {
-                    let number = self.take_error(socket)?.map_or(0, Error::number);
-                    return Ok(put_number(level, number, to));
+        let facts = self.tcp_facts(&tcb, &values);
+        let view = View { values: &values, host: self.parts.host, socket: facts };
+        let own = match rule {
+            Rule::Is(kind) => return Ok(kind.get(&view, level, to)),
+            Rule::Own(own) => own,
+        };
+        let number = match own {
+            Own::Error => self.take_error(socket)?.map_or(0, Error::number),
+            Own::Clock => super::timestamps::clock(self.now, tcb.ts_offset) as i32,
+            Own::Info => return Ok(put(&info::bytes(&self.status(socket)?), to)),
+            Own::FastOpenKey => {
+                // The one that follows from the secret is shown to nobody.
+                if values.options & Switch::FAST_OPEN_KEY == 0 && self.parts.fast_open.keys_len == 0 {
+                    return Ok(0);
                 }
-                Own::Info => return Ok(put(&info::bytes(&self.status(socket)?), to)),
-                Own::Clock => {
-                    let clock = super::timestamps::clock(self.now, tcb.ts_offset);
-                    return Ok(put_number(level, clock as i32, to));
-                }
-                Own::FastOpenKey => {
-                    // The one that follows from the secret is shown to nobody.
-                    if values.options & Switch::FAST_OPEN_KEY == 0 && self.parts.fast_open.keys_len == 0 {
-                        return Ok(0);
-                    }
-                    let keys = self.parts.fast_open_keys(&values);
-                    let bytes = keys.as_slice().iter().map(fast_open::key_bytes);
-                    let places = to.chunks_mut(fast_open::KEY_LEN);
-                    return Ok(bytes.zip(places).map(|(key, place)| put(&key, place)).sum());
-                }
-                _ => {}
+                let keys = self.parts.fast_open_keys(&values);
+                let bytes = keys.as_slice().iter().map(fast_open::key_bytes);
+                let places = to.chunks_mut(fast_open::KEY_LEN);
+                return Ok(bytes.zip(places).map(|(key, place)| put(&key, place)).sum());
             }
-        }
-        let share = frame_share(&self.device.capabilities());
-        let view = View { tcb: &tcb, values: &values, host: self.parts.host, share };
-        match row.kind {
-            Kind::Told(tell) => Ok(put_number(level, tell(&view)?, to)),
-            Kind::Switch(bit) => Ok(put_number(level, (values.options & bit != 0).into(), to)),
-            Kind::Number(_, _, _, get) => Ok(put_number(level, get(&view), to)),
-            Kind::Own(own) => own.get(&view, level, to),
+            own => return own.get(&tcb, &view, level, to),
+        };
+        Ok(put_number(level, number, to))
+    }
+
+    /// What the options of a socket depend on besides their values.
+    fn tcp_facts(&self, tcb: &Tcb, values: &Values) -> Facts {
+        let host = &*self.parts.host;
+        let is_locked = values.options & Switch::RECEIVE_BUFFER_LOCKED != 0;
+        let frame = frame_share(&self.device.capabilities());
+        Facts {
+            kind: SOCK_STREAM,
+            protocol: IPPROTO_TCP,
+            is_v6: tcb.is(Mark::V6),
+            has_port: tcb.local_port != 0,
+            listens: tcb.state() == State::Listen,
+            send_buffer: match values.send_buffer {
+                0 if !tcb.has_peer() => host.tcp_wmem_default,
+                _ => send_buffer(tcb, values).saturating_mul(2),
+            },
+            receive_buffer: match values.receive_buffer {
+                0 if !tcb.has_peer() => host.tcp_rmem_default,
+                0 => tcb.receive_charge.limit.saturating_mul(frame).saturating_mul(2),
+                bytes => bytes.saturating_mul(2),
+            },
+            low_water_max: if is_locked { values.receive_buffer } else { host.tcp_rmem_max / 2 },
         }
     }
 }
@@ -237,24 +157,6 @@ impl Own {
         bytes: &[u8],
     ) -> Result<(), Error> {
         match self {
-            Self::Linger => {
-                let (on, rest) = bytes.split_first_chunk().ok_or(Error::Invalid)?;
-                let seconds = rest.first_chunk().ok_or(Error::Invalid)?;
-                let on = i32::from_ne_bytes(*on) != 0;
-                switched(values, Switch::LINGER, on);
-                if on {
-                    values.linger_s = u32::from_ne_bytes(*seconds);
-                }
-                return Ok(());
-            }
-            Self::ReceiveTimeout => {
-                values.receive_timeout_us = microseconds(bytes)?;
-                return Ok(());
-            }
-            Self::SendTimeout => {
-                values.send_timeout_us = microseconds(bytes)?;
-                return Ok(());
-            }
             Self::Congestion => {
                 let name = bytes.get(..bytes.len().min(NAME_MAX - 1)).unwrap_or_default();
                 let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
@@ -284,35 +186,7 @@ impl Own {
         let value = number(level, bytes)?;
         let is_idle = matches!(tcb.state(), State::Closed | State::Listen);
         match self {
-            Self::SendBuffer => {
-                values.send_buffer = (value as u32).min(host.wmem_max).max(SEND_BUFFER_MIN / 2);
-                values.options |= Switch::SEND_BUFFER_LOCKED;
-            }
-            Self::SendBufferForced => {
-                values.send_buffer = value.max(0).unsigned_abs().clamp(SEND_BUFFER_MIN / 2, 1 << 30);
-                values.options |= Switch::SEND_BUFFER_LOCKED;
-            }
-            Self::ReceiveBuffer => {
-                values.receive_buffer = (value as u32).min(host.rmem_max).max(RECEIVE_BUFFER_MIN / 2);
-                values.options |= Switch::RECEIVE_BUFFER_LOCKED;
-            }
-            Self::ReceiveBufferForced => {
-                values.receive_buffer = value.max(0).unsigned_abs().clamp(RECEIVE_BUFFER_MIN / 2, 1 << 30);
-                values.options |= Switch::RECEIVE_BUFFER_LOCKED;
-            }
-            Self::Priority if (0..=6).contains(&value) => values.priority = value.unsigned_abs(),
-            Self::Priority | Self::Clock => return Err(Error::NotPermitted),
-            Self::ReceiveLowWater => {
-                let is_locked = values.options & Switch::RECEIVE_BUFFER_LOCKED != 0;
-                let most = if is_locked { values.receive_buffer } else { host.tcp_rmem_max / 2 };
-                let value = u32::try_from(value).unwrap_or(i32::MAX as u32);
-                values.receive_low_water = value.min(most);
-            }
-            Self::Timestamp | Self::TimestampNs => {
-                switched(values, Switch::TIMESTAMP | Switch::TIMESTAMP_NS, false);
-                let bit = if self == Self::Timestamp { Switch::TIMESTAMP } else { Switch::TIMESTAMP_NS };
-                switched(values, bit, value != 0);
-            }
+            Self::Clock => return Err(Error::NotPermitted),
             Self::MaxPacingRate => {
                 values.max_pacing_rate = match bytes.first_chunk() {
                     Some(rate) => u64::from_ne_bytes(*rate),
@@ -359,43 +233,20 @@ impl Own {
                 }
                 switched(values, Switch::FAST_OPEN_NO_COOKIE, value != 0);
             }
-            Self::Tos => {
-                // ECN's bits are TCP's own; the priority follows (rt_tos2priority).
-                values.tos = value as u8 & !3 | values.tos & 3;
-                values.priority = [0, 2, 6, 4][usize::from(values.tos & 0x1e) >> 3];
-            }
-            Self::V6Only if tcb.local_port != 0 => return Err(Error::Invalid),
-            Self::V6Only => switched(values, Switch::V6_ONLY, value != 0),
             Self::PeekOffset => tcb.peek_from = u32::try_from(value).map_or(0, |from| from.saturating_add(1)),
-            Self::QueueTold if !(0..=1).contains(&value) => return Err(Error::Invalid),
-            Self::QueueTold => switched(values, Switch::QUEUE_TOLD, value != 0),
             // What else it does to a connection is [`apply`]'s.
             Self::QuickAck if value == 0 => tcb.delayed_ack.be_interactive(),
             Self::QuickAck => tcb.delayed_ack.end_interactive(),
-            Self::Ttl if bytes.is_empty() || value == 0 || !(-1..=255).contains(&value) => {
-                return Err(Error::Invalid);
-            }
-            Self::Ttl => values.ttl = value.max(0) as u8,
-            Self::FreeBind if bytes.is_empty() => return Err(Error::Invalid),
-            Self::FreeBind => switched(values, Switch::FREE_BIND, value != 0),
             _ => return Err(Error::NoSuchOption),
         }
         Ok(())
     }
 
     /// Reads what has rules of its own.
-    fn get(self, view: &View<'_>, level: i32, to: &mut [u8]) -> Result<usize, Error> {
-        let View { tcb, values, host, share } = *view;
+    fn get(self, tcb: &Tcb, view: &View<'_>, level: i32, to: &mut [u8]) -> Result<usize, Error> {
+        let View { values, host, .. } = view;
         let has = |bit: u32| i32::from(values.options & bit != 0);
         let number = match self {
-            Self::Linger => {
-                let mut bytes = [0; 8];
-                bytes[..4].copy_from_slice(&has(Switch::LINGER).to_ne_bytes());
-                bytes[4..].copy_from_slice(&values.linger_s.to_ne_bytes());
-                return Ok(put(&bytes, to));
-            }
-            Self::ReceiveTimeout => return Ok(put(&timeval(values.receive_timeout_us), to)),
-            Self::SendTimeout => return Ok(put(&timeval(values.send_timeout_us), to)),
             Self::Congestion => {
                 let mut name = [0; NAME_MAX];
                 put(Algorithm::from_byte(values.congestion).name().as_bytes(), &mut name);
@@ -409,19 +260,6 @@ impl Own {
                 }
                 u32::try_from(rate).unwrap_or(u32::MAX) as i32
             }
-            Self::SendBuffer | Self::SendBufferForced => match values.send_buffer {
-                0 if !tcb.has_peer() => host.tcp_wmem_default as i32,
-                _ => send_buffer(tcb, values).saturating_mul(2) as i32,
-            },
-            Self::ReceiveBuffer | Self::ReceiveBufferForced => match values.receive_buffer {
-                0 if !tcb.has_peer() => host.tcp_rmem_default as i32,
-                0 => tcb.receive_charge.limit.saturating_mul(share).saturating_mul(2) as i32,
-                bytes => bytes.saturating_mul(2) as i32,
-            },
-            Self::Priority => values.priority as i32,
-            Self::ReceiveLowWater => values.receive_low_water.max(1) as i32,
-            Self::Timestamp => has(Switch::TIMESTAMP),
-            Self::TimestampNs => has(Switch::TIMESTAMP_NS),
             Self::NoDelay => tcb.flags.has(Flags::NO_DELAY).into(),
             Self::Cork => tcb.flags.has(Flags::CORK).into(),
             Self::MaxSegment => match tcb.state() {
@@ -436,14 +274,10 @@ impl Own {
             Self::FastOpen => values.fast_open_queue as i32,
             Self::FastOpenConnect => has(Switch::FAST_OPEN_CONNECT),
             Self::FastOpenNoCookie => has(Switch::FAST_OPEN_NO_COOKIE),
-            Self::Tos => values.tos.into(),
-            Self::Ttl if values.ttl == 0 => 64,
-            Self::Ttl => values.ttl.into(),
-            Self::FreeBind => has(Switch::FREE_BIND),
-            Self::V6Only => has(Switch::V6_ONLY),
             Self::PeekOffset => tcb.peek_from.wrapping_sub(1) as i32,
-            Self::QueueTold => has(Switch::QUEUE_TOLD),
             Self::QuickAck => (!tcb.delayed_ack.is_interactive()).into(),
+            Self::PathMtu if !tcb.has_peer() => return Err(Error::NotConnected),
+            Self::PathMtu => tcb.path_mtu.into(),
             Self::Error | Self::Info | Self::Clock | Self::FastOpenKey => return Err(Error::NoSuchOption),
         };
         Ok(put_number(level, number, to))
