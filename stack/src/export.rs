@@ -248,7 +248,7 @@ impl<D: Device> Connection<'_, D> {
         tcb.episode.ecn = Ecn::agreed(it.ecn);
         self.set_mss();
         let first = initial_window(self.tcb.mss, false);
-        self.tcb.congestion = Congestion::new(Algorithm::from_byte(self.values.congestion), first);
+        self.tcb.congestion = Congestion::new(Algorithm::decode(self.values.congestion), first);
         self.tcb.autotune = Autotune::new(self.now, it.rcv_nxt, wnd);
         self.traffic.fack = it.snd_una;
         self.traffic.send = SendQueue::new(it.snd_una);

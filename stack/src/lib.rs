@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod coded;
 pub mod demux;
 pub mod device;
 pub mod error;

@@ -16,6 +16,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::coded::coded;
 use crate::error::Error;
 use crate::region::Parts;
 use crate::region::slab::{Handle, Record, Tag, find};
@@ -27,28 +28,17 @@ mod tests;
 /// Most processes of one region: a socket's holders are the bits of one word.
 pub const PROCESSES_MAX: u32 = u64::BITS;
 
-/// What a slot is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum State {
-    /// Bytes that nobody wrote.
-    Bad = 0,
-    /// Its process isn't known yet: a child before fork, or whoever gets a message.
-    Expected = 1,
-    /// Its process is attached.
-    Attached = 2,
-    /// Its process has ended, and some of its sockets are still to be closed.
-    Ending = 3,
-}
-
-impl State {
-    const fn decode(word: u32) -> Self {
-        match word {
-            1 => Self::Expected,
-            2 => Self::Attached,
-            3 => Self::Ending,
-            _ => Self::Bad,
-        }
+coded! {
+    /// What a slot is for.
+    pub enum State: u32 else Bad {
+        /// Bytes that nobody wrote.
+        Bad = 0,
+        /// Its process isn't known yet: a child before fork, or whoever gets a message.
+        Expected = 1,
+        /// Its process is attached.
+        Attached = 2,
+        /// Its process has ended, and some of its sockets are still to be closed.
+        Ending = 3,
     }
 }
 

@@ -27,6 +27,7 @@ use core::sync::atomic::{Ordering, compiler_fence};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::coded::coded;
 use crate::demux::End;
 use crate::device::Device;
 use crate::error::Error;
@@ -44,28 +45,17 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-/// What kind of thing an [`Intent`] names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Operation {
-    /// Nothing was begun.
-    None = 0,
-    /// A socket of TCP is changed.
-    Tcp = 1,
-    /// A connection is taken off its listener's queue.
-    Accept = 2,
-    /// A socket of UDP is changed.
-    Udp = 3,
-}
-
-impl Operation {
-    const fn decode(word: u32) -> Self {
-        match word {
-            1 => Self::Tcp,
-            2 => Self::Accept,
-            3 => Self::Udp,
-            _ => Self::None,
-        }
+coded! {
+    /// What kind of thing an [`Intent`] names.
+    pub enum Operation: u32 else None {
+        /// Nothing was begun.
+        None = 0,
+        /// A socket of TCP is changed.
+        Tcp = 1,
+        /// A connection is taken off its listener's queue.
+        Accept = 2,
+        /// A socket of UDP is changed.
+        Udp = 3,
     }
 }
 

@@ -6,6 +6,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::coded::coded;
 use crate::hash::Secret;
 use crate::region::slab::{Record, Slab, Tag};
 use crate::region::table::{Place, Table};
@@ -14,22 +15,22 @@ use crate::region::table::{Place, Table};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Switch;
 
-/// What IP_MTU_DISCOVER and IPV6_MTU_DISCOVER say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Discovery {
-    /// IP_PMTUDISC_DONT: routers may fragment.
-    Dont = 0,
-    /// IP_PMTUDISC_WANT: they may not, unless the path is known to take less than we go down to.
-    Want = 1,
-    /// IP_PMTUDISC_DO: they may not.
-    Do = 2,
-    /// IP_PMTUDISC_PROBE.
-    Probe = 3,
-    /// IP_PMTUDISC_INTERFACE: what they say of the path isn't believed.
-    Interface = 4,
-    /// IP_PMTUDISC_OMIT: the same.
-    Omit = 5,
+coded! {
+    /// What IP_MTU_DISCOVER and IPV6_MTU_DISCOVER say.
+    pub enum Discovery: u8 else Want {
+        /// IP_PMTUDISC_DONT: routers may fragment.
+        Dont = 0,
+        /// IP_PMTUDISC_WANT: they may not, unless the path is known to take less than we go down to.
+        Want = 1,
+        /// IP_PMTUDISC_DO: they may not.
+        Do = 2,
+        /// IP_PMTUDISC_PROBE.
+        Probe = 3,
+        /// IP_PMTUDISC_INTERFACE: what they say of the path isn't believed.
+        Interface = 4,
+        /// IP_PMTUDISC_OMIT: the same.
+        Omit = 5,
+    }
 }
 
 impl Switch {
@@ -197,14 +198,7 @@ impl Values {
     /// IP_MTU_DISCOVER, or IPV6_MTU_DISCOVER.
     #[must_use]
     pub const fn discovery(&self, is_v4: bool) -> Discovery {
-        match if is_v4 { self.mtu_discover } else { self.mtu_discover_v6 } {
-            1 => Discovery::Dont,
-            3 => Discovery::Do,
-            4 => Discovery::Probe,
-            5 => Discovery::Interface,
-            6 => Discovery::Omit,
-            _ => Discovery::Want,
-        }
+        Discovery::decode(if is_v4 { self.mtu_discover } else { self.mtu_discover_v6 }.wrapping_sub(1))
     }
 
     /// IPV6_UNICAST_HOPS.

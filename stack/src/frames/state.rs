@@ -5,60 +5,34 @@
 //! changes a word, so a change is a load and a store; others read it, and know from its generation whether the
 //! frame that they looked at was used for something else meanwhile.
 
+use crate::coded::coded;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// Where a frame is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum State {
-    /// Nobody's: on the free list, or never used.
-    Free = 0,
-    /// In the hands of the operation that holds the lock, between two of the other places.
-    Moving = 1,
-    /// The device receives into it.
-    Fill = 2,
-    /// A queue of a socket has it.
-    Socket = 3,
-    /// The device sends it, and nobody else needs it: its completion frees it.
-    Tx = 4,
-    /// The device sends it, and a queue has it too: it is free after both the completion and the acknowledgement.
-    TxSocket = 5,
-    /// It was in doubtful hands when a process died. Nobody has it until the device was closed.
-    Quarantined = 6,
-    /// No state: what bytes that nobody wrote may say.
-    Bad = 7,
-    /// The device sends a datagram whose socket is charged for it until the completion.
-    TxDatagram = 8,
+coded! {
+    /// Where a frame is.
+    pub enum State: u8 else Bad {
+        /// Nobody's: on the free list, or never used.
+        Free = 0,
+        /// In the hands of the operation that holds the lock, between two of the other places.
+        Moving = 1,
+        /// The device receives into it.
+        Fill = 2,
+        /// A queue of a socket has it.
+        Socket = 3,
+        /// The device sends it, and nobody else needs it: its completion frees it.
+        Tx = 4,
+        /// The device sends it, and a queue has it too: it is free after both the completion and the acknowledgement.
+        TxSocket = 5,
+        /// It was in doubtful hands when a process died. Nobody has it until the device was closed.
+        Quarantined = 6,
+        /// No state: what bytes that nobody wrote may say.
+        Bad = 7,
+        /// The device sends a datagram whose socket is charged for it until the completion.
+        TxDatagram = 8,
+    }
 }
 
 impl State {
-    /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
-        Self::Free,
-        Self::Moving,
-        Self::Fill,
-        Self::Socket,
-        Self::Tx,
-        Self::TxSocket,
-        Self::Quarantined,
-        Self::Bad,
-        Self::TxDatagram,
-    ];
-
-    const fn decode(word: u64) -> Self {
-        match word as u8 {
-            0 => Self::Free,
-            1 => Self::Moving,
-            2 => Self::Fill,
-            3 => Self::Socket,
-            4 => Self::Tx,
-            5 => Self::TxSocket,
-            6 => Self::Quarantined,
-            8 => Self::TxDatagram,
-            _ => Self::Bad,
-        }
-    }
-
     /// Whether the one change is legal.
     ///
     /// ```text
@@ -97,13 +71,13 @@ impl State {
 #[must_use]
 pub fn load(word: &AtomicU64) -> (State, u32) {
     let word = word.load(Ordering::Acquire);
-    (State::decode(word), (word >> 32) as u32)
+    (State::decode(word as u8), (word >> 32) as u32)
 }
 
 /// Changes a frame's state, if it is `from` now and the change is legal.
 pub(super) fn change(word: &AtomicU64, from: State, to: State) -> bool {
     let old = word.load(Ordering::Relaxed);
-    if State::decode(old) != from || !from.may_become(to) {
+    if State::decode(old as u8) != from || !from.may_become(to) {
         return false;
     }
     let generation = (old >> 32) as u32;

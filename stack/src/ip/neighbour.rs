@@ -18,6 +18,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::coded::coded;
 use crate::region::slab::{self, Handle, Record, Slab, Tag};
 use crate::region::table::{Place, Table};
 use crate::region::wheel::{Entry, Timed, Wheel};
@@ -38,39 +39,27 @@ const FRESH: Duration = Duration::from_secs(15);
 /// A claim sooner than this after the last change or confirmation is ignored (net.ipv4.neigh.*.locktime).
 const LOCK: Duration = Duration::from_secs(1);
 
-/// RFC 4861 §7.3.2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum State {
-    /// "Address resolution is being performed on the entry."
-    Incomplete = 0,
-    /// "Positive confirmation was received within the last ReachableTime milliseconds".
-    Reachable = 1,
-    /// "More than ReachableTime milliseconds have elapsed […] no action takes place until a packet is sent."
-    Stale = 2,
-    /// "a packet was sent within the last DELAY_FIRST_PROBE_TIME seconds": somebody may yet confirm.
-    Delay = 3,
-    /// "A reachability confirmation is actively sought by retransmitting Neighbor Solicitations".
-    Probe = 4,
-    /// It did not answer (Linux's NUD_FAILED): RFC 4861's deleted entry, with its record kept.
-    Failed = 5,
-    /// The owner says so and nobody else (NUD_PERMANENT, NUD_NOARP).
-    Permanent = 6,
+coded! {
+    /// RFC 4861 §7.3.2.
+    pub enum State: u8 else Failed {
+        /// "Address resolution is being performed on the entry."
+        Incomplete = 0,
+        /// "Positive confirmation was received within the last ReachableTime milliseconds".
+        Reachable = 1,
+        /// "More than ReachableTime milliseconds have elapsed […] no action takes place until a packet is sent."
+        Stale = 2,
+        /// "a packet was sent within the last DELAY_FIRST_PROBE_TIME seconds": somebody may yet confirm.
+        Delay = 3,
+        /// "A reachability confirmation is actively sought by retransmitting Neighbor Solicitations".
+        Probe = 4,
+        /// It did not answer (Linux's NUD_FAILED): RFC 4861's deleted entry, with its record kept.
+        Failed = 5,
+        /// The owner says so and nobody else (NUD_PERMANENT, NUD_NOARP).
+        Permanent = 6,
+    }
 }
 
 impl State {
-    const fn of(byte: u8) -> Self {
-        match byte {
-            0 => Self::Incomplete,
-            1 => Self::Reachable,
-            2 => Self::Stale,
-            3 => Self::Delay,
-            4 => Self::Probe,
-            6 => Self::Permanent,
-            _ => Self::Failed,
-        }
-    }
-
     /// Whether packets are sent to its link address.
     const fn has_link(self) -> bool {
         !matches!(self, Self::Incomplete | Self::Failed)
@@ -167,7 +156,7 @@ impl Neighbour {
     /// Its state.
     #[must_use]
     pub const fn state(&self) -> State {
-        State::of(self.state)
+        State::decode(self.state)
     }
 
     /// Its link address, if packets are sent to it.

@@ -12,6 +12,7 @@ use core::cmp::Ordering;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::coded::coded;
 use crate::wire::ip::Ip;
 
 pub mod source;
@@ -23,24 +24,24 @@ mod tests;
 pub const V4_BITS: u8 = 96;
 const BITS_MAX: u8 = 128;
 
-/// What a route does (rtnetlink's RTN_ types).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Kind {
-    /// Out on our link, to the gateway or to the destination itself.
-    Unicast = 0,
-    /// One of our own addresses.
-    Local = 1,
-    /// To all on the link: a subnet's broadcast address.
-    Broadcast = 2,
-    /// There is a way, but not on our link: the kernel's.
-    Elsewhere = 3,
-    /// No way: EHOSTUNREACH.
-    Unreachable = 4,
-    /// Forbidden: EACCES.
-    Prohibit = 5,
-    /// Dropped silently: EINVAL to who asks.
-    Blackhole = 6,
+coded! {
+    /// What a route does (rtnetlink's RTN_ types).
+    pub enum Kind: u8 else Unreachable {
+        /// Out on our link, to the gateway or to the destination itself.
+        Unicast = 0,
+        /// One of our own addresses.
+        Local = 1,
+        /// To all on the link: a subnet's broadcast address.
+        Broadcast = 2,
+        /// There is a way, but not on our link: the kernel's.
+        Elsewhere = 3,
+        /// No way: EHOSTUNREACH.
+        Unreachable = 4,
+        /// Forbidden: EACCES.
+        Prohibit = 5,
+        /// Dropped silently: EINVAL to who asks.
+        Blackhole = 6,
+    }
 }
 
 /// A route. Zero in a hint is "none".
@@ -83,15 +84,7 @@ impl Route {
     /// Its kind; an unknown one leads nowhere.
     #[must_use]
     pub const fn kind(&self) -> Kind {
-        match self.kind {
-            0 => Kind::Unicast,
-            1 => Kind::Local,
-            2 => Kind::Broadcast,
-            3 => Kind::Elsewhere,
-            5 => Kind::Prohibit,
-            6 => Kind::Blackhole,
-            _ => Kind::Unreachable,
-        }
+        Kind::decode(self.kind)
     }
 
     /// Whom a packet for `destination` is given to on the link.

@@ -7,6 +7,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::coded::coded;
 use crate::seq::Seq;
 use crate::tcp::rtt::RTO_MIN;
 use crate::time::{Duration, Instant};
@@ -15,28 +16,19 @@ mod cubic;
 mod hystart;
 mod newreno;
 
-/// The algorithms, by their names in TCP_CONGESTION.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[repr(u8)]
-pub enum Algorithm {
-    /// CUBIC (RFC 9438), the default.
-    #[default]
-    Cubic = 0,
-    /// NewReno (RFC 5681, RFC 6582).
-    NewReno = 1,
+coded! {
+    /// The algorithms, by their names in TCP_CONGESTION.
+    #[derive(Default)]
+    pub enum Algorithm: u8 else Cubic {
+        /// CUBIC (RFC 9438), the default.
+        #[default]
+        Cubic = 0,
+        /// NewReno (RFC 5681, RFC 6582).
+        NewReno = 1,
+    }
 }
 
 impl Algorithm {
-    /// Every one.
-    pub const ALL: [Self; 2] = [Self::Cubic, Self::NewReno];
-
-    /// The algorithm of a record; a byte that is none is the default.
-    #[inline]
-    #[must_use]
-    pub const fn from_byte(byte: u8) -> Self {
-        if byte == Self::NewReno as u8 { Self::NewReno } else { Self::Cubic }
-    }
-
     /// Its name, as Linux's module of the same algorithm has it.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -167,7 +159,7 @@ impl Congestion {
     #[inline]
     #[must_use]
     pub const fn algorithm(&self) -> Algorithm {
-        Algorithm::from_byte(self.flags >> ALGORITHM_BITS)
+        Algorithm::decode(self.flags >> ALGORITHM_BITS)
     }
 
     /// Another algorithm goes on from the same window (TCP_CONGESTION).

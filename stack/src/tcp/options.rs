@@ -249,7 +249,7 @@ impl Own {
         let number = match self {
             Self::Congestion => {
                 let mut name = [0; NAME_MAX];
-                put(Algorithm::from_byte(values.congestion).name().as_bytes(), &mut name);
+                put(Algorithm::decode(values.congestion).name().as_bytes(), &mut name);
                 return Ok(put(&name, to));
             }
             Self::MaxPacingRate => {

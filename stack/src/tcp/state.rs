@@ -4,35 +4,37 @@
 
 use core::fmt;
 
+use crate::coded::coded;
 use crate::wire::tcp::Flags;
 
-/// The eleven states. A record has one as a byte: see [`State::from_byte`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-#[repr(u8)]
-pub enum State {
-    /// No connection.
-    #[default]
-    Closed = 0,
-    /// Waits for a connection request from any remote TCP.
-    Listen = 1,
-    /// Has sent a request and waits for a matching one.
-    SynSent = 2,
-    /// Has received and sent a request and waits for the acknowledgment of its own.
-    SynReceived = 3,
-    /// Data goes both ways.
-    Established = 4,
-    /// Has sent FIN; waits for its acknowledgment or for the other's FIN.
-    FinWait1 = 5,
-    /// Its FIN is acknowledged; waits for the other's FIN.
-    FinWait2 = 6,
-    /// The other has finished; waits for the local user to close.
-    CloseWait = 7,
-    /// Both have sent FIN; waits for the acknowledgment of its own.
-    Closing = 8,
-    /// The other had finished first; waits for the acknowledgment of its own FIN.
-    LastAck = 9,
-    /// Waits until old segments of the connection are gone.
-    TimeWait = 10,
+coded! {
+    /// The eleven states. A record has one as a byte: see [`State::decode`].
+    #[derive(Default)]
+    pub enum State: u8 else Closed {
+        /// No connection.
+        #[default]
+        Closed = 0,
+        /// Waits for a connection request from any remote TCP.
+        Listen = 1,
+        /// Has sent a request and waits for a matching one.
+        SynSent = 2,
+        /// Has received and sent a request and waits for the acknowledgment of its own.
+        SynReceived = 3,
+        /// Data goes both ways.
+        Established = 4,
+        /// Has sent FIN; waits for its acknowledgment or for the other's FIN.
+        FinWait1 = 5,
+        /// Its FIN is acknowledged; waits for the other's FIN.
+        FinWait2 = 6,
+        /// The other has finished; waits for the local user to close.
+        CloseWait = 7,
+        /// Both have sent FIN; waits for the acknowledgment of its own.
+        Closing = 8,
+        /// The other had finished first; waits for the acknowledgment of its own FIN.
+        LastAck = 9,
+        /// Waits until old segments of the connection are gone.
+        TimeWait = 10,
+    }
 }
 
 /// What moves a connection from one state to another.
@@ -65,28 +67,6 @@ pub enum Event {
 use State::*;
 
 impl State {
-    /// Every state, in the order of the RFC.
-    pub const ALL: [Self; 11] = [
-        Closed,
-        Listen,
-        SynSent,
-        SynReceived,
-        Established,
-        FinWait1,
-        FinWait2,
-        CloseWait,
-        Closing,
-        LastAck,
-        TimeWait,
-    ];
-
-    /// The state of a record; a byte that is none is CLOSED.
-    #[inline]
-    #[must_use]
-    pub const fn from_byte(byte: u8) -> Self {
-        if (byte as usize) < Self::ALL.len() { Self::ALL[byte as usize] } else { Closed }
-    }
-
     /// Where the event leads from here; `None` means that it does not move this state.
     ///
     /// A SYN in the queue of a listener is no connection yet, so nothing returns to LISTEN (figure 5, note 1). What

@@ -486,7 +486,7 @@ impl Tcb {
     #[inline]
     #[must_use]
     pub const fn state(&self) -> State {
-        State::from_byte(self.state)
+        State::decode(self.state)
     }
 
     /// Whether it has this [`Mark`].

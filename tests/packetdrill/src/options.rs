@@ -228,7 +228,7 @@ impl Host {
             (libc::IPPROTO_TCP, libc::TCP_CORK) => int(tcb.flags.has(stack::tcp::tcb::Flags::CORK).into()),
             (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => int(tcb.mss.into()),
             (libc::IPPROTO_TCP, libc::TCP_CONGESTION) => {
-                Ok(Algorithm::from_byte(values.congestion).name().as_bytes().to_vec())
+                Ok(Algorithm::decode(values.congestion).name().as_bytes().to_vec())
             }
             _ => int(get(&values, level, name).ok_or(Errno(libc::ENOPROTOOPT))?),
         }

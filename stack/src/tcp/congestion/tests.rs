@@ -197,10 +197,10 @@ fn slow_start_ends_when_acknowledgments_come_in_a_train_of_half_a_round_trip() {
 fn an_algorithm_is_found_by_its_name() {
     for algorithm in Algorithm::ALL {
         assert_eq!(Algorithm::named(algorithm.name().as_bytes()), Some(algorithm));
-        assert_eq!(Algorithm::from_byte(algorithm as u8), algorithm);
+        assert_eq!(Algorithm::decode(algorithm as u8), algorithm);
     }
     assert_eq!(Algorithm::named(b"bbr"), None);
-    assert_eq!(Algorithm::from_byte(200), Algorithm::Cubic);
+    assert_eq!(Algorithm::decode(200), Algorithm::Cubic);
 }
 
 proptest! {

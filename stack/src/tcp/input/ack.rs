@@ -124,7 +124,7 @@ impl<D: Device> Connection<'_, D> {
     /// The MSS is known, and with it the first window (tcp_init_transfer).
     fn begin_congestion(&mut self, was_lost: bool) {
         self.set_mss();
-        let algorithm = Algorithm::from_byte(self.values.congestion);
+        let algorithm = Algorithm::decode(self.values.congestion);
         self.tcb.congestion = Congestion::new(algorithm, initial_window(self.tcb.mss, was_lost));
     }
 

@@ -37,7 +37,7 @@ impl<D: Device> Connection<'_, D> {
             (IPPROTO_TCP, 12) => self.acknowledge_quickly(value),
             // TCP_CONGESTION.
             (IPPROTO_TCP, 13) => {
-                let algorithm = Algorithm::from_byte(self.values.congestion);
+                let algorithm = Algorithm::decode(self.values.congestion);
                 if self.tcb.congestion.algorithm() != algorithm {
                     self.tcb.congestion.set_algorithm(algorithm);
                 }

@@ -7,37 +7,24 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::ecn::Ecn;
+use crate::coded::coded;
 use crate::seq::Seq;
 
-/// Linux's icsk_ca_state, as in TCP_INFO.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
-#[repr(u8)]
-pub enum CaState {
-    /// Nothing is wrong.
-    #[default]
-    Open = 0,
-    /// Something came out of order; loss isn't sure.
-    Disorder = 1,
-    /// The window is being reduced without loss: a router has reported congestion.
-    Cwr = 2,
-    /// Fast recovery.
-    Recovery = 3,
-    /// After a retransmission timeout.
-    Loss = 4,
-}
-
-impl CaState {
-    /// The state of a record; a byte that is none is [`Self::Open`].
-    #[inline]
-    #[must_use]
-    pub const fn from_byte(byte: u8) -> Self {
-        match byte {
-            1 => Self::Disorder,
-            2 => Self::Cwr,
-            3 => Self::Recovery,
-            4 => Self::Loss,
-            _ => Self::Open,
-        }
+coded! {
+    /// Linux's icsk_ca_state, as in TCP_INFO.
+    #[derive(PartialOrd, Ord, Default)]
+    pub enum CaState: u8 else Open {
+        /// Nothing is wrong.
+        #[default]
+        Open = 0,
+        /// Something came out of order; loss isn't sure.
+        Disorder = 1,
+        /// The window is being reduced without loss: a router has reported congestion.
+        Cwr = 2,
+        /// Fast recovery.
+        Recovery = 3,
+        /// After a retransmission timeout.
+        Loss = 4,
     }
 }
 
@@ -86,7 +73,7 @@ impl Episode {
     #[inline]
     #[must_use]
     pub const fn state(&self) -> CaState {
-        CaState::from_byte(self.state & STATE)
+        CaState::decode(self.state & STATE)
     }
 
     /// Changes between [`CaState::Open`] and [`CaState::Disorder`], which are no episodes.

@@ -49,7 +49,7 @@ fn the_figure_shows_every_arrow() {
 #[test]
 fn a_byte_that_is_no_state_is_closed() {
     for byte in 0..=u8::MAX {
-        let state = State::from_byte(byte);
+        let state = State::decode(byte);
         assert!(state as u8 == byte || (state == Closed && usize::from(byte) >= State::ALL.len()));
     }
 }
