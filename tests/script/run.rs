@@ -60,7 +60,6 @@ pub struct Run {
     how: How,
     start: Instant,
     tolerance: i64,
-    mtu: u32,
     pub(super) flows: Vec<Flow>,
     /// The connection that packets without ports belong to.
     pub(super) current: usize,
@@ -104,9 +103,8 @@ impl Run {
                 "mtu" => setup.mtu = number()? as u32,
                 "ip_version" if (value == "ipv6") == how.is_v6 => {}
                 "tcp_ts_tick_usecs" if value == "1000" => {}
-                // How packetdrill cuts what it injects: here the link's MTU says that.
-                "mss" => {}
-                "tcp_ts_ecr_scaled" | "send_omit_free" => {}
+                // What is injected is one packet, whatever its length.
+                "mss" | "tcp_ts_ecr_scaled" | "send_omit_free" => {}
                 _ => return Err(Stopped::Unsupported(format!("the option {name}={value}"))),
             }
         }
@@ -133,7 +131,6 @@ impl Run {
             how,
             start,
             tolerance,
-            mtu: setup.mtu,
             flows: Vec::new(),
             current: 0,
             fds: Vec::new(),
@@ -326,10 +323,7 @@ impl Run {
                 self.choose(segment);
                 let live = self.flows[self.current].to_wire(segment);
                 let ends = self.ends();
-                wire::cut(&live, self.mtu, self.how.is_v6)
-                    .iter()
-                    .map(|segment| wire::inject(packet, segment, &ends))
-                    .collect()
+                vec![wire::inject(packet, &live, &ends)]
             }
             Body::Icmp(icmp) => vec![self.icmp(icmp)?],
         };

@@ -8,6 +8,9 @@ use super::flow::{Flow, Role};
 use super::run::{PORT, Run, Stopped};
 use super::syntax::{Call, Expr};
 
+/// Bytes of the longest value that an option has.
+const OPTION_MAX: usize = 512;
+
 impl Run {
     /// Makes a call; `end` is when it has to be over if it waits.
     pub(super) fn call(&mut self, call: &Call, end: Option<i64>) -> Result<(), Stopped> {
@@ -258,20 +261,22 @@ impl Run {
 
     fn option(&mut self, call: &Call) -> Result<Result<(), Errno>, Stopped> {
         let (fd, level, name) = (self.fd(call, 0)?, self.int(call, 1)?, self.int(call, 2)?);
-        let value = match self.host.option(fd, level, name) {
+        let wanted = match call.arguments.get(3) {
+            Some(Expr::Any) => None,
+            _ => Some(self.value(call, 3)?),
+        };
+        let room = wanted.as_ref().map_or(OPTION_MAX, Vec::len);
+        let value = match self.host.option(fd, level, name, room) {
             Ok(value) => value,
             Err(Errno(libc::ENOPROTOOPT)) if call.result == Some(0) => {
                 return Err(Stopped::Unsupported(format!("option {name} of level {level}")));
             }
             Err(error) => return Ok(Err(error)),
         };
-        if call.arguments.get(3) != Some(&Expr::Any) {
-            let wanted = self.value(call, 3)?;
-            if value != wanted {
-                return Err(self.failed(format!("the option is {value:?}, not {wanted:?}")));
-            }
+        match wanted.filter(|wanted| *wanted != value) {
+            Some(wanted) => Err(self.failed(format!("the option is {value:?}, not {wanted:?}"))),
+            None => Ok(Ok(())),
         }
-        Ok(Ok(()))
     }
 
     // ---- results ----

@@ -71,24 +71,6 @@ fn tos(packet: &Packet) -> u8 {
     }
 }
 
-/// A segment that doesn't fit the link as several that do: scripts inject what a receiving device has joined.
-#[must_use]
-pub fn cut(segment: &Segment, mtu: u32, is_v6: bool) -> Vec<Segment> {
-    let ip = if is_v6 { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN };
-    let heads = ip + HEADER_LEN + encode(segment.options.as_deref().unwrap_or_default()).len();
-    let room = mtu.saturating_sub(heads as u32).max(1);
-    let mut left = segment.clone();
-    let mut pieces = Vec::new();
-    while left.len > room {
-        let at_end = Flags::FIN.0 | Flags::PSH.0;
-        pieces.push(Segment { len: room, flags: Flags(left.flags.0 & !at_end), ..left.clone() });
-        left.seq = left.seq.wrapping_add(room);
-        left.len -= room;
-    }
-    pieces.push(left);
-    pieces
-}
-
 /// A segment that is to be injected, with its checksums.
 #[must_use]
 pub fn inject(packet: &Packet, segment: &Segment, ends: &Ends) -> Vec<u8> {

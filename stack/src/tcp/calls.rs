@@ -37,6 +37,9 @@ pub enum How {
 /// How long a write waits for memory when nothing of its own will give some back.
 const SHORT_WAIT: Duration = Duration::from_millis(1);
 
+/// A window up to this many octets is sent into whole (TCP_MSS_DEFAULT).
+const MSS_DEFAULT: u32 = 536;
+
 /// How text is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sent {
@@ -155,20 +158,75 @@ impl<D: Device> Connection<'_, D> {
             // Linux says the same where there was never a peer (sk_stream_wait_connect).
             _ => return Err(Error::BrokenPipe),
         }
-        let mut room = self.send_bytes_max().saturating_sub(self.traffic.send.bytes());
+        let all: usize = text.iter().map(|piece| piece.len()).sum();
+        let (mut done, mut room) = (0, self.room());
+        self.traffic.short = 0;
+        while done < all && room > 0 {
+            let asked = (all - done).min(room);
+            let put = self.put(text, done, asked);
+            done += put;
+            if put < asked {
+                self.note_short();
+                break;
+            }
+            if done < all {
+                // What is there leaves, as far as it may, before it is looked whether there is room for more (tcp_push_one).
+                self.output_corked();
+                room = self.room();
+            }
+        }
+        if done == 0 && all > 0 {
+            return Err(Error::WouldBlock);
+        }
+        if how == Sent::Urgent && done == all && all > 0 {
+            self.mark_urgent();
+        }
+        // What had no room for all of it is pushed all the same: whoever waits can't say what follows (tcp_sendmsg_locked).
+        if how == Sent::More && done == all {
+            self.output_corked();
+        } else {
+            self.traffic.unpushed = 0;
+            self.traffic.send.mark_push(&mut self.frames);
+            self.output();
+        }
+        Ok(done)
+    }
+
+    /// How much may be written now. A buffer that the user has set takes as much as is sent at once while it isn't full, as in
+    /// Linux, where it is the memory of what was written before that counts (sk_stream_memory_free).
+    fn room(&self) -> usize {
+        let (max, bytes) = (self.send_bytes_max(), self.traffic.send.bytes());
+        let mut room = max.saturating_sub(bytes);
+        if self.values.send_buffer != 0 {
+            let goal = self.size_goal();
+            let begun = self.unsent() % goal;
+            room = if begun != 0 || bytes < max { goal - begun } else { 0 };
+        }
         if self.values.unsent_low_water != 0 {
             // At least a segment, so that a mark that is smaller stops nobody.
             let unsent = self.values.unsent_low_water.saturating_sub(self.unsent());
             room = room.min(if unsent == 0 { 0 } else { unsent.max(self.tcb.mss.into()) });
         }
-        let room = room as usize;
-        let all: usize = text.iter().map(|piece| piece.len()).sum();
+        room as usize
+    }
+
+    /// Octets that are sent at once: whole segments, and half the largest window that the peer has offered (tcp_xmit_size_goal,
+    /// tcp_bound_to_half_wnd).
+    fn size_goal(&self) -> u32 {
+        let (mss, window) = (u32::from(self.tcb.mss).max(1), self.tcb.snd_wnd_max);
+        let half = if window > MSS_DEFAULT { window / 2 } else { window };
+        (half.min(u16::MAX.into()) / mss).max(1) * mss
+    }
+
+    /// Puts `len` octets of the slices, from the octet `skip` on, into the queue; how many.
+    fn put(&mut self, text: &[&[u8]], mut skip: usize, len: usize) -> usize {
         let (shape, frames_max) = (self.shape(), self.send_frames_max());
-        let (mut done, len) = (0, all.min(room));
-        self.traffic.short = 0;
         let is_summed = !self.capabilities().checksum_out;
+        let mut done = 0;
         for piece in text {
-            let mut left = &piece[..piece.len().min(len - done)];
+            let begin = skip.min(piece.len());
+            skip -= begin;
+            let mut left = &piece[begin..piece.len().min(begin + len - done)];
             let asked = left.len();
             let appended =
                 self.traffic.send.append(&mut means!(self, send_charge), shape, asked, frames_max, |to| {
@@ -182,29 +240,21 @@ impl<D: Device> Connection<'_, D> {
                 });
             done += appended.bytes;
             if appended.bytes < asked {
-                self.note_short();
                 break;
             }
         }
-        if done == 0 && all > 0 {
-            return Err(Error::WouldBlock);
+        done
+    }
+
+    /// Output of what is to go on: as corked until the next call, and without PSH at its end.
+    fn output_corked(&mut self) {
+        self.traffic.unpushed = 1;
+        let corked = self.tcb.flags.has(Flags::CORK);
+        self.tcb.flags |= Flags::CORK;
+        self.output();
+        if !corked {
+            self.tcb.flags = self.tcb.flags.without(Flags::CORK);
         }
-        if how == Sent::Urgent && done == all && all > 0 {
-            self.mark_urgent();
-        }
-        if how == Sent::More {
-            // MSG_MORE: as corked until the next call.
-            let corked = self.tcb.flags.has(Flags::CORK);
-            self.tcb.flags |= Flags::CORK;
-            self.output();
-            if !corked {
-                self.tcb.flags = self.tcb.flags.without(Flags::CORK);
-            }
-        } else {
-            self.traffic.send.mark_push(&mut self.frames);
-            self.output();
-        }
-        Ok(done)
     }
 
     /// Copies what was received into the slices; how many bytes.

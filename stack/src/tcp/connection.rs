@@ -160,10 +160,10 @@ pub(crate) const fn clock_ms(now: Instant) -> u32 {
     (now.0 / 1_000_000) as u32
 }
 
-/// Bytes that may wait to be sent or acknowledged: SO_SNDBUF, or twice the congestion window (tcp_sndbuf_expand).
+/// Bytes that may wait to be sent or acknowledged: SO_SNDBUF as it is read back, or twice the congestion window (tcp_sndbuf_expand).
 pub(crate) fn send_buffer(tcb: &Tcb, values: &Values) -> u32 {
     if values.send_buffer != 0 {
-        return values.send_buffer;
+        return values.send_buffer.saturating_mul(2);
     }
     let window = tcb.congestion.cwnd().saturating_mul(u32::from(tcb.mss));
     window.saturating_mul(2).clamp(SEND_BYTES_MIN, SEND_BYTES_MAX)

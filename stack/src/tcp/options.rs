@@ -134,7 +134,8 @@ impl<D: Device> Stack<'_, '_, D> {
             listens: tcb.state() == State::Listen,
             send_buffer: match values.send_buffer {
                 0 if !tcb.has_peer() => host.tcp_wmem_default,
-                _ => send_buffer(tcb, values).saturating_mul(2),
+                0 => send_buffer(tcb, values).saturating_mul(2),
+                bytes => bytes.saturating_mul(2),
             },
             receive_buffer: match values.receive_buffer {
                 0 if !tcb.has_peer() => host.tcp_rmem_default,

@@ -282,7 +282,9 @@ pub struct Traffic {
     /// 1 while F-RTO waits for what comes back for new data (RFC 5682 §3.1, step 2 b).
     pub only_new: u16,
     /// 1 once the urgent octet, which is still in the queue, was read by itself.
-    pub urgent_read: u16,
+    pub urgent_read: u8,
+    /// 1 if what was written last is not to be pushed: more of it follows (MSG_MORE).
+    pub unpushed: u8,
     /// 1 while it rests: its socket's queues are empty, and it may be taken away.
     pub is_resting: u16,
     /// 1 while it is counted among those whose sending queue has something in it.

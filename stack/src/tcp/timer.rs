@@ -127,6 +127,8 @@ impl<D: Device> Connection<'_, D> {
     /// The window is closed, or too small for silly-window avoidance: it is probed, or filled as it is (RFC 9293 §3.8.6.1,
     /// §3.8.6.2.1). A probe repeats an octet that the peer has, so that it answers (tcp_xmit_probe_skb).
     fn on_persist(&mut self) {
+        // What the user meant to go on with is pushed (tcp_write_wakeup).
+        self.traffic.unpushed = 0;
         if !super::window::send::needs_probe(&self.sender()) {
             return;
         }

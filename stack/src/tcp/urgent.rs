@@ -115,7 +115,7 @@ impl<D: Device> Connection<'_, D> {
         });
         match octet {
             Some(octet) => {
-                self.traffic.urgent_read = u16::from(!peek);
+                self.traffic.urgent_read = u8::from(!peek);
                 if let Some(first) = to.first_mut() {
                     *first = octet;
                 }

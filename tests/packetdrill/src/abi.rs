@@ -451,10 +451,10 @@ unsafe extern "C" fn getsockopt(
     len: *mut socklen_t,
 ) -> c_int {
     // SAFETY: packetdrill's contract.
-    match unsafe { world(userdata) }.with(|host| host.option(fd, level, name)) {
+    let room = unsafe { *len } as usize;
+    // SAFETY: packetdrill's contract.
+    match unsafe { world(userdata) }.with(|host| host.option(fd, level, name, room)) {
         Ok(bytes) => {
-            // SAFETY: packetdrill's contract.
-            let room = unsafe { *len } as usize;
             // SAFETY: packetdrill's contract.
             unsafe { put(&bytes, value, room) };
             // SAFETY: packetdrill's contract.

@@ -191,7 +191,12 @@ impl Pending {
         }
         let more = flags & libc::MSG_MORE != 0;
         loop {
-            match host.with(|stack| stack.send(socket, &[&bytes[self.sent..]], more)) {
+            let text = [&bytes[self.sent..]];
+            let sent = host.with(|stack| match flags & libc::MSG_OOB {
+                0 => stack.send(socket, &text, more),
+                _ => stack.send_urgent(socket, &text),
+            });
+            match sent {
                 Ok(len) => self.sent += len,
                 // An error after some bytes is told by the next call.
                 Err(error) if self.sent > 0 && error != stack::error::Error::WouldBlock => {
@@ -208,11 +213,22 @@ impl Pending {
 
     fn receive(&mut self, host: &mut Host, fd: i32, len: usize, flags: i32) -> Result<Answer, Errno> {
         let socket = host.files.tcp(fd)?;
-        if flags & (libc::MSG_PEEK | libc::MSG_OOB) != 0 {
-            return Err(Errno(libc::EOPNOTSUPP));
-        }
+        let peeks = flags & libc::MSG_PEEK != 0;
         let mut buffer = vec![0; len - self.received.len()];
-        match host.with(|stack| stack.receive(socket, &mut [&mut buffer])) {
+        if flags & libc::MSG_OOB != 0 {
+            let got = host.with(|stack| stack.receive_urgent(socket, &mut buffer, peeks))?;
+            buffer.truncate(got);
+            return Ok(Answer::Received(buffer));
+        }
+        // What was peeked at is still there when it is tried again.
+        self.received.truncate(if peeks { 0 } else { self.received.len() });
+        buffer.resize(len - self.received.len(), 0);
+        let got = host.with(|stack| match flags & (libc::MSG_PEEK | libc::MSG_TRUNC) {
+            0 => stack.receive(socket, &mut [&mut buffer]),
+            libc::MSG_TRUNC => stack.discard_text(socket, buffer.len()),
+            _ => stack.peek(socket, 0, &mut [&mut buffer]),
+        });
+        match got {
             Ok(got) => self.received.extend_from_slice(&buffer[..got]),
             Err(_) if !self.received.is_empty() && flags & libc::MSG_WAITALL == 0 => {}
             Err(error) => return Err(error.into()),

@@ -116,7 +116,8 @@ impl Device for Link {
             checksum_in: ChecksumIn::Verify,
             checksum_out: false,
             tso_bytes_max: 0,
-            gro: false,
+            // As a tun device of Linux it takes whatever is written to it as one packet.
+            gro: true,
             timestamps: true,
         }
     }

@@ -348,9 +348,10 @@ impl<D: Device> Connection<'_, D> {
         if record.has(FrameRecord::FIN) {
             flags |= Flags::FIN;
         }
-        // The last that there is, too: the peer's user waits for no more (RFC 9293 §3.9.1.2).
-        let send = &self.traffic.send;
-        let is_last = record.end() == send.end() && send.bytes_in_blocks() == 0;
+        // The last that there is, too: the peer's user waits for no more (RFC 9293 §3.9.1.2). A departure from MUST-61: as in Linux not
+        // while the user has said that more follows.
+        let (send, unpushed) = (&self.traffic.send, self.traffic.unpushed);
+        let is_last = unpushed == 0 && record.end() == send.end() && send.bytes_in_blocks() == 0;
         if record.len > 0 && (record.has(FrameRecord::PUSH) || is_last) {
             flags |= Flags::PSH;
         }
