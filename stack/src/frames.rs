@@ -36,6 +36,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::device::{Fragment, FrameIndex};
 use crate::region::slab::Handle;
 use crate::seq::Seq;
+use crate::time::Instant;
 use blocks::Blocks;
 use pool::{Charge, Pool, Purpose, Shortage};
 use state::State;
@@ -54,7 +55,7 @@ pub(crate) mod tests;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FrameRecord {
-    /// When it was last given to the device, in ns.
+    /// When it was last given to the device, in ns; of one that was received, when it arrived.
     pub sent_at: u64,
     /// For a sample of the delivery rate (draft-ietf-ccwg-bbr §4.1.2.2, P.delivered_time), in ns.
     pub delivered_at: u64,
@@ -351,7 +352,7 @@ impl Frames<'_> {
     /// The device gave a frame back with `text` in it, or says so: false if the frame was not in the fill ring, or
     /// the piece is not in the frame. What is not believed is not looked at.
     #[must_use]
-    pub fn received(&mut self, text: Fragment, frame_size: u16) -> bool {
+    pub fn received(&mut self, text: Fragment, frame_size: u16, arrived: Instant) -> bool {
         if text.offset.checked_add(text.len).is_none_or(|end| end > frame_size)
             || !self.change(text.frame, State::Fill, State::Moving)
         {
@@ -360,6 +361,7 @@ impl Frames<'_> {
         self.pool.fill = self.pool.fill.wrapping_sub(1);
         if let Some(record) = self.record_mut(text.frame) {
             *record = FrameRecord {
+                sent_at: arrived.0,
                 offset: text.offset,
                 len: text.len,
                 flags: FrameRecord::RECEIVED,

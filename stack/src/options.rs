@@ -86,6 +86,8 @@ pub(crate) struct Facts {
     pub(crate) is_v6: bool,
     /// Whether it has a port.
     pub(crate) has_port: bool,
+    /// Whether it has never had a peer, or has none any more.
+    pub(crate) is_closed: bool,
     /// Whether it listens.
     pub(crate) listens: bool,
     /// SO_SNDBUF and SO_RCVBUF, in bytes, as they are read back.

@@ -17,6 +17,7 @@ use crate::frames::list::FrameList;
 use crate::frames::pool::Shortage;
 use crate::frames::{FrameRecord, Frames, Means};
 use crate::seq::Seq;
+use crate::time::Instant;
 
 #[cfg(test)]
 mod tests;
@@ -209,6 +210,22 @@ impl ReceiveQueue {
         done
     }
 
+    /// When the last of the next `len` bytes arrived, or of those of them of which that is known: what has been in blocks has no
+    /// time any more.
+    #[must_use]
+    pub fn arrived(&self, frames: &Frames<'_>, len: usize) -> Option<Instant> {
+        let mut left = len.checked_sub(self.blocks.bytes() as usize).filter(|left| *left > 0)?;
+        let mut arrived = None;
+        for record in frames.walk(&self.list).map_while(|frame| frames.record(frame)) {
+            arrived = Some(Instant(record.sent_at)).filter(|at| at.0 != 0).or(arrived);
+            left = left.saturating_sub(record.len.into());
+            if left == 0 {
+                break;
+            }
+        }
+        arrived
+    }
+
     /// Drops bytes from the front; how many.
     pub fn consume<M>(&mut self, means: &mut Means<'_, '_, '_, M>, len: usize) -> usize {
         let from_blocks = means.blocks.consume(&mut self.blocks, len);
@@ -302,7 +319,12 @@ pub(crate) fn append_to<M: Memory>(
             pieces.map(|(from, to)| to.copy_from_slice(from)).is_some()
         });
     if is_copied {
+        // Of what is together the latest arrival is told (tcp_try_coalesce).
+        let arrived = from.sent_at;
         means.frames.grow(list, last, len as u16);
+        if let Some(record) = means.frames.record_mut(last) {
+            record.sent_at = arrived;
+        }
     }
     is_copied
 }

@@ -108,6 +108,31 @@ impl Switch {
     pub const CLASS_TOLD: u32 = Self::QUEUE_TOLD;
 }
 
+/// Bits of [`Values::timestamping`] (SOF_TIMESTAMPING_*).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timestamping;
+
+impl Timestamping {
+    /// RX_SOFTWARE: arrivals get a time.
+    pub const ARRIVED: u32 = 1 << 3;
+    /// SOFTWARE: times that software took are told.
+    pub const SOFTWARE: u32 = 1 << 4;
+    /// OPT_ID: what was sent is told with its number.
+    pub const ID: u32 = 1 << 7;
+    /// OPT_TSONLY: without its text.
+    pub const TIME_ONLY: u32 = 1 << 11;
+    /// OPT_STATS.
+    pub const STATS: u32 = 1 << 12;
+    /// BIND_PHC.
+    pub const BIND_CLOCK: u32 = 1 << 15;
+    /// OPT_ID_TCP: numbers begin with what is written, and not with what is acknowledged.
+    pub const ID_TCP: u32 = 1 << 16;
+    /// TX_SOFTWARE, TX_SCHED, TX_ACK and TX_COMPLETION.
+    pub const SENT: u32 = 1 << 1 | 1 << 8 | 1 << 9 | 1 << 18;
+    /// All that Linux has.
+    pub const ALL: u32 = (1 << 19) - 1;
+}
+
 /// The values themselves; 0 is always what a new socket has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -146,7 +171,7 @@ pub struct Values {
     pub fast_open_queue: u32,
     /// TCP_RTO_MAX_MS, in milliseconds.
     pub rto_max_ms: u32,
-    /// SO_TIMESTAMPING.
+    /// SO_TIMESTAMPING: bits of [`Timestamping`].
     pub timestamping: u32,
     /// TCP_KEEPIDLE, in seconds.
     pub keep_idle_s: u16,
@@ -195,6 +220,13 @@ static NEW: Values = zerocopy::transmute!([0u8; size_of::<Values>()]);
 const HOP_LIMIT: u8 = 64;
 
 impl Values {
+    /// Whether a read tells when its text or datagram arrived (SO_TIMESTAMP, SO_TIMESTAMPNS, SO_TIMESTAMPING).
+    #[must_use]
+    pub const fn tells_arrival(&self) -> bool {
+        let both = Timestamping::ARRIVED | Timestamping::SOFTWARE;
+        self.options & (Switch::TIMESTAMP | Switch::TIMESTAMP_NS) != 0 || self.timestamping & both == both
+    }
+
     /// IP_MTU_DISCOVER, or IPV6_MTU_DISCOVER.
     #[must_use]
     pub const fn discovery(&self, is_v4: bool) -> Discovery {

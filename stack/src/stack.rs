@@ -224,9 +224,13 @@ impl<D: Device> Stack<'_, '_, D> {
         let count = self.device.receive(&mut packets).min(N);
         let size = self.device.capabilities().frame_size;
         // All of them are the stack's before one is looked at: the ring has given them away.
-        let mut believed = 0u64;
+        let (mut believed, mut arrived, mut goes_on) = (0u64, self.now, false);
         for (at, packet) in packets[..count].iter().enumerate() {
-            believed |= u64::from(self.frames().received(packet.fragment, size)) << at;
+            if !goes_on {
+                arrived = packet.arrived.unwrap_or(self.now);
+            }
+            goes_on = packet.continues;
+            believed |= u64::from(self.frames().received(packet.fragment, size, arrived)) << at;
         }
         self.look_ahead::<N>(&packets[..count]);
         let mut at = 0;

@@ -220,7 +220,7 @@ impl Raw {
             let mut fragments = 0;
             for entry in &burst[..count] {
                 let size = port.capabilities().frame_size;
-                assert!(self.frames().received(entry.fragment, size), "a frame that was not filled");
+                assert!(self.frames().received(entry.fragment, size, now), "a frame that was not filled");
                 let Fragment { frame, offset, len } = entry.fragment;
                 let begin = usize::from(offset);
                 bytes

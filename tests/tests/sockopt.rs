@@ -8,6 +8,7 @@ use harness::sim::{Node, Simulation};
 use stack::host::HOST;
 use stack::options::What;
 use stack::region::slab::Handle;
+use stack::settings::Timestamping;
 use stack::tcp::info::Info;
 
 /// Whose socket it is.
@@ -178,6 +179,11 @@ const APART: &[&str] = &[
 /// Whether a number is one that is kept otherwise here: a rate of 0 is none for the kernel too, but it tells it as 0; an offset
 /// that is negative is none, whatever it is.
 fn differs(name: &str, value: i32) -> bool {
+    if name == "SO_TIMESTAMPING" {
+        // Times of sending are left to the kernel's sockets.
+        let flags = value as u32;
+        return flags & !Timestamping::ALL == 0 && flags & Timestamping::SENT != 0;
+    }
     name == "SO_MAX_PACING_RATE" && value == 0 || name == "SO_PEEK_OFF" && value < -1
 }
 

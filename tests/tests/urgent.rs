@@ -235,3 +235,33 @@ fn a_reader_is_told_what_else_there_is() {
     assert_eq!(read(&mut bench, socket, 4), Ok(b"abcd".to_vec()));
     assert_eq!(unread(&mut bench), 1, "the end (tcp_inq_hint)");
 }
+
+#[test]
+fn a_read_tells_when_its_last_text_arrived() {
+    let values = Values { options: Switch::TIMESTAMP_NS, ..Values::default() };
+    let (mut bench, socket, seq, ack) = connected(15, &values);
+    let arrived =
+        |bench: &mut Bench, len| bench.with(|stack| stack.text_arrived(socket, len)).expect("a socket");
+    assert_eq!(arrived(&mut bench, 10), None, "there is nothing");
+    // The second one is copied behind the first, whose time is lost; the third has a frame to itself.
+    let now = |bench: &mut Bench| bench.with(|stack| stack.now);
+    let mut times = Vec::new();
+    for (at, text) in [(0, &[1; 100][..]), (100, &[2; 100]), (200, &[3; 1000])] {
+        bench.wait(Duration::from_millis(10));
+        let before = now(&mut bench);
+        bench.send(Flags::ACK, seq + at, ack, Options::default(), text);
+        let time = arrived(&mut bench, 1 << 20).expect("text");
+        assert!(before <= time && time <= now(&mut bench), "{before:?} {time:?}");
+        times.push(time);
+    }
+    assert_eq!(arrived(&mut bench, 1), Some(times[1]), "joined text has the later time");
+    assert_eq!(arrived(&mut bench, 200), Some(times[1]));
+    assert_eq!(arrived(&mut bench, 201), Some(times[2]));
+    assert_eq!(arrived(&mut bench, 1 << 20), Some(times[2]), "as far as there is text");
+    assert_eq!(read(&mut bench, socket, 200).map(|text| text.len()), Ok(200));
+    assert_eq!(arrived(&mut bench, 1), Some(times[2]));
+    // A read stops before urgent text, and so does the time.
+    bench.wait(Duration::from_millis(10));
+    bench.send_urgent(URG, seq + 1200, ack, 1, &[4; 1000]);
+    assert_eq!(arrived(&mut bench, 2000), Some(times[2]));
+}

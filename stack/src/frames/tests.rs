@@ -95,7 +95,7 @@ impl World {
         let frame = frames.take(Purpose::Fill)?;
         assert!(frames.fill(frame));
         let piece = Fragment { frame, offset: 0, len: offset + text.len() as u16 };
-        assert!(frames.received(piece, FRAME_SIZE));
+        assert!(frames.received(piece, FRAME_SIZE, Instant(7)));
         assert!(frames.set_text(frame, Seq(seq), offset, text.len() as u16));
         let bytes = self.memory.bytes_mut(frame).expect("a frame");
         bytes[usize::from(offset)..usize::from(offset) + text.len()].copy_from_slice(text);
@@ -185,7 +185,7 @@ proptest! {
                     let frame = if which % 3 == 0 { any } else { nth(&fill).unwrap_or(any) };
                     let text = Fragment { frame, offset: (which >> 8) as u16 % 3000, len: 100 };
                     let may = fill.contains(&frame) && text.offset + text.len <= FRAME_SIZE;
-                    prop_assert_eq!(frames.received(text, FRAME_SIZE), may);
+                    prop_assert_eq!(frames.received(text, FRAME_SIZE, Instant(7)), may);
                     if may {
                         fill.remove(&frame);
                         held.insert(frame, Held::Moving);
@@ -336,7 +336,7 @@ proptest! {
                 1 => { let _ = frames.take_data(&mut charge, which); }
                 2 => { let _ = frames.completed(frame); }
                 3 => { frames.release(frame, &mut charge); }
-                4 => { let _ = frames.received(Fragment { frame, offset: 9, len: 9 }, FRAME_SIZE); }
+                4 => { let _ = frames.received(Fragment { frame, offset: 9, len: 9 }, FRAME_SIZE, Instant(7)); }
                 5 => frames.insert_in_order(&mut list, frame),
                 6 => frames.remove(&mut list, frame),
                 7 => { frames.cut(&mut list, frame, FrameIndex(which / 2)); }

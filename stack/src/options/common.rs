@@ -4,7 +4,7 @@ use super::bytes::{put, put_number, switched};
 use super::{Facts, IPPROTO_IP, IPPROTO_IPV6, Kind, Row, SOCK_STREAM, SOL_SOCKET, View, row};
 use crate::error::Error;
 use crate::host::Host;
-use crate::settings::{Switch, Values};
+use crate::settings::{Switch, Timestamping, Values};
 
 /// Bytes of the smallest buffers, as they are read back (SOCK_MIN_SNDBUF, SOCK_MIN_RCVBUF).
 pub(crate) const SEND_BUFFER_MIN: u32 = 4608;
@@ -28,6 +28,7 @@ pub(crate) enum Common {
     ReceiveLowWater,
     Timestamp,
     TimestampNs,
+    Timestamping,
     Tos,
     Ttl,
     FreeBind,
@@ -67,6 +68,7 @@ pub(crate) const ROWS: &[Row<Kind>] = &[
     row(SOL_SOCKET, 33, "SO_RCVBUFFORCE", Special(Common::ReceiveBufferForced)),
     row(SOL_SOCKET, 35, "SO_TIMESTAMPNS", Special(Common::TimestampNs)),
     row(SOL_SOCKET, 36, "SO_MARK", Number(i32::MIN, i32::MAX, |to, mark| to.mark = mark as u32, |view| view.values.mark as i32)),
+    row(SOL_SOCKET, 37, "SO_TIMESTAMPING", Special(Common::Timestamping)),
     row(SOL_SOCKET, 38, "SO_PROTOCOL", Told(|view| view.socket.protocol)),
     row(SOL_SOCKET, 39, "SO_DOMAIN", Told(|view| if view.socket.is_v6 { 10 } else { 2 })),
     row(SOL_SOCKET, 40, "SO_RXQ_OVFL", Bit(Switch::DROPS_TOLD)),
@@ -129,6 +131,7 @@ impl Common {
                 let bit = if self == Self::Timestamp { Switch::TIMESTAMP } else { Switch::TIMESTAMP_NS };
                 switched(values, bit, value != 0);
             }
+            Self::Timestamping => values.timestamping = timestamping(value as u32, socket)?,
             Self::Tos => {
                 // The priority follows (rt_tos2priority).
                 values.tos = class(values.tos, value as u8, socket);
@@ -167,6 +170,10 @@ impl Common {
             Self::ReceiveLowWater => values.receive_low_water.max(1) as i32,
             Self::Timestamp => has(Switch::TIMESTAMP),
             Self::TimestampNs => has(Switch::TIMESTAMP_NS),
+            Self::Timestamping => {
+                // A `struct so_timestamping`: it is bound to no device's clock.
+                return put([values.timestamping.to_ne_bytes(), [0; 4]].as_flattened(), to);
+            }
             Self::Tos => values.tos.into(),
             Self::Ttl if values.ttl == 0 => crate::stack::parcel::TTL.into(),
             Self::Ttl => values.ttl.into(),
@@ -188,6 +195,24 @@ fn set_linger(values: &mut Values, bytes: &[u8]) -> Result<(), Error> {
         values.linger_s = u32::from_ne_bytes(*seconds);
     }
     Ok(())
+}
+
+/// SO_TIMESTAMPING (sock_set_timestamping). Times of arrival are told; those of sending are left to the kernel's sockets.
+fn timestamping(flags: u32, socket: &Facts) -> Result<u32, Error> {
+    let has = |bit: u32| flags & bit != 0;
+    let numbers_nothing = has(Timestamping::ID) && socket.is_closed;
+    if has(!Timestamping::ALL)
+        || has(Timestamping::ID_TCP) && !has(Timestamping::ID)
+        || numbers_nothing
+        || has(Timestamping::STATS) && !has(Timestamping::TIME_ONLY)
+    {
+        return Err(Error::Invalid);
+    }
+    if has(Timestamping::BIND_CLOCK) {
+        // The socket is bound to no device.
+        return Err(Error::NotSupported);
+    }
+    if has(Timestamping::SENT) { Err(Error::NoSuchOption) } else { Ok(flags) }
 }
 
 /// What SO_SNDBUFFORCE and SO_RCVBUFFORCE set.

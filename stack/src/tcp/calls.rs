@@ -19,7 +19,7 @@ use crate::sendq::{Copied, SendQueue};
 use crate::settings::Switch;
 use crate::stack::Stack;
 use crate::stats::Counter;
-use crate::time::Duration;
+use crate::time::{Duration, Instant};
 use crate::wire::checksum::Sum;
 use crate::wire::ip::Ip;
 
@@ -539,6 +539,19 @@ impl<D: Device> Stack<'_, '_, D> {
     /// As [`Stack::receive`].
     pub fn peek(&mut self, socket: Handle, skip: usize, to: &mut [&mut [u8]]) -> Result<usize, Error> {
         self.work(socket, None, |connection| connection.peek(skip, to))?
+    }
+
+    /// When the last of the next `len` octets arrived, as far as an ordinary read finds so many: what SO_TIMESTAMP, SO_TIMESTAMPNS and
+    /// SO_TIMESTAMPING with SOF_TIMESTAMPING_RX_SOFTWARE tell of that read, before which it is to be asked (tcp_recv_timestamp).
+    ///
+    /// # Errors
+    /// `BadHandle`.
+    pub fn text_arrived(&mut self, socket: Handle, len: usize) -> Result<Option<Instant>, Error> {
+        self.work(socket, None, |connection| {
+            let (begin, most) = connection.read_limits();
+            let len = begin.saturating_add(len.min(most));
+            connection.traffic.receive.arrived(&connection.frames, len)
+        })
     }
 
     /// recv(2) with MSG_TRUNC: as much as would be read is dropped.

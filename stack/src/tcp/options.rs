@@ -131,6 +131,7 @@ impl<D: Device> Stack<'_, '_, D> {
             protocol: IPPROTO_TCP,
             is_v6: tcb.is(Mark::V6),
             has_port: tcb.local_port != 0,
+            is_closed: matches!(tcb.state(), State::Closed | State::Listen),
             listens: tcb.state() == State::Listen,
             send_buffer: match values.send_buffer {
                 0 if !tcb.has_peer() => host.tcp_wmem_default,

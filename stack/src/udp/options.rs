@@ -110,6 +110,7 @@ impl<D: Device> Stack<'_, '_, D> {
             protocol: IPPROTO_UDP,
             is_v6: udp.is(Mark::V6),
             has_port: udp.local_port != 0,
+            is_closed: false,
             listens: false,
             send_buffer: send_buffer(values, self.parts.host),
             receive_buffer: receive_buffer(values, self.parts.host),
