@@ -46,6 +46,7 @@ pub(crate) mod predicted;
 pub mod rate;
 pub mod recovery;
 pub mod rtt;
+pub mod saved_syn;
 pub(crate) mod segment;
 pub mod state;
 pub mod tcb;

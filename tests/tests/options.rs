@@ -6,6 +6,7 @@ use harness::sim::path::Path;
 use harness::sim::port::Setup;
 use harness::sim::raw::ip;
 use harness::sim::tcp::{PORT, Plan, TcpHost, limits, text};
+use stack::device::{Device, Link};
 use stack::error::Error;
 use stack::events::{READABLE, WRITABLE};
 use stack::settings::{Switch, Values};
@@ -15,6 +16,7 @@ use stack::time::{Duration, Instant};
 use stack::wire::ip::Ip;
 use stack::wire::tcp::Flags;
 use stack::wire::tcp::options::Options;
+use stack::wire::{ethernet, ipv4, tcp};
 
 const MS: u64 = 1_000_000;
 /// One way.
@@ -200,4 +202,41 @@ fn status_tells_what_happened() {
     let listener = bench.host().listener.expect("a listener");
     let info = bench.with(|stack| stack.status(listener)).expect("a socket");
     assert_eq!((info.state, info.unacked, info.sacked), (10, 0, 8));
+}
+
+/// tcp(7): the headers of the SYN are read once from the connection that came of it, and from no other socket.
+#[test]
+fn a_connection_has_its_syn_until_it_is_read() {
+    const SAVED_SYN: i32 = 28;
+    let saved = |bench: &mut Bench, socket, room: usize| {
+        let mut bytes = vec![0; room];
+        let got = bench.with(|stack| stack.option(socket, libc::IPPROTO_TCP, SAVED_SYN, &mut bytes))?;
+        bytes.truncate(got);
+        Ok(bytes)
+    };
+    for how in [0, 1, 2] {
+        let values = Values { save_syn: how, ..Values::default() };
+        let (mut bench, socket, seq, ack) = connected(20 + u64::from(how), &values);
+        let is_ethernet = bench.with(|stack| stack.device.capabilities().link == Link::Ethernet);
+        // What comes later changes nothing.
+        bench.send(Flags::ACK, seq, ack, Options::default(), &[7; 100]);
+        let listener = bench.host().listener.expect("a listener");
+        assert_eq!(saved(&mut bench, listener, 200), Ok(vec![]));
+        if how == 0 {
+            assert_eq!(saved(&mut bench, socket, 200), Ok(vec![]));
+            continue;
+        }
+        let before_ip = if how == 2 && is_ethernet { ethernet::HEADER_LEN } else { 0 };
+        let len = before_ip + 20 + 20 + 12;
+        assert_eq!(saved(&mut bench, socket, len - 1), Err(Error::Invalid), "and it is kept");
+        let bytes = saved(&mut bench, socket, 200).expect("a SYN");
+        assert_eq!(bytes.len(), len);
+        assert_eq!(bytes[before_ip], 0x45);
+        let (header, _) = ipv4::parse(&bytes[before_ip..]).expect("headers");
+        assert_eq!((header.header.source(), header.header.destination()), (ip(2), ip(1)));
+        let (syn, text) = tcp::parse(&bytes[before_ip + 20..]).expect("headers");
+        assert_eq!((syn.header.flags(), syn.header.seq().0, text.len()), (Flags::SYN, 100, 0));
+        assert_eq!((syn.header.source.get(), syn.header.destination.get()), (5000, PORT));
+        assert_eq!(saved(&mut bench, socket, 200), Ok(vec![]), "once");
+    }
 }

@@ -26,6 +26,7 @@ use crate::recover::Intent;
 use crate::settings::Settings;
 use crate::tcp::fast_open::FastOpen;
 use crate::tcp::listener::{Listener, SynEntry};
+use crate::tcp::saved_syn::{SavedSyn, WAYS};
 use crate::tcp::tcb::{Left, Resting, Seldom, Sending, Tcb, Traffic};
 use crate::time::Instant;
 use crate::udp::{Membership, UdpSocket};
@@ -33,7 +34,7 @@ use crate::udp::{Membership, UdpSocket};
 /// The first bytes of a region.
 pub const MAGIC: [u8; 8] = *b"accelstk";
 /// Of this layout; another one for every change of a record or a row.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Parts begin at cache lines.
 pub const LINE: usize = 64;
 
@@ -292,6 +293,8 @@ parts! {
         syns: SynEntry, |limits| limits.syns as usize;
         /// SYNs by both ends.
         syn_places: Place, |limits| places(limits.syns);
+        /// SYNs that are kept for those who accept their connections.
+        saved_syns: SavedSyn, |limits| (limits.syns as usize).next_multiple_of(WAYS);
         /// Sockets of UDP.
         udp_sockets: UdpSocket, |limits| limits.udp_sockets as usize;
         /// Sockets of UDP with a peer, by both ends.

@@ -28,6 +28,7 @@ use crate::wire::tcp::{Flags, Header};
 
 mod cookies;
 mod fast_open;
+mod saved_syn;
 
 use fast_open::Verdict;
 
@@ -76,6 +77,7 @@ impl<D: Device> Stack<'_, '_, D> {
             self.send_cookie(syn);
             return None;
         }
+        self.save_syn(&syn, seg);
         let cookie = match self.fast_open(listener, seg) {
             Verdict::Handshake(cookie) => cookie,
             Verdict::Connection(cookie) => match self.open_fast(listener, &syn, seg, cookie) {

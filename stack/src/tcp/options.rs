@@ -8,6 +8,7 @@ use super::congestion::Algorithm;
 use super::connection::{Connection, frame_share, send_buffer};
 use super::fast_open;
 use super::info;
+use super::saved_syn::Name;
 use super::state::State;
 use super::tcb::{Flags, Mark, Tcb};
 use crate::device::Device;
@@ -106,6 +107,15 @@ impl<D: Device> Stack<'_, '_, D> {
             Own::Error => self.take_error(socket)?.map_or(0, Error::number),
             Own::Clock => super::timestamps::clock(self.now, tcb.ts_offset) as i32,
             Own::Info => return Ok(put(&info::bytes(&self.status(socket)?), to)),
+            Own::SavedSyn => {
+                let Some(saved) = self.parts.saved_syn(&Name::of_connection(&tcb)) else { return Ok(0) };
+                if to.len() < saved.headers().len() {
+                    return Err(Error::Invalid);
+                }
+                let len = put(saved.headers(), to);
+                saved.forget();
+                return Ok(len);
+            }
             Own::FastOpenKey => {
                 // The one that follows from the secret is shown to nobody.
                 if values.options & Switch::FAST_OPEN_KEY == 0 && self.parts.fast_open.keys_len == 0 {
@@ -280,7 +290,9 @@ impl Own {
             Self::QuickAck => (!tcb.delayed_ack.is_interactive()).into(),
             Self::PathMtu if !tcb.has_peer() => return Err(Error::NotConnected),
             Self::PathMtu => tcb.path_mtu.into(),
-            Self::Error | Self::Info | Self::Clock | Self::FastOpenKey => return Err(Error::NoSuchOption),
+            Self::SavedSyn | Self::Error | Self::Info | Self::Clock | Self::FastOpenKey => {
+                return Err(Error::NoSuchOption);
+            }
         };
         Ok(put_number(level, number, to))
     }

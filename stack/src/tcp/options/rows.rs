@@ -9,6 +9,7 @@ use crate::settings::Switch;
 pub(crate) enum Own {
     Error,
     PathMtu,
+    SavedSyn,
     MaxPacingRate,
     NoDelay,
     Cork,
@@ -66,6 +67,8 @@ pub(crate) const ROWS: &[Row<Rule<Own>>] = &[
     row(IPPROTO_TCP, 23, "TCP_FASTOPEN", Special(Own::FastOpen)),
     row(IPPROTO_TCP, 24, "TCP_TIMESTAMP", Special(Own::Clock)),
     row(IPPROTO_TCP, 25, "TCP_NOTSENT_LOWAT", Is(Number(i32::MIN, i32::MAX, |to, bytes| to.unsent_low_water = bytes as u32, |view| view.values.unsent_low_water as i32))),
+    row(IPPROTO_TCP, 27, "TCP_SAVE_SYN", Is(Number(0, 2, |to, how| to.save_syn = how as u8, |view| view.values.save_syn.into()))),
+    row(IPPROTO_TCP, 28, "TCP_SAVED_SYN", Special(Own::SavedSyn)),
     row(IPPROTO_TCP, 30, "TCP_FASTOPEN_CONNECT", Special(Own::FastOpenConnect)),
     row(IPPROTO_TCP, 33, "TCP_FASTOPEN_KEY", Special(Own::FastOpenKey)),
     row(IPPROTO_TCP, 34, "TCP_FASTOPEN_NO_COOKIE", Special(Own::FastOpenNoCookie)),
