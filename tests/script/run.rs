@@ -462,7 +462,7 @@ impl Run {
         let flow = &mut self.flows[self.current];
         if flow.local_port == 0 {
             // The stack has chosen a port for a connection that it opens.
-            flow.local_port = local;
+            (flow.local_port, flow.remote_port) = (local, remote);
         }
         let is = |flow: &Flow| flow.local_port == local && flow.remote_port == remote;
         if is(&self.flows[self.current]) {

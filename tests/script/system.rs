@@ -1,12 +1,26 @@
 //! System calls of scripts: their arguments, and what they return.
 
 use accel_packetdrill::calls::{Answer, Call as Operation, End, Pending};
+use accel_packetdrill::control::Control;
 use accel_packetdrill::errno::Errno;
 use stack::wire::ip::Ip;
 
 use super::flow::{Flow, Role};
 use super::run::{PORT, Run, Stopped};
 use super::syntax::{Call, Expr};
+
+/// Pieces of memory that one of Linux's buffers has at most (MAX_SKB_FRAGS).
+const PIECES_MAX: usize = 17;
+
+/// Fields of a `struct sock_extended_err`: name, place and bytes.
+const EXTENDED_ERROR: &[(&str, usize, usize)] = &[
+    ("ee_errno", 0, 4),
+    ("ee_origin", 4, 1),
+    ("ee_type", 5, 1),
+    ("ee_code", 6, 1),
+    ("ee_info", 8, 4),
+    ("ee_data", 12, 4),
+];
 
 /// Bytes of the longest value that an option has.
 const OPTION_MAX: usize = 512;
@@ -53,12 +67,17 @@ impl Run {
     }
 
     /// A member of a record.
-    fn member(record: &Expr, name: &str) -> Option<i64> {
+    fn of<'e>(record: &'e Expr, name: &str) -> Option<&'e Expr> {
         let Expr::Record(members) = record else { return None };
-        members.iter().find(|member| member.0 == name).and_then(|member| match member.1 {
-            Expr::Number(number) => Some(number),
+        members.iter().find(|member| member.0 == name).map(|member| &member.1)
+    }
+
+    /// The same, if it is a number.
+    fn member(record: &Expr, name: &str) -> Option<i64> {
+        match Self::of(record, name) {
+            Some(Expr::Number(number)) => Some(*number),
             _ => None,
-        })
+        }
     }
 
     /// Bytes of a buffer: `...` and a length, or a text.
@@ -71,9 +90,15 @@ impl Run {
 
     /// Bytes of all pieces of a message.
     fn message_len(&self, call: &Call, at: usize) -> Result<usize, Stopped> {
-        let Some(Expr::Record(members)) = call.arguments.get(at) else { return Err(self.argument(call, at)) };
-        let pieces = members.iter().find(|member| member.0 == "msg_iov").map(|member| &member.1);
+        let pieces = call.arguments.get(at).and_then(|message| Self::of(message, "msg_iov"));
         self.pieces_len(pieces).ok_or_else(|| self.argument(call, at))
+    }
+
+    fn message_pieces(&self, call: &Call, at: usize) -> usize {
+        match call.arguments.get(at).and_then(|message| Self::of(message, "msg_iov")) {
+            Some(Expr::List(pieces)) => pieces.len(),
+            _ => 0,
+        }
     }
 
     fn pieces_len(&self, pieces: Option<&Expr>) -> Option<usize> {
@@ -113,6 +138,11 @@ impl Run {
             "writev" => {
                 let len = self.pieces_len(call.arguments.get(1)).ok_or_else(|| self.argument(call, 1))?;
                 Operation::Send(self.fd(call, 0)?, zeros(len), 0)
+            }
+            "sendmsg" if flags(2)? & libc::MSG_ZEROCOPY != 0 && self.message_pieces(call, 1) > PIECES_MAX => {
+                return Err(Stopped::Unsupported(
+                    "a segment's end where Linux's buffer has no piece left".to_owned(),
+                ));
             }
             "sendmsg" => Operation::Send(self.fd(call, 0)?, zeros(self.message_len(call, 1)?), flags(2)?),
             "poll" => {
@@ -292,7 +322,9 @@ impl Run {
             let fd = self.fd(call, 0)?;
             let local = self.host.ends(fd).map_or(0, |ends| ends.0.1);
             self.role(fd, |flow| {
-                (flow.role, flow.local_port, flow.remote_port) = (Role::Talking, local, PORT);
+                if flow.role == Role::New {
+                    (flow.role, flow.local_port, flow.remote_port) = (Role::Talking, local, PORT);
+                }
             });
         }
         let number = done.as_ref().map(Answer::number).map_err(|error| *error);
@@ -319,6 +351,15 @@ impl Run {
                     same("revents", i64::from(*actual), Self::member(record, "revents"))?;
                 }
             }
+            (Answer::Received(message), _, Some(wanted)) if call.name == "recvmsg" => {
+                same("msg_flags", message.flags.into(), Self::member(wanted, "msg_flags"))?;
+                if let Some(Expr::List(wanted)) = Self::of(wanted, "msg_control") {
+                    same("control messages", message.control.len() as i64, Some(wanted.len() as i64))?;
+                    for (wanted, actual) in wanted.iter().zip(&message.control) {
+                        self.controls(wanted, actual)?;
+                    }
+                }
+            }
             (Answer::Ready(events), _, Some(list)) => {
                 let records = match list {
                     Expr::List(records) => records.as_slice(),
@@ -331,6 +372,32 @@ impl Run {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Compares a control message.
+    fn controls(&self, wanted: &Expr, actual: &Control) -> Result<(), Stopped> {
+        let number = |at: usize, len: usize| {
+            let bytes = actual.data.get(at..at + len).unwrap_or_default();
+            bytes.iter().rev().fold(0, |number, byte| number << 8 | i64::from(*byte))
+        };
+        let mut rows = vec![
+            ("cmsg_level", i64::from(actual.level), Self::member(wanted, "cmsg_level")),
+            ("cmsg_type", i64::from(actual.kind), Self::member(wanted, "cmsg_type")),
+        ];
+        match Self::of(wanted, "cmsg_data") {
+            Some(Expr::Number(wanted)) => rows.push(("cmsg_data", number(0, 4), Some(*wanted))),
+            Some(error @ Expr::Record(_)) => {
+                let fields = EXTENDED_ERROR.iter();
+                rows.extend(
+                    fields.map(|(name, at, len)| (*name, number(*at, *len), Self::member(error, name))),
+                );
+            }
+            _ => return Err(Stopped::Unsupported(format!("the control message {wanted:?}"))),
+        }
+        match rows.iter().find(|(_, actual, wanted)| wanted.is_some_and(|wanted| wanted != *actual)) {
+            Some((name, actual, _)) => Err(self.failed(format!("{name} is {actual}, in {wanted:?}"))),
+            None => Ok(()),
+        }
     }
 
     /// Compares what a call returned.

@@ -13,7 +13,8 @@ use libc::{epoll_event, iovec, msghdr, nfds_t, pollfd, size_t, sockaddr, socklen
 use stack::time::Duration;
 use stack::wire::ip::Ip;
 
-use crate::calls::{Answer, Call, End};
+use crate::calls::{Answer, Call, End, Message};
+use crate::control::encode;
 use crate::errno::Errno;
 use crate::host::Setup;
 use crate::world::World;
@@ -217,22 +218,34 @@ unsafe fn pieces<'b>(pieces: *const iovec, count: usize) -> &'b [iovec] {
 /// # Safety
 /// As of [`world`]; the pieces are writable.
 unsafe fn receive_into(userdata: *mut c_void, fd: c_int, pieces: &[iovec], flags: c_int) -> ssize_t {
+    // SAFETY: the caller's contract.
+    let message = unsafe { message_into(userdata, fd, pieces, flags) };
+    returned(message.map(|message| message.text.len() as i64))
+}
+
+/// The same, with what is told besides the text.
+///
+/// # Safety
+/// As of [`receive_into`].
+unsafe fn message_into(
+    userdata: *mut c_void,
+    fd: c_int,
+    pieces: &[iovec],
+    flags: c_int,
+) -> Result<Message, Errno> {
     let len = pieces.iter().map(|piece| piece.iov_len).sum();
     // SAFETY: the caller's contract.
-    let answer = unsafe { call(userdata, Call::Receive(fd, len, flags)) };
-    let received = match answer {
-        Ok(Answer::Received(received)) => received,
-        Ok(_) => return fail(Errno(libc::EIO)) as ssize_t,
-        Err(error) => return fail(error) as ssize_t,
+    let Answer::Received(message) = (unsafe { call(userdata, Call::Receive(fd, len, flags)) })? else {
+        return Err(Errno(libc::EIO));
     };
-    let mut left = received.as_slice();
+    let mut left = message.text.as_slice();
     for piece in pieces {
         let (now, later) = left.split_at(piece.iov_len.min(left.len()));
         // SAFETY: the caller's contract.
         unsafe { put(now, piece.iov_base, piece.iov_len) };
         left = later;
     }
-    received.len() as ssize_t
+    Ok(message)
 }
 
 /// Sends pieces.
@@ -358,9 +371,19 @@ unsafe extern "C" fn recvmsg(
     let message = unsafe { &mut *message };
     // SAFETY: packetdrill's contract.
     let pieces = unsafe { pieces(message.msg_iov, message.msg_iovlen) };
-    (message.msg_namelen, message.msg_controllen, message.msg_flags) = (0, 0, 0);
     // SAFETY: packetdrill's contract.
-    unsafe { receive_into(userdata, fd, pieces, flags) }
+    let told = match unsafe { message_into(userdata, fd, pieces, flags) } {
+        Ok(told) => told,
+        Err(error) => return fail(error) as ssize_t,
+    };
+    let control = encode(&told.control);
+    let room = message.msg_controllen;
+    // SAFETY: packetdrill's contract: `msg_controllen` bytes are writable there.
+    unsafe { put(&control, message.msg_control, room) };
+    let cut = if control.len() > room { libc::MSG_CTRUNC } else { 0 };
+    (message.msg_namelen, message.msg_controllen) = (0, control.len().min(room));
+    message.msg_flags = told.flags | cut;
+    told.text.len() as ssize_t
 }
 
 unsafe extern "C" fn write(userdata: *mut c_void, fd: c_int, buffer: *const c_void, len: size_t) -> ssize_t {

@@ -8,6 +8,7 @@ use stack::tcp::state::State;
 use stack::time::{Duration, Instant};
 use stack::wire::ip::Ip;
 
+use crate::control::{self, Control, ZeroCopy};
 use crate::errno::Errno;
 use crate::files::{File, Interest, Kind};
 use crate::host::{Host, LOCAL, LOCAL_6};
@@ -34,6 +35,17 @@ pub enum Call {
     EpollWait(i32, usize, i32),
 }
 
+/// What recvmsg(2) gives.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Message {
+    /// The text.
+    pub text: Vec<u8>,
+    /// `msg_control`.
+    pub control: Vec<Control>,
+    /// `msg_flags`.
+    pub flags: i32,
+}
+
 /// What a call has done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -42,7 +54,7 @@ pub enum Answer {
     /// A new descriptor, and whom it talks to.
     Accepted(i32, End),
     /// What was received.
-    Received(Vec<u8>),
+    Received(Message),
     /// So many bytes were taken.
     Sent(usize),
     /// Events of each descriptor.
@@ -58,7 +70,7 @@ impl Answer {
         match self {
             Self::Done => 0,
             Self::Accepted(fd, _) => i64::from(*fd),
-            Self::Received(bytes) => bytes.len() as i64,
+            Self::Received(message) => message.text.len() as i64,
             Self::Sent(len) => *len as i64,
             Self::Polled(all) => all.iter().filter(|events| **events != 0).count() as i64,
             Self::Ready(all) => all.len() as i64,
@@ -74,6 +86,10 @@ pub struct Pending {
     /// Bytes that were sent, or the SYN.
     sent: usize,
     received: Vec<u8>,
+    /// When the last of it arrived.
+    arrived: Option<Instant>,
+    /// What is told besides.
+    control: Vec<Control>,
     /// It was tried before.
     has_waited: bool,
     /// The SYN of sendto(2) has left.
@@ -100,7 +116,22 @@ impl Pending {
     /// A call that begins now.
     #[must_use]
     pub const fn new(call: Call, now: Instant) -> Self {
-        Self { call, begun: now, sent: 0, received: Vec::new(), has_waited: false, has_begun: false }
+        Self {
+            call,
+            begun: now,
+            sent: 0,
+            received: Vec::new(),
+            arrived: None,
+            control: Vec::new(),
+            has_waited: false,
+            has_begun: false,
+        }
+    }
+
+    /// What was received until now.
+    fn message(&mut self) -> Message {
+        let (text, control) = (std::mem::take(&mut self.received), std::mem::take(&mut self.control));
+        Message { text, control, flags: 0 }
     }
 
     /// When it ends by itself.
@@ -128,11 +159,11 @@ impl Pending {
         host.settle();
         let again = Err(Errno(libc::EAGAIN));
         if done != again {
-            return Some(done);
+            return Some(self.noted(host, done));
         }
         let waits = match &self.call {
             Call::Receive(fd, _, flags) | Call::Send(fd, _, flags) => {
-                flags & libc::MSG_DONTWAIT == 0 && host.blocks(*fd)
+                flags & (libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE) == 0 && host.blocks(*fd)
             }
             Call::Connect(fd, _) | Call::Accept(fd, _) | Call::SendFast(fd, ..) => host.blocks(*fd),
             Call::Poll(..) | Call::EpollWait(..) => true,
@@ -142,18 +173,30 @@ impl Pending {
             self.has_waited = true;
             return None;
         }
-        Some(match &self.call {
+        let so_far = match &self.call {
             Call::Connect(..) => Err(Errno(libc::EINPROGRESS)),
             Call::SendFast(..) if self.sent == 0 => Err(Errno(libc::EINPROGRESS)),
             Call::Poll(fds, _) => Ok(Answer::Polled(vec![0; fds.len()])),
             Call::EpollWait(..) => Ok(Answer::Ready(Vec::new())),
             // What was done before the wait ended is what it has done.
             Call::Send(..) | Call::SendFast(..) if self.sent > 0 => Ok(Answer::Sent(self.sent)),
-            Call::Receive(..) if !self.received.is_empty() => {
-                Ok(Answer::Received(std::mem::take(&mut self.received)))
-            }
+            Call::Receive(..) if !self.received.is_empty() => Ok(Answer::Received(self.message())),
             _ => again,
-        })
+        };
+        Some(self.noted(host, so_far))
+    }
+
+    /// What was sent with MSG_ZEROCOPY is told by the error queue.
+    fn noted(&self, host: &mut Host, done: Result<Answer, Errno>) -> Result<Answer, Errno> {
+        if let (Call::Send(fd, _, flags), Ok(Answer::Sent(1..))) = (&self.call, &done)
+            && flags & libc::MSG_ZEROCOPY != 0
+        {
+            let zerocopy = &mut host.files.of(*fd)?.zerocopy;
+            if zerocopy.is_on {
+                zerocopy.note();
+            }
+        }
+        done
     }
 
     /// A SYN with what has room in it; who waits sends the rest when the connection is there.
@@ -213,16 +256,27 @@ impl Pending {
 
     fn receive(&mut self, host: &mut Host, fd: i32, len: usize, flags: i32) -> Result<Answer, Errno> {
         let socket = host.files.tcp(fd)?;
+        if flags & libc::MSG_ERRQUEUE != 0 {
+            let file = host.files.of(fd)?;
+            let told = file.zerocopy.take(file.family == libc::AF_INET6).ok_or(Errno(libc::EAGAIN))?;
+            let (control, flags) = (vec![told], libc::MSG_ERRQUEUE);
+            return Ok(Answer::Received(Message { control, flags, ..Message::default() }));
+        }
         let peeks = flags & libc::MSG_PEEK != 0;
-        let mut buffer = vec![0; len - self.received.len()];
         if flags & libc::MSG_OOB != 0 {
-            let got = host.with(|stack| stack.receive_urgent(socket, &mut buffer, peeks))?;
-            buffer.truncate(got);
-            return Ok(Answer::Received(buffer));
+            let (mut text, flags) = (vec![0; len], libc::MSG_OOB);
+            let got = host.with(|stack| stack.receive_urgent(socket, &mut text, peeks))?;
+            text.truncate(got);
+            return Ok(Answer::Received(Message { text, flags, ..Message::default() }));
         }
         // What was peeked at is still there when it is tried again.
         self.received.truncate(if peeks { 0 } else { self.received.len() });
-        buffer.resize(len - self.received.len(), 0);
+        let mut buffer = vec![0; len - self.received.len()];
+        let values = host.with(|stack| stack.parts.tcp_options(socket))?;
+        if values.tells_arrival() {
+            let arrived = host.with(|stack| stack.text_arrived(socket, buffer.len()))?;
+            self.arrived = arrived.or(self.arrived);
+        }
         let got = host.with(|stack| match flags & (libc::MSG_PEEK | libc::MSG_TRUNC) {
             0 => stack.receive(socket, &mut [&mut buffer]),
             libc::MSG_TRUNC => stack.discard_text(socket, buffer.len()),
@@ -237,7 +291,9 @@ impl Pending {
         if is_short && !host.reads_end(socket) {
             return Err(Errno(libc::EAGAIN));
         }
-        Ok(Answer::Received(std::mem::take(&mut self.received)))
+        let left = host.with(|stack| stack.unread(socket))?;
+        self.control = control::of_read(&values, self.arrived, left);
+        Ok(Answer::Received(self.message()))
     }
 }
 
@@ -249,6 +305,12 @@ impl Host {
 
     fn events(&mut self, socket: Handle) -> Events {
         self.with(|stack| stack.events(socket))
+    }
+
+    /// Events of a socket, and of its error queue.
+    fn ready(&mut self, fd: i32, socket: Handle) -> i16 {
+        let tells = self.files.of(fd).is_ok_and(|file| file.zerocopy.tells());
+        poll_bits(self.events(socket).ready) | if tells { libc::POLLERR } else { 0 }
     }
 
     fn reads_end(&mut self, socket: Handle) -> bool {
@@ -268,13 +330,7 @@ impl Host {
             return Err(Errno(libc::EPROTONOSUPPORT));
         }
         let socket = self.with(|stack| stack.parts.tcp_socket(family == libc::AF_INET6, 0))?;
-        self.files.open(File {
-            kind: Kind::Tcp(socket),
-            family,
-            is_nonblocking: kind & libc::SOCK_NONBLOCK != 0,
-            is_connecting: false,
-            kept: Vec::new(),
-        })
+        self.files.open(File::new(Kind::Tcp(socket), family, kind & libc::SOCK_NONBLOCK != 0))
     }
 
     /// bind(2).
@@ -360,8 +416,9 @@ impl Host {
         let family = self.files.of(fd)?.family;
         let child = self.with(|stack| stack.accept(socket, 0))?;
         let kind = Kind::Tcp(child);
-        let new =
-            self.files.open(File { kind, family, is_nonblocking, is_connecting: false, kept: Vec::new() })?;
+        // A connection has it from its listener.
+        let zerocopy = ZeroCopy::new(self.files.of(fd)?.zerocopy.is_on);
+        let new = self.files.open(File { zerocopy, ..File::new(kind, family, is_nonblocking) })?;
         Ok(Answer::Accepted(new, self.ends(new)?.1))
     }
 
@@ -379,7 +436,7 @@ impl Host {
 
     fn poll_events(&mut self, fd: i32) -> i16 {
         match self.files.tcp(fd) {
-            Ok(socket) => poll_bits(self.events(socket).ready),
+            Ok(socket) => self.ready(fd, socket),
             Err(_) => libc::POLLNVAL,
         }
     }
@@ -397,13 +454,7 @@ impl Host {
     /// EMFILE.
     pub fn epoll_create(&mut self) -> Result<i32, Errno> {
         let kind = Kind::Epoll(Vec::new());
-        self.files.open(File {
-            kind,
-            family: 0,
-            is_nonblocking: false,
-            is_connecting: false,
-            kept: Vec::new(),
-        })
+        self.files.open(File::new(kind, 0, false))
     }
 
     fn interests(&mut self, epoll: i32) -> Result<&mut Vec<Interest>, Errno> {
@@ -428,7 +479,7 @@ impl Host {
         self.files.of(fd)?;
         let interests = self.interests(epoll)?;
         let at = interests.iter().position(|interest| interest.fd == fd);
-        let fresh = Interest { fd, events, data, seen: (u32::MAX, u32::MAX), is_spent: false };
+        let fresh = Interest { fd, events, data, seen: (u32::MAX, u32::MAX, u32::MAX), is_spent: false };
         match (operation, at) {
             (libc::EPOLL_CTL_ADD, None) => interests.push(fresh),
             (libc::EPOLL_CTL_ADD, Some(_)) => return Err(Errno(libc::EEXIST)),
@@ -449,9 +500,9 @@ impl Host {
             let socket = self.files.tcp(interest.fd)?;
             let now = self.events(socket);
             let asked = interest.events | ALWAYS as u32;
-            let ready = poll_bits(now.ready) as u16 as u32 & asked;
+            let ready = self.ready(interest.fd, socket) as u16 as u32 & asked;
             let is_edge = interest.events & libc::EPOLLET as u32 != 0;
-            let edges = (now.arrivals, now.openings);
+            let edges = (now.arrivals, now.openings, self.files.of(interest.fd)?.zerocopy.edges);
             let is_new = !is_edge || edges != interest.seen;
             if ready == 0 || !is_new || told.len() == most {
                 continue;

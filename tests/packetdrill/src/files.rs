@@ -2,6 +2,7 @@
 
 use stack::region::slab::Handle;
 
+use crate::control::ZeroCopy;
 use crate::errno::Errno;
 
 /// The first number that is given.
@@ -18,8 +19,8 @@ pub struct Interest {
     pub events: u32,
     /// What is given back with an event.
     pub data: u64,
-    /// Edges of reading and writing that were told.
-    pub seen: (u32, u32),
+    /// Edges of reading, writing and the error queue that were told.
+    pub seen: (u32, u32, u32),
     /// With EPOLLONESHOT: it was told.
     pub is_spent: bool,
 }
@@ -46,6 +47,17 @@ pub struct File {
     pub is_connecting: bool,
     /// Options that the stack has no part in, as they were set: level, name, value.
     pub kept: Vec<(i32, i32, Vec<u8>)>,
+    /// SO_ZEROCOPY, which the stack has no part in either.
+    pub zerocopy: ZeroCopy,
+}
+
+impl File {
+    /// A file that was just opened.
+    #[must_use]
+    pub fn new(kind: Kind, family: i32, is_nonblocking: bool) -> Self {
+        let (kept, zerocopy) = Default::default();
+        Self { kind, family, is_nonblocking, is_connecting: false, kept, zerocopy }
+    }
 }
 
 /// The table.
@@ -123,7 +135,7 @@ mod tests {
 
     fn file() -> File {
         let kind = Kind::Epoll(Vec::new());
-        File { kind, family: libc::AF_INET, is_nonblocking: false, is_connecting: false, kept: Vec::new() }
+        File::new(kind, libc::AF_INET, false)
     }
 
     #[test]

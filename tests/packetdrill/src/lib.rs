@@ -16,6 +16,7 @@
 #[allow(unsafe_code)]
 pub mod abi;
 pub mod calls;
+pub mod control;
 pub mod errno;
 pub mod files;
 pub mod host;

@@ -34,6 +34,14 @@ impl Host {
             kept.push((level, name, value.to_vec()));
             return Ok(());
         }
+        if (level, name) == (libc::SOL_SOCKET, libc::SO_ZEROCOPY) {
+            let value = value.first_chunk().map_or(-1, |value| i32::from_ne_bytes(*value));
+            self.files.of(fd)?.zerocopy.is_on = match value {
+                0 | 1 => value == 1,
+                _ => return Err(Errno(libc::EINVAL)),
+            };
+            return Ok(());
+        }
         self.with(|stack| stack.set_option(socket, level, name, value))?;
         self.settle();
         Ok(())
@@ -45,7 +53,11 @@ impl Host {
     /// EBADF, and those of the stack.
     pub fn option(&mut self, fd: i32, level: i32, name: i32, room: usize) -> Result<Vec<u8>, Errno> {
         let socket = self.files.tcp(fd)?;
-        let kept = &self.files.of(fd)?.kept;
+        let file = self.files.of(fd)?;
+        if (level, name) == (libc::SOL_SOCKET, libc::SO_ZEROCOPY) {
+            return Ok(i32::from(file.zerocopy.is_on).to_ne_bytes().to_vec());
+        }
+        let kept = &file.kept;
         if let Some(row) = kept.iter().find(|row| (row.0, row.1) == (level, name)) {
             return Ok(row.2.clone());
         }
