@@ -32,6 +32,9 @@ pub struct Path {
     pub loss: f64,
     /// Losses in bursts besides.
     pub burst: Option<Burst>,
+    /// A seed of the losses alone: which packets are lost, by their number, is the same whatever else happens on the way, and
+    /// whoever sends. Without it they come from everybody's chance.
+    pub pattern: Option<u64>,
     /// Probability to arrive twice.
     pub duplicate: f64,
     /// Probability to have one bit flipped.
@@ -56,6 +59,7 @@ impl Path {
         overhead: 0,
         loss: 0.0,
         burst: None,
+        pattern: None,
         duplicate: 0.0,
         corrupt: 0.0,
         reorder: 0.0,
@@ -75,6 +79,13 @@ impl Path {
     pub const fn limited(rate: u64, delay: Duration, queue: Duration) -> Self {
         let bytes = (rate as u128 * queue.0 as u128 / 8_000_000_000) as u64;
         Self { delay, rate, queue: bytes, ..Self::IDEAL }
+    }
+
+    /// The same for one of several wires: each has a pattern of losses of its own.
+    #[must_use]
+    pub fn of_wire(self, index: usize) -> Self {
+        let apart = |seed: u64| seed.wrapping_add(index as u64 * 0x1_0000);
+        Self { pattern: self.pattern.map(apart), ..self }
     }
 }
 
@@ -118,6 +129,25 @@ pub struct Counts {
     pub queue_max: u64,
 }
 
+impl Counts {
+    /// What happened on two ways.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        Self {
+            packets: self.packets + other.packets,
+            bytes: self.bytes + other.bytes,
+            lost: self.lost + other.lost,
+            lost_in_bursts: self.lost_in_bursts + other.lost_in_bursts,
+            overflowed: self.overflowed + other.overflowed,
+            too_large: self.too_large + other.too_large,
+            duplicated: self.duplicated + other.duplicated,
+            corrupted: self.corrupted + other.corrupted,
+            reordered: self.reordered + other.reordered,
+            queue_max: self.queue_max.max(other.queue_max),
+        }
+    }
+}
+
 /// What becomes of one packet.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Fate {
@@ -136,6 +166,8 @@ pub(crate) struct Fate {
 pub(crate) struct Way {
     pub(crate) path: Path,
     pub(crate) counts: Counts,
+    /// Chance of the losses alone, if they have a pattern.
+    losses: Option<Random>,
     /// When the last packet will have been sent, in ns.
     busy_until: u64,
     is_bad: bool,
@@ -155,7 +187,11 @@ impl Way {
             reordered: 0,
             queue_max: 0,
         };
-        Self { path, counts, busy_until: 0, is_bad: false }
+        let losses = match path.pattern {
+            Some(seed) => Some(Random::new(seed)),
+            None => None,
+        };
+        Self { path, counts, losses, busy_until: 0, is_bad: false }
     }
 
     /// What becomes of a packet that comes now.
@@ -164,18 +200,20 @@ impl Way {
         counts.packets += 1;
         counts.bytes += len as u64;
         let mut fate = Fate { at: now, ..Fate::default() };
+        let losses = self.losses.as_mut().unwrap_or(&mut *random);
         if let Some(burst) = path.burst {
-            self.is_bad = random.happens(if self.is_bad { 1.0 - burst.leave } else { burst.enter });
-            if self.is_bad && random.happens(burst.loss) {
+            self.is_bad = losses.happens(if self.is_bad { 1.0 - burst.leave } else { burst.enter });
+            if self.is_bad && losses.happens(burst.loss) {
                 counts.lost_in_bursts += 1;
                 return Fate { lost: Some(Lost::Burst), ..fate };
             }
         }
+        let is_lost = losses.happens(path.loss);
         if path.bytes_max > 0 && len > path.bytes_max {
             counts.too_large += 1;
             return Fate { lost: Some(Lost::Size), ..fate };
         }
-        if random.happens(path.loss) {
+        if is_lost {
             counts.lost += 1;
             return Fate { lost: Some(Lost::Chance), ..fate };
         }

@@ -43,7 +43,7 @@ impl Bridge {
         Ok(Self { namespaces, stops, works })
     }
 
-    /// Ends it; what happened to packets of the first line of each way.
+    /// Ends it; what happened to packets of each way.
     pub fn end(mut self) -> [Counts; 2] {
         self.stops.store(true, Ordering::Relaxed);
         self.works.take().map(joined).unwrap_or_default()
@@ -86,5 +86,5 @@ fn carry(mut tuns: [Tun; 2], mut lines: [Lines; 2], stops: &AtomicBool) -> [Coun
             let _ = sys::wait(&[tuns[0].as_fd(), tuns[1].as_fd()], Duration(left.0 - SPIN.0));
         }
     }
-    lines.map(|mut lines| lines.line(0).counts())
+    lines.map(|lines| lines.counts())
 }

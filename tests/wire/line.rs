@@ -138,13 +138,19 @@ impl Lines {
     /// Wires with the same path, each with chance of its own.
     #[must_use]
     pub fn new(path: Path, seed: u64, first: u16, count: usize) -> Self {
-        let line = |index| Line::new(path, seed.wrapping_add(index as u64 * 0x1_0000));
+        let line = |index| Line::new(path.of_wire(index), seed.wrapping_add(index as u64 * 0x1_0000));
         Self { first, lines: (0..count).map(line).collect() }
     }
 
     /// The line of this number.
     pub fn line(&mut self, index: usize) -> &mut Line {
         &mut self.lines[index]
+    }
+
+    /// What happened to packets of all wires.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.lines.iter().fold(Counts::default(), |all, line| all.and(&line.counts()))
     }
 
     /// A packet of IP enters.

@@ -92,5 +92,5 @@ pub(crate) fn run(row: &Row) -> Option<Measured> {
         thread.join().expect("a program of the kernel's");
     }
     let [there, _] = bridge.end();
-    Some(Measured { goodput, queue: (there.queue_max, there.overflowed) })
+    Some(Measured { goodput, counts: there })
 }

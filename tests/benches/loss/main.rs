@@ -2,17 +2,19 @@
 //! the same wire, in the same run.
 //!
 //! ```text
-//! cargo bench -p accel-tests --bench loss                   every row (root; about four minutes on a quiet machine)
+//! cargo bench -p accel-tests --bench loss                   every row (root; about six minutes on a quiet machine)
 //! cargo bench -p accel-tests --bench loss -- 1% burst       rows whose name has one of these words
 //! cargo bench -p accel-tests --bench loss -- --virtual      our stack alone, in virtual time, without root
+//! cargo bench -p accel-tests --bench loss -- --seed 7       other packets are lost (the seed is 1)
 //! ```
 //!
 //! The wire is one, the simulation's `Path`: between two of the kernel's namespaces and between the kernel and us it runs in
 //! real time, by a thread that reads packets from one TUN device and writes them to the other when they are due; between two of our
 //! stacks it runs in virtual time. Where losses are by chance, several connections run side by side, each over a wire of its
-//! own, and what is told is their mean: one alone would need minutes.
+//! own, and what is told is their mean: one alone would need minutes. Which packets of a wire are lost, by their number, is the
+//! same for every pair of stacks.
 
-use harness::sim::path::{Burst, Path};
+use harness::sim::path::{Burst, Counts, Path};
 use stack::time::Duration;
 
 mod linux;
@@ -25,8 +27,9 @@ const RATE: u64 = 1_000_000_000;
 const DELAY: Duration = Duration::from_millis(10);
 /// What the queue before the wire holds.
 const QUEUE: Duration = Duration::from_millis(20);
-/// How long data flows, and how long until flows have had the time to share a bottleneck.
+/// How long data flows, how long where losses are rare, and how long until flows have had the time to share a bottleneck.
 const LENGTH: Duration = Duration::from_secs(6);
+const LENGTH_RARE: Duration = Duration::from_secs(25);
 const LENGTH_SHARED: Duration = Duration::from_secs(20);
 
 /// A row of the table.
@@ -60,8 +63,8 @@ impl Row {
 pub(crate) struct Measured {
     /// Bits per second that each connection's reader got.
     pub(crate) goodput: Vec<f64>,
-    /// Most bytes that waited before the wire, and bytes that found no room there.
-    pub(crate) queue: (u64, u64),
+    /// What happened to packets on the way there.
+    pub(crate) counts: Counts,
 }
 
 impl Measured {
@@ -81,17 +84,17 @@ impl Measured {
     /// Another run.
     fn add(&mut self, other: &Self) {
         self.goodput.extend_from_slice(&other.goodput);
-        self.queue = (self.queue.0.max(other.queue.0), self.queue.1.max(other.queue.1));
+        self.counts = self.counts.and(&other.counts);
     }
 }
 
-fn rows() -> Vec<Row> {
-    let wire = Path { overhead: 24, ..Path::limited(RATE, DELAY, QUEUE) };
+fn rows(seed: u64) -> Vec<Row> {
+    let wire = Path { overhead: 24, pattern: Some(seed), ..Path::limited(RATE, DELAY, QUEUE) };
     let lossy = |loss| Path { loss, ..wire };
     let row = |name, path, flows| Row { name, path, flows, is_apart: flows > 1, length: LENGTH };
     vec![
         row("no loss", wire, 1),
-        row("0.01% loss", lossy(0.0001), 4),
+        Row { length: LENGTH_RARE, ..row("0.01% loss", lossy(0.0001), 4) },
         row("0.1% loss", lossy(0.001), 16),
         row("1% loss", lossy(0.01), 32),
         row("1% reordered by 2 ms", Path { reorder: 0.01, reorder_by: Duration::from_millis(2), ..wire }, 1),
@@ -114,20 +117,27 @@ fn main() {
     let mut words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let is_virtual = words.iter().any(|word| word == "--virtual");
     words.retain(|word| word != "--virtual");
+    let seed = words.iter().position(|word| word == "--seed").map_or(1, |at| {
+        let seed = words.get(at + 1).and_then(|seed| seed.parse().ok()).expect("--seed has a number");
+        words.drain(at..at + 2);
+        seed
+    });
     let chosen = |row: &Row| words.is_empty() || words.iter().any(|word| row.name.contains(word.as_str()));
     println!(
-        "{} Mbit/s, {} ms of round trip, a queue of {} ms; {} s each, or {}; goodput in Mbit/s",
+        "{} Mbit/s, {} ms of round trip, a queue of {} ms; {} s each, {} where losses are rare, {} where a wire is shared; seed {seed}; \
+         goodput in Mbit/s",
         RATE / 1_000_000,
         2 * DELAY.as_millis(),
         QUEUE.as_millis(),
         LENGTH.as_millis() / 1000,
+        LENGTH_RARE.as_millis() / 1000,
         LENGTH_SHARED.as_millis() / 1000
     );
     println!(
         "{:24} {:>14} {:>14} {:>14} {:>14} {:>8}",
         "", "Linux > Linux", "ours > Linux", "Linux > ours", "ours > ours", "ratio"
     );
-    for row in rows().into_iter().filter(chosen) {
+    for row in rows(seed).into_iter().filter(chosen) {
         let simulated = simulated::run(&row);
         if is_virtual {
             tell(&row, &[None, None, None, Some(simulated)]);
@@ -163,8 +173,15 @@ fn tell(row: &Row, columns: &[Option<Measured>; 4]) {
     if row.flows > 1 && !row.is_apart {
         println!("{:24}{}", "  Jain's index", each(&|measured| format!("{:.3}", measured.jain(row.flows))));
     }
+    if row.path.loss > 0.0 {
+        println!("{:24}{}", "  lost", each(&|measured| measured.counts.lost.to_string()));
+    }
     if !row.is_apart {
-        println!("{:24}{}", "  longest queue, KB", each(&|measured| (measured.queue.0 / 1000).to_string()));
-        println!("{:24}{}", "  lost at the queue", each(&|measured| measured.queue.1.to_string()));
+        println!(
+            "{:24}{}",
+            "  longest queue, KB",
+            each(&|measured| (measured.counts.queue_max / 1000).to_string())
+        );
+        println!("{:24}{}", "  lost at the queue", each(&|measured| measured.counts.overflowed.to_string()));
     }
 }

@@ -62,8 +62,7 @@ pub(crate) fn run(row: &Row, ours_sends: bool) -> Option<Measured> {
     }
     let goodput = rates(&counters, &before, start.elapsed());
     stops.store(true, Ordering::Relaxed);
-    let line = if ours_sends { &mut world.ours.there } else { &mut world.ours.back };
-    let counts = line.line(0).counts();
+    let counts = if ours_sends { &world.ours.there } else { &world.ours.back }.counts();
     // Resets end the kernel's programs.
     for socket in sockets {
         world.ours.abort(socket);
@@ -71,5 +70,5 @@ pub(crate) fn run(row: &Row, ours_sends: bool) -> Option<Measured> {
     for thread in threads {
         world.ours.join(thread);
     }
-    Some(Measured { goodput, queue: (counts.queue_max, counts.overflowed) })
+    Some(Measured { goodput, counts })
 }

@@ -88,9 +88,10 @@ pub(crate) fn run(row: &Row) -> Measured {
     let mut measured = Measured::default();
     // A shared wire is run as often as there is a seed for.
     let runs = if row.is_apart || row.flows == 1 { row.wires() } else { SEEDS };
+    let first = row.path.pattern.unwrap_or(1);
     for seed in 0..runs {
         let flows = row.flows / row.wires();
-        let mut network = Simulation::new(1 + seed as u64);
+        let mut network = Simulation::new(first.wrapping_add(seed as u64));
         // Connections that began at one moment would move in step for ever: they begin within a round trip.
         let opens = (0..flows).map(|_| Instant(network.random().below(2 * DELAY.0))).collect();
         let setup = |number| Setup { frames: FRAMES, ring: 4096, ..Setup::plain(number) };
@@ -98,14 +99,13 @@ pub(crate) fn run(row: &Row) -> Measured {
             network.add(Endless::new(TcpHost::new(1, &limits(FRAMES)).knowing(&[2]), opens), setup(1));
         let server = TcpHost::server(2, &limits(FRAMES), Plan::default()).knowing(&[1]);
         let server = network.add(Endless::new(server, Vec::new()), setup(2));
-        network.wire(client, server, row.path, row.back());
+        network.wire(client, server, row.path.of_wire(seed), row.back());
         network.run_until(Instant(0) + row.length);
         let got = &network.look(server).got;
         assert_eq!(got.len(), flows, "every connection is there");
         measured.goodput.extend(got.iter().map(|bytes| *bytes as f64 * 8e9 / row.length.0 as f64));
         let (counts, _) = network.counts(client);
-        measured.queue.0 = measured.queue.0.max(counts.queue_max);
-        measured.queue.1 = measured.queue.1.max(counts.overflowed);
+        measured.counts = measured.counts.and(&counts);
     }
     measured
 }
