@@ -8,7 +8,7 @@ use std::fs;
 use std::net::Shutdown;
 use std::path::{Path, PathBuf};
 
-use harness::wire::hand::{Call, Hand, Kernel, Ours, Subject, errno};
+use harness::wire::hand::{Call, Hand, Ours, Subject, ask_kernel, errno};
 use stack::tcp::state::State;
 use stack::wire::tcp::Flags;
 
@@ -293,16 +293,7 @@ fn every_state_and_every_event_as_in_linux() {
     for (from, (name, _)) in FROM.iter().enumerate() {
         for (what, event) in EVENTS.iter().filter(|row| !matches!(row.1, Passes(_))) {
             let ours = cell(&mut Ours::new(), from, *event);
-            let ask = || Kernel::new().map(|mut kernel| cell(&mut kernel, from, *event));
-            let theirs = match ask() {
-                // Its timers run on while the machine is busy with something else: then it is asked again.
-                Ok(theirs) if theirs != ours => ask().unwrap_or(theirs),
-                Ok(theirs) => theirs,
-                Err(error) => {
-                    println!("SKIP the kernel's answers: a network namespace: {error}");
-                    return;
-                }
-            };
+            let Some(theirs) = ask_kernel(|kernel| cell(kernel, from, *event)) else { return };
             let is_known = DEPARTURES
                 .iter()
                 .any(|row| row.0 == *name && row.1.iter().any(|begin| what.starts_with(begin)));

@@ -13,6 +13,7 @@ use stack::time::Instant;
 
 pub mod bridge;
 pub mod calls;
+pub mod diag;
 pub mod hand;
 pub mod line;
 pub mod namespace;

@@ -208,6 +208,18 @@ pub fn stream_socket(is_v6: bool) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(socket) })
 }
 
+/// A netlink socket of the calling thread's namespace.
+///
+/// # Errors
+/// Those of socket(2).
+pub fn netlink_socket(protocol: c_int) -> io::Result<OwnedFd> {
+    // SAFETY: no memory is involved.
+    let made = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol) };
+    let socket = check(made)?;
+    // SAFETY: the descriptor was just made and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(socket) })
+}
+
 /// An address, as calls take it.
 fn name_of(at: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
     // SAFETY: a sockaddr_storage of zero bytes is one: it has bytes alone.
