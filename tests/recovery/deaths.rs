@@ -1,8 +1,13 @@
 //! A process is killed after so many instructions of an operation; another one attaches, recovers and goes on.
 //!
+//! What a death leaves is the shared memory as it is at that moment. So each operation is done once, instruction by instruction, and the
+//! memory is copied at moments on its way; each copy is then what somebody finds who comes after a death there. And one process of each
+//! case is killed indeed (SIGKILL).
+//!
 //! ```text
-//! DEATHS=all cargo test --release -p accel-tests --test recovery -- --nocapture deaths     at every instruction
-//! DEATHS=100 …                                                                            at a hundred of each
+//! DEATHS=all cargo test --profile tests -p accel-tests --test recovery -- --nocapture deaths     at every instruction that
+//!                                                                                              changes the memory: half an hour
+//! DEATHS=100 …                                                                                 at a hundred and more of each
 //! ```
 
 use harness::sim::raw::ip;
@@ -15,12 +20,14 @@ use stack::tcp::tcb::Tcb;
 use stack::time::Duration;
 
 use super::card::FRAGMENTS;
-use super::trace::{Fate, step};
+use super::trace::{Fate, step, walk};
 use super::world::{PORT, World};
 
-/// Deaths of each operation, if nobody says how many; and instructions that these take together.
-const SAMPLE: u64 = 7;
-const BUDGET: u64 = 150_000;
+/// Deaths of each operation at the least, if nobody says how many; there are up to twice as many.
+const SAMPLE: usize = 12;
+
+/// The real death is at half of so many instructions, or of all.
+const EARLY: u64 = 5_000;
 
 /// What a process dies in: how the world comes there, and what it does.
 pub(super) struct Case {
@@ -28,32 +35,130 @@ pub(super) struct Case {
     pub(super) act: fn(&mut World),
 }
 
-/// Runs a case with a death after so many instructions; false if it was over before.
-fn die(case: &Case, deaths: u64) -> Option<u64> {
-    let mut world = World::new();
-    (case.prepare)(&mut world);
-    world.ours.check();
-    let now = world.now;
-    let connections = |world: &mut World| -> Vec<(Handle, Tcb)> {
-        world.ours.with(now, |stack| {
+/// A world before the operation, and its connections.
+struct Before {
+    world: World,
+    connections: Vec<(Handle, Tcb)>,
+}
+
+impl Before {
+    fn new(case: &Case) -> Self {
+        let mut world = World::new();
+        (case.prepare)(&mut world);
+        world.ours.check();
+        let now = world.now;
+        let connections = world.ours.with(now, |stack| {
             let all = stack.parts.tcbs.iter().enumerate().filter(|(_, tcb)| tcb.has_peer());
             all.map(|(index, tcb)| (tcb.tag.handle(index as u32), *tcb)).collect()
-        })
-    };
-    let before = connections(&mut world);
-    let fate = step(deaths, || (case.act)(&mut world));
-    let named = world.ours.with(now, |stack| {
-        let is_named = stack.parts.intent.operation() != Operation::None;
-        stack.parts.intent.socket.checked_sub(1).filter(|_| is_named)
-    });
-    if let Fate::Done(steps) = fate {
-        assert_eq!(named, None, "the intent is taken back");
-        finish(world, before, None, &format!("after all {steps}"));
-        return Some(steps);
+        });
+        Self { world, connections }
     }
-    world.ours.with(now, |stack| stack.recover()).expect("every invariant holds");
-    finish(world, before, named, &format!("after {deaths}"));
-    None
+
+    /// The connection that the intent names.
+    fn named(&mut self) -> Option<u32> {
+        let now = self.world.now;
+        self.world.ours.with(now, |stack| {
+            let is_named = stack.parts.intent.operation() != Operation::None;
+            stack.parts.intent.socket.checked_sub(1).filter(|_| is_named)
+        })
+    }
+
+    /// Its process died, and somebody comes after it.
+    fn recovers(mut self, when: &str) {
+        let (named, now) = (self.named(), self.world.now);
+        self.world.ours.with(now, |stack| stack.recover()).expect("every invariant holds");
+        finish(self.world, self.connections, named, when);
+    }
+
+    /// Its process was done.
+    fn goes_on(mut self, when: &str) {
+        assert_eq!(self.named(), None, "the intent is taken back");
+        finish(self.world, self.connections, None, when);
+    }
+}
+
+/// Moments of one way through an operation, and the memory at each.
+struct Moments {
+    /// Fewest of them; `None` is all that there are, which are not kept.
+    least: Option<usize>,
+    kept: Vec<(u64, Vec<u8>)>,
+    /// Instructions between two of them, about, and the next one that is looked at.
+    stride: u64,
+    next: u64,
+}
+
+impl Moments {
+    fn new(least: Option<usize>) -> Self {
+        Self { least, kept: Vec::new(), stride: 1, next: 0 }
+    }
+
+    /// So many instructions are done, and this is the memory; what to do with it at once, if it isn't kept.
+    fn see(&mut self, steps: u64, memory: &[u8]) -> bool {
+        let Some(least) = self.least else {
+            let is_new = self.kept.first().is_none_or(|last| last.1 != memory);
+            if is_new {
+                self.kept = vec![(steps, memory.to_vec())];
+            }
+            return is_new;
+        };
+        self.kept.push((steps, memory.to_vec()));
+        if self.kept.len() > 2 * least {
+            let mut number = 0;
+            self.kept.retain(|_| {
+                number += 1;
+                number % 2 == 1
+            });
+            self.stride *= 2;
+        }
+        self.next = steps + 1 + (steps.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % (2 * self.stride - 1);
+        false
+    }
+}
+
+/// Deaths at moments of the operation.
+pub(super) fn deaths(case: &Case) {
+    let least = match std::env::var("DEATHS") {
+        Ok(all) if all == "all" => None,
+        Ok(count) => Some(count.parse::<usize>().expect("a number, or `all`").max(1)),
+        Err(_) => Some(SAMPLE),
+    };
+    let mut before = Before::new(case);
+    let (view, start) = (before.world.ours.view(), before.world.ours.image().to_vec());
+    // Who comes after a death at that moment; the way to it is the same each time.
+    let die = |steps: u64, memory: &[u8]| {
+        let mut after = Before::new(case);
+        assert!(after.world.ours.image() == start, "a world is not what it was");
+        after.world.ours.image().copy_from_slice(memory);
+        after.recovers(&format!("after {steps}"));
+    };
+    let (mut moments, mut died) = (Moments::new(least), 0);
+    let world = &mut before.world;
+    let fate = walk(
+        || (case.act)(world),
+        |steps| {
+            if steps >= moments.next && view.with(|memory| moments.see(steps, memory)) {
+                died += 1;
+                view.with(|memory| die(steps, memory));
+            }
+            true
+        },
+    );
+    let Fate::Done(steps) = fate else { panic!("nobody has killed it") };
+    before.goes_on(&format!("after all {steps}"));
+    if least.is_some() {
+        for (steps, memory) in &moments.kept {
+            died += 1;
+            die(*steps, memory);
+        }
+    }
+    println!("{died} deaths within {steps} instructions");
+    assert!(died >= least.unwrap_or(2).min(steps as usize), "{died} of {least:?}");
+    // A real one.
+    let mut before = Before::new(case);
+    let world = &mut before.world;
+    let early = steps.min(EARLY) / 2;
+    assert_eq!(step(early, || (case.act)(world)), Fate::Killed);
+    before.recovers(&format!("after {early}, when it was killed"));
 }
 
 /// The dead process's sockets are closed, everybody else's go on.
@@ -116,26 +221,6 @@ const FRAMES_LOST: (u32, u32) = (8 + 1, 64 + FRAGMENTS as u32);
 
 /// What the victim sends.
 static VICTIMS: [[u8; 9000]; 1] = [[0x5a; 9000]];
-
-/// Enough moments of the operation, or all of them.
-pub(super) fn deaths(case: &Case) {
-    let steps = die(case, u64::MAX).expect("it ends");
-    let count = match std::env::var("DEATHS") {
-        Ok(all) if all == "all" => steps,
-        Ok(count) => count.parse().expect("a number, or `all`"),
-        // On average half of the operation was done.
-        Err(_) => SAMPLE.min(2 * BUDGET / steps.max(1)).max(2),
-    };
-    let mut died = 0;
-    for at in 0..count.min(steps) {
-        // One in each part of equal length, anywhere in it.
-        let (begin, end) = (steps * at / count, steps * (at + 1) / count);
-        let within = (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % (end - begin).max(1);
-        died += u64::from(die(case, begin + within).is_none());
-    }
-    println!("{died} deaths within {steps} instructions");
-    assert!(died + 2 >= count.min(steps), "{died} of {count}");
-}
 
 fn nothing(_: &mut World) {}
 

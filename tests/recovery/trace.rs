@@ -26,6 +26,11 @@ impl Mapping {
         Self { base: base.cast(), len }
     }
 
+    /// A look at it for who has it while it is borrowed by what a child does.
+    pub(super) const fn view(&self) -> View {
+        View { base: self.base, len: self.len }
+    }
+
     /// All of it.
     pub(super) fn all(&mut self) -> &mut [u8] {
         // SAFETY: the mapping, which nobody else looks at while `self` is borrowed.
@@ -53,6 +58,21 @@ impl Mapping {
     }
 }
 
+/// Memory that a child changes; it is looked at where [`walk`] has stopped the child.
+#[derive(Clone, Copy)]
+pub(super) struct View {
+    base: *const u8,
+    len: usize,
+}
+
+impl View {
+    /// What it is at this moment: what would be left if the child were killed now.
+    pub(super) fn with<R>(self, look: impl FnOnce(&[u8]) -> R) -> R {
+        // SAFETY: the mapping lives as long as the walk, in which nobody but the child writes, and that is stopped.
+        look(unsafe { std::slice::from_raw_parts(self.base, self.len) })
+    }
+}
+
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours and no borrow of it is left.
@@ -72,9 +92,14 @@ pub(super) enum Fate {
 /// Steps that no operation takes: it does not end.
 const ENDLESS: u64 = 50_000_000;
 
-/// Does something in a child, one instruction at a time, and kills the child after `deaths` of them, if it isn't done before. The
-/// child has this process's memory as it is now, and shares its mappings.
+/// Does something in a child, one instruction at a time, and kills the child after `deaths` of them, if it isn't done before.
 pub(super) fn step(deaths: u64, act: impl FnOnce()) -> Fate {
+    walk(act, |steps| steps != deaths)
+}
+
+/// The same with a look at each instruction, the number of those that are done: false kills the child before it does the next one. The
+/// child has this process's memory as it is now, and shares its mappings.
+pub(super) fn walk(act: impl FnOnce(), mut goes_on: impl FnMut(u64) -> bool) -> Fate {
     let marks = Mapping::new(64);
     // SAFETY: the mapping is there as long as `marks` is, and a word of it.
     let mark = unsafe { &*marks.base.cast::<AtomicU64>() };
@@ -96,7 +121,7 @@ pub(super) fn step(deaths: u64, act: impl FnOnce()) -> Fate {
     wait_for_stop(child);
     while mark.load(Ordering::SeqCst) != 2 {
         if mark.load(Ordering::SeqCst) == 1 {
-            if steps == deaths {
+            if !goes_on(steps) {
                 kill(child);
                 return Fate::Killed;
             }

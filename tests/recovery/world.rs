@@ -22,7 +22,7 @@ use stack::wire::ethernet;
 
 use super::card::{Card, FRAMES, SIZE, WORDS};
 use super::datagrams::Mail;
-use super::trace::Mapping;
+use super::trace::{Mapping, View};
 
 /// The port of both listeners.
 pub(super) const PORT: u16 = 80;
@@ -91,6 +91,11 @@ impl Machine {
     /// All of its memory.
     pub(super) fn image(&mut self) -> &mut [u8] {
         self.mapping.all()
+    }
+
+    /// The same, while a child changes it.
+    pub(super) const fn view(&self) -> View {
+        self.mapping.view()
     }
 
     /// Where that is.
