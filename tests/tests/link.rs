@@ -53,6 +53,12 @@ fn over_ethernet_each_finds_the_other() {
         assert_eq!(waited, u64::from(side.ours_connects), "packets that waited");
         talk(&mut world, socket, &stream, 4 << 20);
         assert_eq!(world.ours.host.counter(Counter::NeighbourFailed), 0);
+        // Nothing is lost on this wire: what goes again is a probe, where the machine kept the kernel's program from running for longer
+        // than two round trips and two milliseconds (RFC 8985 §7.2).
+        let count = |counter| world.ours.host.counter(counter);
+        assert_eq!((count(Counter::Timeouts), count(Counter::FastRecoveries)), (0, 0));
+        let (again, probes) = (count(Counter::SegmentsRetransmitted), count(Counter::TailLossProbes));
+        assert!(again <= probes && probes <= 8, "{again} were sent again, {probes} probes");
         world.ours.host.check();
         // What the kernel has learned of us (it tells it of IPv4 in a file).
         if !side.is_v6 {

@@ -18,8 +18,10 @@ use crate::sim::port::{Packet, Port, Setup};
 use crate::sim::tcp::TcpHost;
 use crate::sim::trace::{Trace, What};
 
-/// Packets that are read before the stack is polled, as many as it takes at once.
+/// Packets that are read before the others' turn, as many as the stack takes at once.
 const BURST: usize = 32;
+/// Bursts that are read before the stack is polled, half of its ring.
+const BURSTS: usize = 16;
 
 /// The host.
 pub struct Ours {
@@ -168,6 +170,12 @@ impl Calls for Ours {
     fn with<R>(&mut self, act: impl FnOnce(&mut Stack<'_, '_, Self::Device>) -> R) -> R {
         let now = clock();
         self.port.now = now;
+        // What came while this process was away, the stack has before it looks at its timers.
+        for _ in 0..BURSTS {
+            if self.elsewhere.is_some() || !self.carry(now) {
+                break;
+            }
+        }
         let (result, polled) = self.host.with(now, &mut self.port, |stack| {
             // What has arrived is there for the caller; no more can come before the packets are carried.
             while stack.poll().more {}
