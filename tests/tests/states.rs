@@ -309,13 +309,37 @@ fn every_state_and_every_event_as_in_linux() {
     assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// The table as a picture: states from left to right, events from top to bottom; the colour tells whether the state changes.
+/// What the colours of the picture mean.
+const COLOURS: [(&str, &str); 4] = [
+    ("#f4f4f4", "nothing is sent, the state stays"),
+    ("#e3edf8", "an answer, the state stays"),
+    ("#d8efd9", "another state"),
+    ("#f6d9d5", "CLOSED"),
+];
+
+/// The control bits of a line in packetdrill's letters, by their names.
+fn bits(letters: &str) -> String {
+    let names = [('S', "SYN"), ('F', "FIN"), ('R', "RST"), ('.', "ACK")];
+    let named = names.iter().filter(|(letter, _)| letters.contains(*letter)).map(|(_, name)| *name);
+    named.collect::<Vec<_>>().join(",")
+}
+
+/// The table as a picture: states from left to right, events from top to bottom in three groups; the colour tells whether the state changes.
 fn picture(cells: &[Vec<Cell>]) -> String {
-    const WIDTH: usize = 118;
+    const WIDTH: usize = 132;
     const HEIGHT: usize = 30;
     const LEFT: usize = 132;
     const TOP: usize = 44;
-    let (width, height) = (LEFT + WIDTH * FROM.len() + 8, TOP + HEIGHT * EVENTS.len() + 30);
+    // Between segments, calls and times.
+    const GAP: usize = 10;
+    let group = |row: usize| match EVENTS[row].1 {
+        Segment(..) => 0,
+        Does(_) => 1,
+        Passes(_) => 2,
+    };
+    let top = |row: usize| TOP + row * HEIGHT + group(row) * GAP;
+    let (width, end) = (LEFT + WIDTH * FROM.len() + 8, top(EVENTS.len() - 1) + HEIGHT);
+    let height = end + 34;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
          font-family=\"monospace\" font-size=\"10\">\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
@@ -324,36 +348,49 @@ fn picture(cells: &[Vec<Cell>]) -> String {
         let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         format!("<text x=\"{x}\" y=\"{y}\" font-weight=\"{weight}\">{text}</text>\n")
     };
+    let fill = |x: usize, y: usize, w: usize, h: usize, colour: &str| {
+        format!("<rect x=\"{x}\" y=\"{y}\" width=\"{w}\" height=\"{h}\" fill=\"{colour}\"/>\n")
+    };
     for (column, (name, _)) in FROM.iter().enumerate() {
         let (first, second) = name.split_once(", ").unwrap_or((name, ""));
         let x = LEFT + column * WIDTH + 4;
-        svg += &say(x, 20, "bold", first);
-        svg += &say(x, 34, "normal", second);
+        svg += &say(x, if second.is_empty() { 34 } else { 22 }, "bold", first);
+        if !second.is_empty() {
+            svg += &say(x, 34, "normal", second);
+        }
     }
     for (row, (event, _)) in EVENTS.iter().enumerate() {
-        let y = TOP + row * HEIGHT;
+        let y = top(row);
         svg += &say(6, y + 18, "bold", event);
         for (column, (cells, (_, from))) in cells.iter().zip(FROM).enumerate() {
             let (cell, x) = (&cells[row], LEFT + column * WIDTH);
             let colour = match (cell.next == from, cell.next) {
-                (true, _) if cell.sent.is_empty() => "#f4f4f4",
-                (true, _) => "#e3edf8",
-                (false, State::Closed) => "#f6d9d5",
-                (false, _) => "#d8efd9",
+                (true, _) if cell.sent.is_empty() => COLOURS[0].0,
+                (true, _) => COLOURS[1].0,
+                (false, State::Closed) => COLOURS[3].0,
+                (false, _) => COLOURS[2].0,
             };
-            let (w, h) = (WIDTH - 2, HEIGHT - 2);
-            let _ =
-                writeln!(svg, "<rect x=\"{x}\" y=\"{y}\" width=\"{w}\" height=\"{h}\" fill=\"{colour}\"/>");
-            let next = if cell.next == from { String::new() } else { format!("\u{2192} {}", cell.next) };
-            svg += &say(x + 4, y + 12, "bold", &next);
-            let sent = cell.sent.first().map_or("", |sent| sent.0.split(' ').next().unwrap_or(""));
-            let sent = if sent.is_empty() { String::new() } else { format!("> {sent}  ") };
-            svg += &say(x + 4, y + 24, "normal", &format!("{sent}{}", cell.result));
+            svg += &fill(x, y, WIDTH - 2, HEIGHT - 2, colour);
+            let sent = cell.sent.first().map(|sent| bits(sent.0.split(' ').next().unwrap_or("")));
+            let sent = sent.map_or_else(String::new, |sent| format!("> {sent}"));
+            let between = if sent.is_empty() || cell.result.is_empty() { "" } else { "; " };
+            let what = format!("{sent}{between}{}", cell.result);
+            let is_same = cell.next == from;
+            if !is_same {
+                let at = if what.is_empty() { 18 } else { 12 };
+                svg += &say(x + 4, y + at, "bold", &format!("\u{2192} {}", cell.next));
+            }
+            if !what.is_empty() {
+                svg += &say(x + 4, y + if is_same { 18 } else { 24 }, "normal", &what);
+            }
         }
     }
-    let y = TOP + EVENTS.len() * HEIGHT + 18;
-    let legend =
-        "grey: nothing; blue: an answer; green: another state; red: CLOSED. > S SYN, F FIN, R RST, . ACK";
-    svg += &say(6, y, "normal", legend);
+    let mut x = LEFT;
+    for (colour, meaning) in COLOURS {
+        svg += &fill(x, end + 10, 12, 12, colour);
+        svg += &say(x + 18, end + 20, "normal", meaning);
+        x += 2 * WIDTH;
+    }
+    svg += &say(x, end + 20, "normal", "> what is sent first; = what the call returns, or an error");
     svg + "</svg>\n"
 }
