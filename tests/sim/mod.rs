@@ -22,6 +22,7 @@ pub mod cut;
 pub mod forge;
 pub mod hand;
 pub mod line;
+pub mod memory;
 pub mod path;
 pub mod port;
 pub mod random;

@@ -291,22 +291,7 @@ impl Port {
     }
 }
 
-impl Memory for Port {
-    fn bytes(&self, frame: FrameIndex) -> Option<&[u8]> {
-        self.memory.get(self.place(frame)?)
-    }
-
-    fn bytes_mut(&mut self, frame: FrameIndex) -> Option<&mut [u8]> {
-        let place = self.place(frame)?;
-        self.memory.get_mut(place)
-    }
-
-    fn pair(&mut self, from: FrameIndex, to: FrameIndex) -> Option<(&[u8], &mut [u8])> {
-        let (from, to) = (self.place(from)?, self.place(to)?);
-        let [from, to] = self.memory.get_disjoint_mut([from, to]).ok()?;
-        Some((from, to))
-    }
-}
+crate::frames_in_memory!(Port);
 
 impl Device for Port {
     fn capabilities(&self) -> Capabilities {

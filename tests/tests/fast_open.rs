@@ -117,12 +117,25 @@ impl World {
         self.on(node, |stack| stack.close(socket)).expect("a socket");
     }
 
+    /// A handshake that begins with a request, of which so much leaves with the SYN: the client's socket, and the one that is accepted when
+    /// it is over.
+    fn open(&mut self, wanted: Result<usize, Error>) -> (Handle, Handle) {
+        let (socket, sent) = self.send_fast(b"request");
+        assert_eq!(sent, wanted, "what left with the SYN");
+        self.wait(30);
+        (socket, self.accept().expect("a connection"))
+    }
+
+    /// Both programs have closed.
+    fn end(&mut self, socket: Handle, accepted: Handle) {
+        self.close(self.client, socket);
+        self.close(self.server, accepted);
+    }
+
     /// The client has a cookie after this, and no connection.
     fn learn(&mut self) {
-        let (socket, sent) = self.send_fast(b"early");
-        assert_eq!(sent, Err(Error::InProgress), "there is no cookie yet");
-        self.wait(30);
-        let accepted = self.accept().expect("a connection");
+        // There is none yet.
+        let (socket, accepted) = self.open(Err(Error::InProgress));
         self.close(self.client, socket);
         self.wait(30);
         self.close(self.server, accepted);
@@ -169,8 +182,7 @@ fn a_cookie_is_asked_for_once_and_then_text_arrives_with_the_syn() {
         assert_eq!(world.count(world.server, Counter::FastOpenCookiesIn), asked, "not again");
         assert_eq!(world.count(world.client, Counter::FastOpenOut), 1);
         assert_eq!(world.count(world.server, Counter::FastOpenIn), 1);
-        world.close(world.client, socket);
-        world.close(world.server, accepted);
+        world.end(socket, accepted);
         world.settle();
     }
 }
@@ -188,8 +200,7 @@ fn a_syn_takes_a_segment_less_forty_bytes_and_the_rest_follows() {
     world.wait(30);
     assert!(world.read(world.server, accepted) == Ok(all));
     assert_eq!(world.count(world.client, Counter::SegmentsRetransmitted), 0);
-    world.close(world.client, socket);
-    world.close(world.server, accepted);
+    world.end(socket, accepted);
     world.settle();
 }
 
@@ -246,17 +257,12 @@ fn after_two_silent_syns_with_text_none_has_any_for_a_while() {
         assert_eq!(got, if wanted.is_ok() { Ok(b"request".to_vec()) } else { Err(Error::WouldBlock) });
         let info = world.on(world.client, |stack| stack.status(socket)).expect("a connection");
         assert_eq!(info.bits >> 1, if wanted.is_ok() { 3 } else { 0 }, "TFO_SYN_RETRANSMITTED");
-        world.close(world.client, socket);
-        world.close(world.server, accepted);
+        world.end(socket, accepted);
     }
     // RFC 7413 §4.1.3.1: negative responses are kept, and not for ever.
     world.network.run_for(Duration::from_secs(300));
-    let (socket, sent) = world.send_fast(b"request");
-    assert_eq!(sent, Ok(7));
-    world.wait(30);
-    let accepted = world.accept().expect("a connection");
-    world.close(world.client, socket);
-    world.close(world.server, accepted);
+    let (socket, accepted) = world.open(Ok(7));
+    world.end(socket, accepted);
     world.settle();
 }
 
@@ -273,16 +279,11 @@ fn a_path_that_swallows_syns_with_text_stops_every_socket() {
     world.network.paths(world.client).0.loss = 0.0;
     world.network.run_for(Duration::from_secs(10));
     let accepted = world.accept().expect("a connection");
-    world.close(world.client, socket);
-    world.close(world.server, accepted);
+    world.end(socket, accepted);
     for (after, wanted) in [(100, Err(Error::InProgress)), (3600, Ok(7))] {
         world.network.run_for(Duration::from_secs(after));
-        let (socket, sent) = world.send_fast(b"request");
-        assert_eq!(sent, wanted);
-        world.wait(30);
-        let accepted = world.accept().expect("a connection");
-        world.close(world.client, socket);
-        world.close(world.server, accepted);
+        let (socket, accepted) = world.open(wanted);
+        world.end(socket, accepted);
     }
     world.settle();
 }
@@ -299,8 +300,7 @@ fn a_connection_may_wait_for_its_first_write() {
     assert_eq!(world.on(world.client, |stack| connect(stack, socket)), Err(Error::InProgress));
     world.wait(30);
     let accepted = world.accept().expect("a connection");
-    world.close(world.client, socket);
-    world.close(world.server, accepted);
+    world.end(socket, accepted);
     // With one it is there at once, and nothing leaves before there is text.
     let socket = world.socket(&waits);
     assert_eq!(world.on(world.client, |stack| connect(stack, socket)), Ok(()));
@@ -318,8 +318,7 @@ fn a_connection_may_wait_for_its_first_write() {
     assert_eq!(world.send(world.client, socket, b"more"), Ok(4));
     world.wait(30);
     assert_eq!(world.read(world.server, accepted), Ok(b"more".to_vec()));
-    world.close(world.client, socket);
-    world.close(world.server, accepted);
+    world.end(socket, accepted);
     // One that is closed before it writes leaves no trace.
     let socket = world.socket(&waits);
     assert_eq!(world.on(world.client, |stack| connect(stack, socket)), Ok(()));
@@ -366,8 +365,7 @@ fn where_nobody_needs_cookies_the_first_syn_has_text() {
     world.wait(6);
     let accepted = world.accept().expect("a connection");
     assert_eq!(world.read(world.server, accepted), Ok(b"request".to_vec()));
-    world.close(world.client, socket);
-    world.close(world.server, accepted);
+    world.end(socket, accepted);
     world.settle();
 }
 

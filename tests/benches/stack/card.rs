@@ -6,8 +6,7 @@
 use std::collections::VecDeque;
 
 use stack::device::{
-    Capabilities, Checksum, ChecksumIn, Device, Fragment, FrameIndex, Link, Memory, Outgoing, Received,
-    Refused,
+    Capabilities, Checksum, ChecksumIn, Device, Fragment, FrameIndex, Link, Outgoing, Received, Refused,
 };
 
 /// Bytes before what arrives, as in AF_XDP.
@@ -156,22 +155,7 @@ impl Card {
     }
 }
 
-impl Memory for Card {
-    fn bytes(&self, frame: FrameIndex) -> Option<&[u8]> {
-        self.memory.get(self.place(frame)?)
-    }
-
-    fn bytes_mut(&mut self, frame: FrameIndex) -> Option<&mut [u8]> {
-        let place = self.place(frame)?;
-        self.memory.get_mut(place)
-    }
-
-    fn pair(&mut self, from: FrameIndex, to: FrameIndex) -> Option<(&[u8], &mut [u8])> {
-        let (from, to) = (self.place(from)?, self.place(to)?);
-        let [from, to] = self.memory.get_disjoint_mut([from, to]).ok()?;
-        Some((from, to))
-    }
-}
+harness::frames_in_memory!(Card);
 
 impl Device for Card {
     fn capabilities(&self) -> Capabilities {
