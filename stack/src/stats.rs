@@ -140,6 +140,12 @@ impl<'a> Stats<'a> {
         self.0.get(counter as usize).map_or(0, |word| word.load(Relaxed))
     }
 
+    /// The names of the counters that are not 0.
+    pub fn moved(self) -> impl Iterator<Item = &'static str> + 'a {
+        let rows = COUNTERS.iter().zip(self.0);
+        rows.filter(|(_, word)| word.load(Relaxed) != 0).map(|(row, _)| row.0)
+    }
+
     /// How many packets broke this rule.
     #[must_use]
     pub fn of_malformed(self, rule: Malformed) -> u64 {

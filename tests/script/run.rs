@@ -89,6 +89,18 @@ pub fn run(text: &str, how: How) -> Result<(), Stopped> {
     Run::new(&script, how)?.script(&script)
 }
 
+/// The same, and a look at the host afterwards.
+///
+/// # Errors
+/// What is not supported, or did not happen.
+pub fn run_then<R>(text: &str, how: How, look: impl FnOnce(&Host) -> R) -> Result<R, Stopped> {
+    let script = parse::script(text)
+        .map_err(|wrong| Stopped::Unsupported(format!("line {}: {} is wanted", wrong.line, wrong.wanted)))?;
+    let mut run = Run::new(&script, how)?;
+    run.script(&script)?;
+    Ok(look(&run.host))
+}
+
 impl Run {
     fn new(script: &Script, how: How) -> Result<Self, Stopped> {
         // The headers of IPv6 are longer by 20 bytes: scripts for both versions count on the same MSS.

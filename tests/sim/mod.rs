@@ -23,6 +23,7 @@ pub mod forge;
 pub mod hand;
 pub mod line;
 pub mod memory;
+pub mod moved;
 pub mod path;
 pub mod port;
 pub mod random;

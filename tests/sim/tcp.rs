@@ -1,8 +1,6 @@
 //! A host with a whole stack, and a program on it: it connects or listens, sends what it is told, reads what comes, and
 //! closes. After every poll the region can be checked.
 
-use std::sync::atomic::AtomicU64;
-
 use stack::device::Device;
 use stack::error::Error;
 use stack::events::{Events, FAILED, READABLE, WRITABLE};
@@ -23,6 +21,7 @@ use stack::wire::ethernet;
 use stack::wire::ip::Ip;
 
 use super::Host;
+use super::moved::Words;
 use super::port::Port;
 
 /// One connection as its program sees it.
@@ -94,7 +93,7 @@ impl Default for Plan {
 pub struct TcpHost {
     memory: Vec<u8>,
     aligned: usize,
-    words: Vec<AtomicU64>,
+    words: Words,
     layout: Layout,
     /// Its addresses.
     pub addresses: [Ip; 2],
@@ -128,7 +127,7 @@ impl TcpHost {
         let layout = Layout::new(limits).expect("limits");
         let memory = vec![0; layout.size + 64];
         let aligned = memory.as_ptr().align_offset(64);
-        let words = (0..stack::region::shared::words(limits)).map(|_| AtomicU64::new(0)).collect();
+        let words = Words::new(limits);
         let addresses = [super::raw::ip(number), super::raw::ip6(number)];
         let mut host = Self {
             memory,

@@ -11,25 +11,7 @@ use std::process::Command;
 
 use harness::script::coverage::Coverage;
 use harness::script::run::{How, Stopped, run};
-
-fn suite() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("script/suite")
-}
-
-/// Every script below a directory.
-fn scripts(directory: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).expect("a directory of scripts").flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(scripts(&path));
-        } else if path.extension().is_some_and(|extension| extension == "pkt") {
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
-}
+use harness::script::{scripts, suite};
 
 /// Runs a script over the versions of IP that it is for.
 fn each(path: &Path, ends_quiet: bool) -> Vec<(&'static str, Result<(), Stopped>)> {

@@ -134,6 +134,16 @@ impl Host {
         Shared::split(&self.words, &self.layout.limits).expect("words for the limits").counters().of(counter)
     }
 
+    /// The names of the stack's counters that have moved.
+    #[must_use]
+    pub fn moved(&self) -> Vec<&'static str> {
+        Shared::split(&self.words, &self.layout.limits)
+            .expect("words for the limits")
+            .counters()
+            .moved()
+            .collect()
+    }
+
     /// Does something with the stack, without polling it.
     pub fn with<R>(&mut self, act: impl FnOnce(&mut Stack<'_, '_, Link>) -> R) -> R {
         let shared = Shared::split(&self.words, &self.layout.limits).expect("words for the limits");
