@@ -73,6 +73,11 @@ host! {
     tcp_keepalive_intvl = (keepalive::INTERVAL.0 / 1_000_000_000) as u32, 1..=32_767, "Seconds between probes.";
     tcp_keepalive_probes = keepalive::PROBES as u32, 1..=127, "Probes without an answer before a peer is given up.";
     tcp_fastopen = 1, 0..=0x607, "Fast open (RFC 7413), added: 1 as client, 2 as server; 4 sends and 512 takes text without a cookie; 1024 for listeners that don't ask.";
+    tcp_mtu_probing = 0, 0..=2, "Paths are searched for what they take (RFC 4821, RFC 8899): never, where large segments seem to vanish, always.";
+    tcp_base_mss = 1024, 48..=65_535, "Octets of a segment, options with them, with which a search begins.";
+    tcp_mtu_probe_floor = 48, 48..=65_535, "Octets of a segment that it doesn't go below.";
+    tcp_probe_interval = 600, 0..=4_194_304, "Seconds after which it begins anew.";
+    tcp_probe_threshold = 8, 0..=65_535, "Octets between what passes and what may not that end it.";
     tcp_fastopen_blackhole_timeout_sec = 0, 0..=1_000_000, "Seconds without fast open after SYNs with data went unanswered twice; 0 doesn't look.";
 }
 

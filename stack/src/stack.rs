@@ -300,13 +300,8 @@ impl<D: Device> Stack<'_, '_, D> {
             let (socket, next) = (tcb.tag.handle(*index), tcb.timers.next());
             match next {
                 Some(at) if at <= self.now => {
-                    let (remote, before, was) = (tcb.remote, tcb.path_mtu, *tcb);
-                    let finds = self.parts.ip.finds_black_holes != 0;
-                    let _ = self.work(socket, None, |connection| connection.on_timers(finds));
-                    let after = self.parts.tcbs.get(*index as usize).map_or(0, |tcb| tcb.path_mtu);
-                    if finds && after < before {
-                        self.note_black_hole(&remote, after);
-                    }
+                    let was = *tcb;
+                    let _ = self.work(socket, None, |connection| connection.on_timers());
                     if was.marks & Mark::FAST_OPEN != 0 {
                         self.note_silence(*index, &was);
                     }

@@ -38,8 +38,9 @@ counters! {
     IcmpOut "icmp_out" "Messages of ICMP and ICMPv6 sent.";
     IcmpLimited "icmp_limited" "Messages that were not sent because of their rate (RFC 1812 §4.3.2.8, RFC 4443 §2.4 f).";
     IcmpDoubtful "icmp_doubtful" "Errors dropped because the packet they quote is not in flight (RFC 5927 §4).";
-    PathMtuLowered "path_mtu_lowered" "Times that a path's MTU was lowered by a message (RFC 1191, RFC 8201).";
+    PathMtuLowered "path_mtu_lowered" "Times that a path's MTU was lowered, by a message (RFC 1191, RFC 8201) or because large segments vanish.";
     PathMtuProbed "path_mtu_probed" "Probes of a path's MTU (RFC 4821, RFC 8899).";
+    PathMtuRaised "path_mtu_raised" "Probes of a path's MTU that arrived.";
     // TCP: connections
     ActiveOpens "tcp_active_opens" "Calls of connect that sent a SYN.";
     PassiveOpens "tcp_passive_opens" "Connections that listeners established.";

@@ -20,6 +20,7 @@
 //! | `input` | SEGMENT ARRIVES | RFC 9293 §3.10.7 |
 //! | [`output`] | what is sent next, and why | RFC 9293 §3.7, §3.8 |
 //! | `loss` | what an acknowledgment means for what is in flight | RFC 8985, 9937, 5682 |
+//! | `search` | what the path takes | RFC 4821, 8899 |
 //! | `timer` | what an expired timer does | RFC 9293 §3.10.8 |
 //! | `calls` | what the user asks for | RFC 9293 §3.10.1–6 |
 //! | `urgent` | one octet out of line | RFC 9293 §3.8.5, RFC 6093 |
@@ -47,6 +48,7 @@ pub mod rate;
 pub mod recovery;
 pub mod rtt;
 pub mod saved_syn;
+mod search;
 pub(crate) mod segment;
 pub mod state;
 pub mod tcb;

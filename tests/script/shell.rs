@@ -37,7 +37,6 @@ const HARMLESS: &[(&str, &str)] = &[
     ("tcp_invalid_ratelimit", "*"),
     ("tcp_slow_start_after_idle", "*"),
     ("tcp_ecn_fallback", "1"),
-    ("tcp_mtu_probing", "0"),
     ("tcp_congestion_control", "*"),
 ];
 

@@ -248,35 +248,6 @@ fn who_is_not_on_the_link_is_unreachable_after_three_seconds() {
     }
 }
 
-/// A path that takes less than the link and says nothing: smaller segments are tried after R1 (RFC 4821 §7.7).
-#[test]
-fn a_black_hole_is_found() {
-    for (seed, remote, mtu, found) in
-        [(56, ip(2), 1200, 1076), (57, ip6(2), 1300, 1280), (58, ip(2), 600, 564)]
-    {
-        let request = text(seed, 100_000);
-        let mut client = client().knowing(&[2]).opening(Instant(0), remote, request.clone());
-        client.parts().ip.finds_black_holes = 1;
-        let (mut network, a, b) = pair(seed, client, server(Plan::default()), Setup::plain);
-        network.paths(a).0.bytes_max = mtu + 14;
-        while network.look(b).look().talks.first().is_none_or(|talk| talk.got != request) {
-            assert!(network.now() < Instant(30_000 * MS), "it never gets through");
-            network.run_for(Duration::from_millis(50));
-        }
-        let now = network.now();
-        let way = network.host(a).stack().parts().way(&remote, 1500, now).expect("a way");
-        assert_eq!(way.path.mtu, found);
-        let tried = network.look(a).look().counter(Counter::PathMtuProbed);
-        assert_eq!(tried, if found > 1000 { 1 } else { 2 });
-        // The next connection begins with what was found.
-        let (at, bytes) = (network.now(), network.counts(a).0.too_large);
-        network.host(a).stack().opens.push((at, remote, request.clone()));
-        network.run_for(Duration::from_millis(500));
-        assert!(network.look(b).look().talks[1].got == request);
-        assert_eq!(network.counts(a).0.too_large, bytes);
-    }
-}
-
 #[test]
 fn an_echo_is_answered_by_who_owns_the_address_alone() {
     let knows = server(Plan::default()).knowing(&[3]);

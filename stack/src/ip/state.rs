@@ -106,8 +106,8 @@ pub struct State {
     pub identification: u32,
     /// Counts the numbers that were drawn.
     pub drawn: u32,
-    /// Not 0: where large segments seem to vanish, smaller ones are tried (net.ipv4.tcp_mtu_probing).
-    pub finds_black_holes: u32,
+    /// Not used.
+    pub spare: u32,
     /// When the first path's MTU is forgotten, in nanoseconds; 0 is never.
     pub paths_until: u64,
     /// When the first report of a group is due, in nanoseconds; 0 is never.

@@ -290,16 +290,6 @@ impl<D: Device> Stack<'_, '_, D> {
         Some(known.mtu)
     }
 
-    /// Large segments seem to vanish on a path: smaller ones are for every socket to try, as if a router had said so.
-    #[cold]
-    pub(super) fn note_black_hole(&mut self, remote: &Ip, mtu: u16) {
-        let too_big = match remote.is_v4() {
-            true => TooBig::V4 { mtu: mtu.into() },
-            false => TooBig::V6 { mtu: mtu.into() },
-        };
-        let _ = self.hear_path_mtu(remote, too_big);
-    }
-
     /// What was told of a path is forgotten in time: sockets look again then.
     #[cold]
     pub(super) fn run_path_timers(&mut self) {

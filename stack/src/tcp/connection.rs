@@ -37,7 +37,7 @@ const TIMESTAMPS_LEN: u16 = 12;
 const DEFAULT_V4: u16 = 536;
 const DEFAULT_V6: u16 = 1220;
 /// Least MSS, options with it, whatever a peer says (net.ipv4.tcp_min_snd_mss; CVE-2019-11479).
-const MSS_MIN: u16 = 48;
+pub(super) const MSS_MIN: u16 = 48;
 /// Frames of the first receive buffer: 64 KiB of text.
 const RECEIVE_FRAMES: u32 = 64;
 /// Frames of the largest one that tuning makes (net.ipv4.tcp_rmem[2], 6 MiB).
@@ -179,17 +179,6 @@ impl<D: Device> Connection<'_, D> {
         let capabilities = self.capabilities();
         let headroom = HEADROOM + capabilities.headroom_out;
         Shape { headroom, mss: self.tcb.mss.min(capabilities.frame_size.saturating_sub(headroom)).max(1) }
-    }
-
-    /// Eff.snd.MSS anew, after one of its parts has changed: RFC 9293 §3.7.1 (MUST-16), min(SendMSS + 20, MMS_S) −
-    /// TCPhdrsize − IPoptionsize.
-    pub(crate) fn set_mss(&mut self) {
-        let by_path = advertised_mss(self.tcb.path_mtu.into(), &self.tcb.remote);
-        let mut mss = self.tcb.peer_mss.min(by_path);
-        if self.values.mss != 0 {
-            mss = mss.min(self.values.mss);
-        }
-        self.tcb.mss = mss.max(MSS_MIN) - options_len(self.tcb.flags);
     }
 
     pub(crate) const fn tuple(&self) -> Tuple {

@@ -62,6 +62,9 @@ impl<D: Device> Connection<'_, D> {
         let plain = seg.len() == 0 && same_window && seg.ack == una && before.packets_out != 0;
         let dsack = self.dsack(seg);
         let news = self.mark(seg, dsack, plain);
+        if news.advances {
+            self.probe_arrived();
+        }
         let sample = self.measure(seg, &news);
         let delivered = news.acked + news.sacked + u32::from(news.is_duplicate);
         self.tcb.delivered = self.tcb.delivered.wrapping_add(delivered);
@@ -325,6 +328,9 @@ impl<D: Device> Connection<'_, D> {
             self.tcb.congestion.on_recovered();
             self.traffic.rack.on_recovered();
         }
+        if self.board().lost_out > 0 && self.tcb.episode.state() < CaState::Cwr && self.probe_is_lost() {
+            return;
+        }
         if self.board().lost_out > 0 && self.tcb.episode.state() < CaState::Recovery {
             self.reduce(CaState::Recovery, news);
         }
@@ -448,7 +454,7 @@ impl<D: Device> Connection<'_, D> {
             }
         }
         if is_lost && self.tcb.episode.state() != CaState::Loss {
-            self.tcb.episode.continue_as(CaState::Loss, self.tcb.snd.nxt);
+            self.tcb.episode.repair(self.tcb.snd.nxt);
         }
     }
 

@@ -31,6 +31,8 @@ pub(crate) enum Why {
     Lost,
     /// Nothing came back for two round trips (RFC 8985 §7.3).
     TailProbe,
+    /// The same with more than a usual segment's, for what the path takes (RFC 4821 §7.4).
+    PathProbe,
     /// The user gave text, and there is room for it.
     Text,
     /// The user has finished.
@@ -48,6 +50,7 @@ impl fmt::Display for Why {
         out.write_str(match self {
             Self::Lost => "lost",
             Self::TailProbe => "tail probe",
+            Self::PathProbe => "path probe",
             Self::Text => "text",
             Self::Finish => "finish",
             Self::AckNow => "ack at once",
@@ -103,7 +106,7 @@ impl<D: Device> Connection<'_, D> {
 
     /// Text that was never sent, or a FIN.
     fn next_text(&self) -> Option<Plan> {
-        let frame = self.traffic.send.next_unsent()?;
+        let frame = self.traffic.send.next_unsent().filter(|_| !self.traffic.search.waits())?;
         if self.board().pipe() >= self.tcb.congestion.cwnd() || self.tcb.pacing.next_send(self.now).is_some()
         {
             return None;
@@ -194,6 +197,8 @@ impl<D: Device> Connection<'_, D> {
             return;
         }
         let (mut is_stopped, before) = (false, self.tcb.segs_out);
+        self.prepare();
+        self.search_path();
         // Each turn sends a frame or an acknowledgment: there are no more of either.
         for _ in 0..=self.frames.len() {
             self.prepare();

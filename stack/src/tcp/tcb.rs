@@ -26,6 +26,7 @@ use super::timers::delayed_ack::DelayedAck;
 use super::timestamps::Recent;
 use super::window::autotune::Autotune;
 use crate::frames::pool::Charge;
+use crate::ip::path_mtu::probe::Search;
 use crate::reassembly::Reassembly;
 use crate::recvq::ReceiveQueue;
 use crate::region::slab::{Record, Tag};
@@ -296,6 +297,10 @@ pub struct Traffic {
     /// Bytes that were in the send queue when a write found no memory for more, plus one; 0 if none did since. It is not
     /// writable before there are fewer.
     pub short: u32,
+    /// What the path takes.
+    pub search: Search,
+    /// Not used.
+    pub spare: [u64; 5],
 }
 
 /// The records that rest.
@@ -415,7 +420,7 @@ impl Seldom {
 const _: () = {
     use core::mem::offset_of;
     assert!(size_of::<Tcb>() == 448 && align_of::<Tcb>() == 64);
-    assert!(size_of::<Seldom>() == 32 && size_of::<Traffic>() == 256);
+    assert!(size_of::<Seldom>() == 32 && size_of::<Traffic>() == 320);
     // What the demultiplexer compares, and the receive window, share a line; the hot fields end with the second one.
     assert!(offset_of!(Tcb, snd) == 64 && offset_of!(Tcb, timers) == 128);
     // The algorithms' records lie in lines of their own.

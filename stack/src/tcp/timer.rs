@@ -8,31 +8,28 @@ use super::timers::keepalive::{Action, Defaults, Keepalive};
 use super::timers::{Timer, limits};
 use crate::device::Device;
 use crate::error::Error;
-use crate::ip::path_mtu::V6_MIN;
-use crate::ip::path_mtu::probe::{Headers, narrower};
 use crate::settings::Switch;
 use crate::stats::Counter;
 use crate::time::{Duration, Instant};
 use crate::wire::tcp::Flags;
 
 impl<D: Device> Connection<'_, D> {
-    /// Does what the timers that have expired ask for, and then sends what may be sent. With `finds_black_holes` smaller
-    /// segments are tried where large ones seem to vanish.
-    pub(crate) fn on_timers(&mut self, finds_black_holes: bool) {
+    /// Does what the timers that have expired ask for, and then sends what may be sent.
+    pub(crate) fn on_timers(&mut self) {
         // As many as there are places for timers that don't arm each other at once.
         for _ in 0..Timer::ALL.len() {
             if self.is_over {
                 return;
             }
             let Some(timer) = self.tcb.timers.expired(self.now) else { break };
-            self.on_timer(timer, finds_black_holes);
+            self.on_timer(timer);
         }
         self.output();
     }
 
-    fn on_timer(&mut self, timer: Timer, finds_black_holes: bool) {
+    fn on_timer(&mut self, timer: Timer) {
         match timer {
-            Timer::Rto => self.on_retransmission_timer(finds_black_holes),
+            Timer::Rto => self.on_retransmission_timer(),
             Timer::Tlp => self.on_tlp_timer(),
             Timer::Reorder => self.on_reorder_timer(),
             Timer::Persist => self.on_persist(),
@@ -59,7 +56,7 @@ impl<D: Device> Connection<'_, D> {
         self.fail(soft.unwrap_or(Error::TimedOut));
     }
 
-    fn on_retransmission_timer(&mut self, finds_black_holes: bool) {
+    fn on_retransmission_timer(&mut self) {
         match self.tcb.state() {
             State::SynSent | State::SynReceived => self.on_syn_timer(),
             _ if self.traffic.send.sent().frames == 0 => {}
@@ -76,7 +73,7 @@ impl<D: Device> Connection<'_, D> {
                 if limits::is_given_up(self.now, since, retries, self.user_timeout(), &self.patience()) {
                     return self.give_up();
                 }
-                if finds_black_holes
+                if self.host.tcp_mtu_probing != 0
                     && limits::is_given_up(self.now, since, limits::RETRIES_1, None, &self.patience())
                 {
                     self.suspect_black_hole();
@@ -84,15 +81,6 @@ impl<D: Device> Connection<'_, D> {
                 self.on_rto();
             }
         }
-    }
-
-    /// R1 (RFC 9293 §3.8.3) is over: routers may drop what is too large without a word (RFC 2923 §2.1; tcp_mtu_probing).
-    fn suspect_black_hole(&mut self) {
-        let (fixed, least) = if self.tcb.remote.is_v4() { (40, 0) } else { (60, V6_MIN) };
-        let options = if self.tcb.flags.has(Tcbits::TIMESTAMPS) { 12 } else { 0 };
-        let mtu = narrower(self.tcb.path_mtu, &Headers { fixed, options }, self.tcb.peer_mss, least);
-        self.count(Counter::PathMtuProbed);
-        self.set_path_mtu(mtu);
     }
 
     /// A SYN or SYN,ACK was not answered.

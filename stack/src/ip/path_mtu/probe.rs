@@ -8,19 +8,12 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::host::Host;
 use crate::seq::Seq;
 use crate::time::{Duration, Instant};
 
-/// Where the search begins, as an MSS without options (net.ipv4.tcp_base_mss). RFC 4821 §7.2: "It is RECOMMENDED that
-/// search_low be initially set to an MTU size that is likely to work over a very wide range of environments. Given today's
-/// technologies, a value of 1024 bytes is probably safe enough."
-const BASE_MSS: u16 = 1024;
-/// The least that the search goes down to (net.ipv4.tcp_mtu_probe_floor, net.ipv4.tcp_min_snd_mss).
-const FLOOR_MSS: u16 = 48;
-/// After which the search begins anew, for paths change (net.ipv4.tcp_probe_interval).
-const INTERVAL: Duration = Duration::from_secs(600);
-/// An interval below which the search has ended, in bytes (net.ipv4.tcp_probe_threshold).
-const THRESHOLD: u16 = 8;
+/// The least that a segment carries, options with it (net.ipv4.tcp_min_snd_mss).
+const SND_MSS_MIN: u16 = 48;
 /// A congestion window, in segments, below which nothing is risked (tcp_mtu_probe).
 const CWND_MIN: u32 = 11;
 
@@ -35,6 +28,49 @@ pub enum Mode {
     Always,
 }
 
+impl Mode {
+    /// The mode of this number.
+    const fn of(number: u32) -> Self {
+        match number {
+            0 => Self::Never,
+            1 => Self::BlackHole,
+            _ => Self::Always,
+        }
+    }
+}
+
+/// How paths are searched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// When.
+    pub mode: Mode,
+    /// Where the search begins, as an MSS without options (net.ipv4.tcp_base_mss). RFC 4821 §7.2: "It is RECOMMENDED that
+    /// search_low be initially set to an MTU size that is likely to work over a very wide range of environments. Given today's
+    /// technologies, a value of 1024 bytes is probably safe enough."
+    pub base_mss: u16,
+    /// The least that the search goes down to (net.ipv4.tcp_mtu_probe_floor).
+    pub floor_mss: u16,
+    /// After which the search begins anew, for paths change (net.ipv4.tcp_probe_interval).
+    pub interval: Duration,
+    /// An interval below which the search has ended, in bytes (net.ipv4.tcp_probe_threshold).
+    pub threshold: u16,
+}
+
+impl Rules {
+    /// Those of a host.
+    #[must_use]
+    pub fn of(host: &Host) -> Self {
+        let bytes = |value: u32| u16::try_from(value).unwrap_or(u16::MAX);
+        Self {
+            mode: Mode::of(host.tcp_mtu_probing),
+            base_mss: bytes(host.tcp_base_mss),
+            floor_mss: bytes(host.tcp_mtu_probe_floor),
+            interval: Duration::from_secs(host.tcp_probe_interval.into()),
+            threshold: bytes(host.tcp_probe_threshold),
+        }
+    }
+}
+
 /// What stands in front of the text of a segment, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Headers {
@@ -42,13 +78,16 @@ pub struct Headers {
     pub fixed: u16,
     /// Options that every segment has: 12 with timestamps.
     pub options: u16,
+    /// The datagram that every link takes: 1280 with IPv6 (RFC 8200 §5), or 0. A search begins there if its base is
+    /// smaller, where Linux has one base for both.
+    pub least: u16,
 }
 
 impl Headers {
     /// The text of a segment in a datagram of this size, with at most the MSS that the peer offered (tcp_mtu_to_mss).
     #[must_use]
     pub fn mss(&self, mtu: u16, mss_clamp: u16) -> u16 {
-        let mss = mtu.saturating_sub(self.fixed).min(mss_clamp).max(FLOOR_MSS);
+        let mss = mtu.saturating_sub(self.fixed).min(mss_clamp).max(SND_MSS_MIN);
         mss.saturating_sub(self.options).max(1)
     }
 
@@ -56,6 +95,12 @@ impl Headers {
     #[must_use]
     pub fn mtu(&self, mss: u16) -> u16 {
         mss.saturating_add(self.options).saturating_add(self.fixed)
+    }
+
+    /// The datagram with which a search begins.
+    #[must_use]
+    pub fn base(&self, rules: &Rules) -> u16 {
+        self.mtu(rules.base_mss).max(self.least)
     }
 }
 
@@ -75,9 +120,14 @@ pub struct Search {
     high: u16,
     /// The probe that is on its way; 0 is none.
     probe: u16,
-    /// Not 0: it is on.
+    /// [`ON`] and [`WAITS`].
     enabled: u16,
 }
+
+/// It is on.
+const ON: u16 = 1;
+/// Text is held back until a probe can be sent.
+const WAITS: u16 = 2;
 
 /// What of a connection a probe depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,36 +173,36 @@ pub struct Grown {
 }
 
 /// Half of a size, and not more than the base.
-fn lower(mtu: u16, headers: &Headers, mss_clamp: u16) -> u16 {
+fn lower(mtu: u16, headers: &Headers, mss_clamp: u16, rules: &Rules) -> u16 {
     let half = headers.mss(mtu, mss_clamp) / 2;
-    headers.mtu(half.clamp(FLOOR_MSS, BASE_MSS))
-}
-
-/// What is tried next where segments that fill datagrams of `mtu` bytes seem to vanish, without a search above it: the base,
-/// and then half each time ([`Search::black_hole`] alone). Every link of IPv6 takes `least`, which is tried in between.
-#[must_use]
-pub fn narrower(mtu: u16, headers: &Headers, mss_clamp: u16, least: u16) -> u16 {
-    let base = headers.mtu(BASE_MSS).max(least);
-    if mtu > base { base } else { lower(mtu, headers, mss_clamp).min(mtu) }
+    headers.mtu(half.min(rules.base_mss).max(rules.floor_mss).max(SND_MSS_MIN))
 }
 
 impl Search {
-    /// Of a connection that has just been established.
+    /// Of a connection whose segments pass in datagrams of `low` bytes, and may pass in those of `high` bytes.
     #[must_use]
-    pub fn new(mode: Mode, headers: &Headers, mss_clamp: u16, now: Instant) -> Self {
-        Self {
-            began: now.0,
-            low: headers.mtu(BASE_MSS),
-            high: mss_clamp.saturating_add(headers.fixed),
-            enabled: (mode == Mode::Always).into(),
-            ..Self::default()
-        }
+    pub fn new(low: u16, high: u16, now: Instant) -> Self {
+        Self { began: now.0, low, high, enabled: ON, ..Self::default() }
     }
 
     /// Whether it is on.
     #[must_use]
     pub const fn is_on(&self) -> bool {
-        self.enabled != 0
+        self.enabled & ON != 0
+    }
+
+    /// Whether a probe is on its way, or text is held back for one.
+    #[inline]
+    #[must_use]
+    pub const fn is_busy(&self) -> bool {
+        self.probe != 0 || self.waits()
+    }
+
+    /// Whether text is held back for a probe.
+    #[inline]
+    #[must_use]
+    pub const fn waits(&self) -> bool {
+        self.enabled & WAITS != 0
     }
 
     /// The MSS, with a path of which this much is known from elsewhere (tcp_sync_mss).
@@ -164,15 +214,21 @@ impl Search {
 
     /// Whether a probe can be sent now (tcp_mtu_probe). It is in the middle of what is possible. Behind it there is enough
     /// text for three duplicate acknowledgments to tell of its loss.
-    pub fn next(&mut self, sender: &Sender, headers: &Headers, now: Instant) -> Next {
+    pub fn next(&mut self, sender: &Sender, headers: &Headers, rules: &Rules, now: Instant) -> Next {
+        let next = self.decide(sender, headers, rules, now);
+        self.enabled = self.enabled & !WAITS | if next == Next::Wait { WAITS } else { 0 };
+        next
+    }
+
+    fn decide(&mut self, sender: &Sender, headers: &Headers, rules: &Rules, now: Instant) -> Next {
         if !self.is_on() || self.probe != 0 || !sender.is_undisturbed || sender.cwnd < CWND_MIN {
             return Next::None;
         }
         let middle = self.low.saturating_add(self.high.saturating_sub(self.low) / 2);
         let text = headers.mss(middle, sender.mss_clamp);
-        let has_ended = self.high.saturating_sub(self.low) < THRESHOLD;
+        let has_ended = self.high.saturating_sub(self.low) < rules.threshold;
         if has_ended || text > headers.mss(self.high, sender.mss_clamp) || text <= sender.mss {
-            self.begin_anew(sender, headers, now);
+            self.begin_anew(sender, headers, rules, now);
             return Next::None;
         }
         let behind = sender.reordering.saturating_add(1).saturating_mul(sender.mss.into());
@@ -187,8 +243,8 @@ impl Search {
     }
 
     /// Once the search has ended and ten minutes have gone by, paths may have become wider (tcp_mtu_check_reprobe).
-    fn begin_anew(&mut self, sender: &Sender, headers: &Headers, now: Instant) {
-        if now - Instant(self.began) >= INTERVAL {
+    fn begin_anew(&mut self, sender: &Sender, headers: &Headers, rules: &Rules, now: Instant) {
+        if now - Instant(self.began) >= rules.interval {
             *self = Self {
                 began: now.0,
                 low: headers.mtu(sender.mss),
@@ -197,6 +253,11 @@ impl Search {
                 ..*self
             };
         }
+    }
+
+    /// Text waits for no probe any more.
+    pub fn stop_waiting(&mut self) {
+        self.enabled &= !WAITS;
     }
 
     /// The probe is on its way, with this text at this place.
@@ -241,15 +302,14 @@ impl Search {
     ///
     /// RFC 4821 §7.7: "a full-stop timeout […] SHOULD be taken as an indication of some significantly disruptive event in the
     /// network"; "If eff_pmtu is larger than search_low, set eff_pmtu to search_low." Linux, and we, go on halving.
-    pub fn black_hole(&mut self, mode: Mode, headers: &Headers, mss_clamp: u16, now: Instant) {
-        if mode == Mode::Never {
+    pub fn black_hole(&mut self, headers: &Headers, mss_clamp: u16, rules: &Rules, now: Instant) {
+        if rules.mode == Mode::Never {
             return;
         }
         if self.is_on() {
-            self.low = lower(self.low, headers, mss_clamp);
+            self.low = lower(self.low, headers, mss_clamp, rules);
         } else {
-            self.enabled = 1;
-            self.began = now.0;
+            *self = Self::new(headers.base(rules), mss_clamp.saturating_add(headers.fixed), now);
         }
     }
 }

@@ -97,6 +97,7 @@ impl Parts<'_> {
         let Some(index) = tcb.traffic.checked_sub(1) else { return Ok(true) };
         let has_learned = tcb.total_retrans != 0 || tcb.reord_seen != 0;
         let traffic = self.traffic_of(index, socket)?;
+        let has_learned = has_learned || traffic.search.is_on();
         let is_sending = u16::from(!traffic.send.is_empty());
         let was_sending = core::mem::replace(&mut traffic.is_sending, is_sending);
         let was_resting = traffic.is_resting != 0;

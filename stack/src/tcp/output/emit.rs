@@ -231,6 +231,7 @@ impl<D: Device> Connection<'_, D> {
     pub(super) fn sent_again(&mut self, segments: u16, bytes: u16) {
         let tsval = self.tsval();
         self.tcb.episode.on_retransmit(segments, tsval);
+        self.traffic.search.inconclusive();
         self.tcb.total_retrans = self.tcb.total_retrans.wrapping_add(segments.into());
         self.seldom.bytes_retrans += u64::from(bytes);
         self.stats.add(Counter::SegmentsRetransmitted, segments.into());

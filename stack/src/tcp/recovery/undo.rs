@@ -120,6 +120,13 @@ impl Episode {
         self.set_state(to);
     }
 
+    /// What was too large for the path is sent again: as after a timeout, but the window was not reduced, and there is nothing
+    /// to give back (tcp_simple_retransmit).
+    pub fn repair(&mut self, snd_nxt: Seq) {
+        self.continue_as(CaState::Loss, snd_nxt);
+        self.state &= !UNDO;
+    }
+
     /// So many segments were sent again, with this TSval.
     #[inline]
     pub fn on_retransmit(&mut self, segments: u16, tsval: u32) {
