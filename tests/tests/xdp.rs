@@ -2,14 +2,18 @@
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
+use driver::bpf::object::Attach;
+use driver::steering::{Place, Protocol};
+use driver::xdp::open::{Request, Way, open};
+use driver::xdp::socket::Mode;
 use harness::sim::tcp::text;
 use harness::wire::calls::Calls;
-use harness::wire::namespace::{Namespace, kernel_talks};
-use harness::wire::veth::Cable;
+use harness::wire::namespace::{Namespace, joined, kernel_talks};
+use harness::wire::veth::{Cable, NAME};
 use harness::wire::world::address;
 use harness::wire::xsk::Xsk;
 use stack::region::slab::Handle;
-use stack::settings::Values;
+use stack::settings::{Switch, Values};
 
 const PORT: u16 = 7000;
 const FRAMES: u32 = 4096;
@@ -44,7 +48,8 @@ fn pair(ours: &mut Xsk, far: &Namespace, is_v6: bool, connects: bool) -> (Handle
         let accepting = std::thread::spawn(move || listener.accept().expect("a connection").0);
         return (socket, ours.join(accepting));
     }
-    let listener = ours.listen(PORT, &Values::default());
+    // A connection before it may be in TIME-WAIT.
+    let listener = ours.listen(PORT, &Values { options: Switch::REUSE_ADDRESS, ..Values::default() });
     let at = SocketAddr::new(address(1, is_v6), PORT);
     let connecting = far.spawn(move || TcpStream::connect(at).expect("a connection of the kernel's"));
     let socket = ours.accept(listener).expect("a connection");
@@ -55,4 +60,106 @@ fn pair(ours: &mut Xsk, far: &Namespace, is_v6: bool, connects: bool) -> (Handle
 #[test]
 fn the_kernel_at_the_far_end() {
     talk_to_kernel(Cable::default(), 4 << 20);
+}
+
+#[test]
+fn packets_of_every_size() {
+    for mtu in [1280, 9000, 65_535] {
+        talk_to_kernel(Cable { mtu, ..Cable::default() }, 4 << 20);
+    }
+}
+
+/// The kernel spreads its connections over the queues: each has a socket.
+#[test]
+fn every_queue_is_served() {
+    let cable = Cable { queues: 4, ..Cable::default() };
+    let Some([near, far]) = cable.lay() else { return };
+    let mut ours = Xsk::new(&near, (1, 2), FRAMES, None, PORT);
+    assert_eq!(ours.opened.device.queues().len(), 4);
+    for _ in 0..16 {
+        let (socket, stream) = pair(&mut ours, &far, false, false);
+        let kernel = kernel_talks(&stream, &text(3, 50_000));
+        let talked = ours.talk(socket, b"here", true).expect("a talk");
+        assert_eq!((talked.got.len(), ours.join(kernel)), (50_000, b"here".to_vec()));
+        ours.close(socket);
+    }
+}
+
+/// In the driver, where a device can do it, and behind it.
+#[test]
+fn native_mode() {
+    let Some([near, far]) = Cable::default().lay() else { return };
+    let way = Way { attach: Attach::Native, mode: Mode::Copy };
+    let mut ours = Xsk::new(&near, (1, 2), FRAMES, Some(way), PORT);
+    assert_eq!(ours.opened.way, way);
+    let (socket, stream) = pair(&mut ours, &far, false, true);
+    let kernel = kernel_talks(&stream, &text(4, 1 << 20));
+    let talked = ours.talk(socket, &text(5, 1 << 20), true).expect("a talk");
+    assert!(talked.got == text(4, 1 << 20) && ours.join(kernel) == text(5, 1 << 20));
+}
+
+/// A port that nobody claimed, and one that is claimed but not wanted, are the kernel's; and all is when the interface is closed.
+#[test]
+fn the_kernel_keeps_what_is_its_own() {
+    let Some([near, far]) = Cable::default().lay() else { return };
+    let ours = Xsk::new(&near, (1, 2), FRAMES, None, PORT);
+    let echoes = |port: u16| {
+        let at = SocketAddr::new(address(1, false), port);
+        let listener = near.inside(move || TcpListener::bind(at).expect("a listener"));
+        let stream = far.inside(move || TcpStream::connect(at).expect("a connection"));
+        let (served, _) = listener.accept().expect("a connection");
+        let (there, back) = (text(6, 100_000), text(7, 100_000));
+        let [one, other] = [kernel_talks(&stream, &there), kernel_talks(&served, &back)];
+        assert!(joined(other) == there && joined(one) == back);
+    };
+    echoes(PORT + 1);
+    for slot in 0..2 {
+        let place = Place { slot, protocol: Protocol::Tcp, port: PORT };
+        ours.opened.requests.want(place, false);
+    }
+    echoes(PORT);
+    drop(ours);
+    echoes(PORT);
+}
+
+/// One sentence, and nothing is changed.
+#[test]
+fn an_interface_that_somebody_has_is_refused() {
+    let Some([near, far]) = Cable::default().lay() else { return };
+    let mut first = Xsk::new(&near, (1, 2), FRAMES, None, PORT);
+    let request = || open(&Request { name: NAME, owner: 1, frames: FRAMES, way: None });
+    let said = near.inside(request).map(|_| ()).expect_err("it is taken").to_string();
+    assert!(said.contains("another XDP program") && said.contains(NAME), "{said}");
+    let (socket, stream) = pair(&mut first, &far, false, false);
+    first.close(socket);
+    drop(stream);
+    drop(first);
+    // Nothing stays behind.
+    assert!(near.inside(request).is_ok());
+}
+
+/// Both ends are ours: neither kernel sees a segment.
+#[test]
+fn both_ends() {
+    let Some([near, far]) = Cable::default().lay() else { return };
+    let mut one = Xsk::new(&near, (1, 2), FRAMES, None, PORT);
+    let other = std::thread::spawn(move || {
+        let mut other = Xsk::new(&far, (2, 1), FRAMES, None, PORT);
+        let listener = other.listen(PORT, &Values::default());
+        (other, listener)
+    });
+    let (mut other, listener) = joined(other);
+    let serving = std::thread::spawn(move || {
+        let socket = other.accept(listener).expect("a connection");
+        let talked = other.talk(socket, &text(8, 8 << 20), true).expect("a talk");
+        other.rest(socket);
+        other.host.check();
+        talked.got
+    });
+    let remote = harness::sim::raw::ip(2);
+    let socket = one.connect(remote, PORT, &Values::default()).expect("a connection");
+    let talked = one.talk(socket, &text(9, 8 << 20), true).expect("a talk");
+    one.rest(socket);
+    assert!(talked.got == text(8, 8 << 20) && joined(serving) == text(9, 8 << 20));
+    one.host.check();
 }
