@@ -11,7 +11,7 @@ use harness::wire::calls::Calls;
 use harness::wire::namespace::{Namespace, joined, kernel_talks};
 use harness::wire::veth::{Cable, NAME};
 use harness::wire::world::address;
-use harness::wire::xsk::Xsk;
+use harness::wire::xsk::{Ended, Xsk};
 use stack::region::slab::Handle;
 use stack::settings::{Switch, Values};
 
@@ -149,17 +149,19 @@ fn both_ends() {
         (other, listener)
     });
     let (mut other, listener) = joined(other);
+    let ended = Ended::default();
+    let there = ended.clone();
     let serving = std::thread::spawn(move || {
         let socket = other.accept(listener).expect("a connection");
         let talked = other.talk(socket, &text(8, 8 << 20), true).expect("a talk");
-        other.rest(socket);
+        other.part(socket, &there);
         other.host.check();
         talked.got
     });
     let remote = harness::sim::raw::ip(2);
     let socket = one.connect(remote, PORT, &Values::default()).expect("a connection");
     let talked = one.talk(socket, &text(9, 8 << 20), true).expect("a talk");
-    one.rest(socket);
+    one.part(socket, &ended);
     assert!(talked.got == text(8, 8 << 20) && joined(serving) == text(9, 8 << 20));
     one.host.check();
 }

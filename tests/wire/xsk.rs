@@ -1,5 +1,8 @@
 //! Our stack over AF_XDP on one end of a cable, in real time. Its calls spin: the far end is another core's.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use driver::steering::{Claim, Place, Protocol};
 use driver::xdp::device::AfXdp;
 use driver::xdp::open::{Opened, Request, Way, open};
@@ -8,7 +11,7 @@ use stack::ip::Interface;
 use stack::region::Limits;
 use stack::region::slab::Handle;
 use stack::stack::Stack;
-use stack::time::{Duration, Instant};
+use stack::time::Instant;
 use stack::wire::ethernet;
 use stack::wire::ip::Ip;
 
@@ -18,10 +21,25 @@ use super::namespace::Namespace;
 use super::veth::NAME;
 use crate::sim::tcp::TcpHost;
 
-/// What the end of a connection takes.
-const REST: Duration = Duration::from_millis(20);
 /// Whose the packets are.
 const OWNER: u32 = 1;
+
+/// How many of two ends have read all that they wait for.
+#[derive(Clone, Debug, Default)]
+pub struct Ended(Arc<AtomicU32>);
+
+impl Ended {
+    /// One more has.
+    pub fn end(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Both have.
+    #[must_use]
+    pub fn both(&self) -> bool {
+        self.0.load(Ordering::Relaxed) >= 2
+    }
+}
 
 /// The host.
 pub struct Xsk {
@@ -88,12 +106,12 @@ impl Xsk {
         }
     }
 
-    /// Closes a socket, and goes on for a moment: the far end closes when it sees it.
-    pub fn rest(&mut self, socket: Handle) {
+    /// Closes a socket, and goes on until both ends have come so far: what one has sent may have to be sent again.
+    pub fn part(&mut self, socket: Handle, ended: &Ended) {
         self.close(socket);
-        let until = clock() + REST;
-        while clock() < until {
-            self.turn(until);
+        ended.end();
+        while !ended.both() {
+            self.turn(clock());
         }
     }
 

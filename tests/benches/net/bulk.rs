@@ -12,7 +12,7 @@ use harness::wire::namespace::joined;
 use harness::wire::sys;
 use harness::wire::veth::Cable;
 use harness::wire::world::address;
-use harness::wire::xsk::Xsk;
+use harness::wire::xsk::{Ended, Xsk};
 use stack::device::Device;
 use stack::error::Error;
 use stack::region::slab::Handle;
@@ -70,6 +70,8 @@ fn receive_all(stack: &mut Stack<'_, '_, AfXdp>, socket: Handle) {
 pub(crate) fn rate(cable: Cable, [from, to]: [End; 2]) -> Option<f64> {
     let hosts = cable.lay()?;
     let at = SocketAddr::new(address(2, false), PORT);
+    let ended = Ended::default();
+    let there = ended.clone();
     let receiving = if to == End::Ours {
         let mut far = Xsk::new(&hosts[1], (2, 1), FRAMES, None, PORT);
         let listener = far.listen(PORT, &Values::default());
@@ -78,7 +80,7 @@ pub(crate) fn rate(cable: Cable, [from, to]: [End; 2]) -> Option<f64> {
             let socket = far.accept(listener).expect("a connection");
             far.with(|stack| receive_all(stack, socket));
             let end = Clock::now();
-            far.rest(socket);
+            far.part(socket, &there);
             end
         })
     } else {
@@ -90,7 +92,9 @@ pub(crate) fn rate(cable: Cable, [from, to]: [End; 2]) -> Option<f64> {
             while got < BYTES {
                 got += stream.read(&mut buffer).expect("text");
             }
-            Clock::now()
+            let end = Clock::now();
+            there.end();
+            end
         })
     };
     let sending = if from == End::Ours {
@@ -100,7 +104,7 @@ pub(crate) fn rate(cable: Cable, [from, to]: [End; 2]) -> Option<f64> {
             let socket = near.connect(ip(2), PORT, &Values::default()).expect("a connection");
             let begin = Clock::now();
             near.with(|stack| send_all(stack, socket));
-            near.rest(socket);
+            near.part(socket, &ended);
             begin
         })
     } else {
@@ -111,6 +115,7 @@ pub(crate) fn rate(cable: Cable, [from, to]: [End; 2]) -> Option<f64> {
             for _ in 0..BYTES / CALL {
                 stream.write_all(&text).expect("room");
             }
+            ended.end();
             begin
         })
     };

@@ -11,7 +11,7 @@ use harness::wire::namespace::joined;
 use harness::wire::sys;
 use harness::wire::veth::Cable;
 use harness::wire::world::address;
-use harness::wire::xsk::Xsk;
+use harness::wire::xsk::{Ended, Xsk};
 use stack::device::Device;
 use stack::error::Error;
 use stack::region::slab::Handle;
@@ -69,22 +69,25 @@ pub(crate) fn trips(cable: Cable) -> Option<Trips> {
     let mut near = Xsk::new(&hosts[0], (1, 2), FRAMES, None, PORT);
     let mut far = Xsk::new(&hosts[1], (2, 1), FRAMES, None, PORT);
     let listener = far.listen(PORT, &Values::default());
+    let ended = Ended::default();
+    let there = ended.clone();
     let echo = std::thread::spawn(move || {
         sys::pin(1);
         let socket = far.accept(listener).expect("a connection");
+        let mut buffer = [0; MESSAGE];
         far.with(|stack| {
-            let mut buffer = [0; MESSAGE];
-            while hear(stack, socket, &mut buffer) == MESSAGE {
+            for _ in 0..TRIPS {
+                assert_eq!(hear(stack, socket, &mut buffer), MESSAGE);
                 say(stack, socket, &buffer);
             }
         });
-        far.rest(socket);
+        far.part(socket, &there);
     });
     let asking = std::thread::spawn(move || {
         sys::pin(0);
         let socket = near.connect(ip(2), PORT, &Values::default()).expect("a connection");
         let times = near.with(|stack| ask(stack, socket));
-        near.rest(socket);
+        near.part(socket, &ended);
         times
     });
     let times = joined(asking);
@@ -101,10 +104,9 @@ pub(crate) fn trips_to_kernel(cable: Cable, spins: bool) -> Option<Trips> {
         sys::pin(0);
         let socket = near.connect(ip(2), PORT, &Values::default()).expect("a connection");
         let times = near.with(|stack| ask(stack, socket));
-        near.rest(socket);
+        near.close(socket);
+        near.join(echo);
         times
     });
-    let times = joined(asking);
-    joined(echo);
-    Some(Trips::of(times))
+    Some(Trips::of(joined(asking)))
 }
