@@ -6,6 +6,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::tcp::rtt;
+use crate::tcp::tcb::Flags;
 use crate::tcp::timers::{keepalive, limits};
 
 macro_rules! host {
@@ -55,6 +56,9 @@ host! {
     tcp_rmem_default = 131_072, 4096..=1 << 30, "Bytes of a new socket's receive buffer, as SO_RCVBUF tells them.";
     tcp_rmem_max = 32 << 20, 4096..=1 << 30, "Bytes up to which a receive buffer grows.";
     tcp_wmem_default = 16_384, 4096..=1 << 30, "Bytes of a new socket's send buffer, as SO_SNDBUF tells them.";
+    tcp_timestamps = 1, 0..=1, "Timestamps (RFC 7323 §3) are offered, and taken where a peer offers them.";
+    tcp_sack = 1, 0..=1, "So are selective acknowledgments (RFC 2018 §2).";
+    tcp_window_scaling = 1, 0..=1, "So are scaled windows (RFC 7323 §2).";
     tcp_ecn = 2, 0..=2, "ECN (RFC 3168): never, with every peer that knows it, only if the peer asks.";
     tcp_syncookies = 1, 0..=2, "SYN cookies: never, while a listener's queue of SYNs is full, always (RFC 4987 §3.6).";
     tcp_abort_on_overflow = 0, 0..=1, "A handshake for which the accept queue has no room is reset, not held back.";
@@ -79,6 +83,18 @@ host! {
     tcp_probe_interval = 600, 0..=4_194_304, "Seconds after which it begins anew.";
     tcp_probe_threshold = 8, 0..=65_535, "Octets between what passes and what may not that end it.";
     tcp_fastopen_blackhole_timeout_sec = 0, 0..=1_000_000, "Seconds without fast open after SYNs with data went unanswered twice; 0 doesn't look.";
+}
+
+impl Host {
+    /// What a SYN offers, and what is agreed upon where a peer's does.
+    pub(crate) fn offered(&self) -> Flags {
+        let rows = [
+            (self.tcp_timestamps, Flags::TIMESTAMPS),
+            (self.tcp_sack, Flags::SACK),
+            (self.tcp_window_scaling, Flags::SCALING),
+        ];
+        rows.iter().filter(|row| row.0 != 0).fold(Flags::default(), |all, row| all | row.1)
+    }
 }
 
 #[cfg(test)]

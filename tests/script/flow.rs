@@ -32,6 +32,8 @@ pub struct Flow {
     pub local_port: u16,
     /// The peer's.
     pub remote_port: u16,
+    /// The peer's first sequence number, if its SYN was injected: in the script all others are relative to it.
+    irs: Option<u32>,
     /// ISS on the wire, and in the script.
     iss: Option<(u32, u32)>,
     /// The first timestamp on the wire, and in the script.
@@ -44,7 +46,7 @@ impl Flow {
     /// A socket.
     #[must_use]
     pub fn new(role: Role, fd: Option<i32>, local_port: u16, remote_port: u16) -> Self {
-        Self { role, fd, local_port, remote_port, iss: None, first: None, sent: HashMap::new() }
+        Self { role, fd, local_port, remote_port, irs: None, iss: None, first: None, sent: HashMap::new() }
     }
 
     /// What is added to our sequence numbers in the script.
@@ -54,8 +56,12 @@ impl Flow {
 
     /// An injected segment as it is on the wire.
     #[must_use]
-    pub fn to_wire(&self, segment: &Segment) -> Segment {
+    pub fn to_wire(&mut self, segment: &Segment) -> Segment {
         let mut live = segment.clone();
+        match self.irs {
+            None if live.flags.has(Flags::SYN) => self.irs = Some(live.seq),
+            irs => live.seq = live.seq.wrapping_add(irs.unwrap_or(0)),
+        }
         let offset = self.offset();
         if live.flags.has(Flags::ACK) {
             live.ack = live.ack.wrapping_add(offset);
@@ -103,6 +109,17 @@ impl Flow {
     pub fn to_script(&self, live: &Segment) -> Segment {
         let mut script = live.clone();
         script.seq = script.seq.wrapping_sub(self.offset());
+        let irs = self.irs.unwrap_or(0);
+        if script.flags.has(Flags::ACK) {
+            script.ack = script.ack.wrapping_sub(irs);
+        }
+        for option in script.options.iter_mut().flatten() {
+            if let Choice::Sack(blocks) = option {
+                for (left, right) in blocks {
+                    (*left, *right) = (left.wrapping_sub(irs), right.wrapping_sub(irs));
+                }
+            }
+        }
         if let (Some((first, from)), Some(options)) = (self.first, &mut script.options) {
             for option in options {
                 if let Choice::Timestamps(tsval, _) = option {

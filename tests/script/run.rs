@@ -121,22 +121,12 @@ impl Run {
             }
         }
         for event in &script.events {
-            if let Action::Command(command) = &event.action {
-                for (name, value) in shell::settings(command).map_err(Stopped::Unsupported)? {
-                    setting(&name, &value, &mut setup);
-                }
-            }
-        }
-        let mut host = Host::new(&setup);
-        for event in &script.events {
             let Action::Command(command) = &event.action else { continue };
             for (name, value) in shell::settings(command).map_err(Stopped::Unsupported)? {
-                // Fast open is off and on by this alone; what else a script sets is what the host has anyway.
-                if let Some(number) = shell::number(&value).filter(|_| name.starts_with("tcp_fastopen")) {
-                    host.with(|stack| stack.parts.host.set(&name, number));
-                }
+                make_room(&name, &value, &mut setup);
             }
         }
+        let host = Host::new(&setup);
         let start = host.now();
         Ok(Self {
             host,
@@ -257,8 +247,16 @@ impl Run {
                 self.call(call, call.end.map(|end| end + counts_from))
             }
             Action::Code(text) => self.code(text),
-            // What it sets was looked at before the beginning.
-            Action::Command(_) | Action::Expect(_) => Ok(()),
+            Action::Command(command) => {
+                for (name, value) in shell::settings(command).map_err(Stopped::Unsupported)? {
+                    // One that the host hasn't is known to be harmless.
+                    if let Some(number) = shell::number(&value) {
+                        self.host.with(|stack| stack.parts.host.set(&name, number));
+                    }
+                }
+                Ok(())
+            }
+            Action::Expect(_) => Ok(()),
         }
     }
 
@@ -503,12 +501,8 @@ impl Run {
     }
 }
 
-/// What a parameter of the kernel means for the host that is made.
-fn setting(name: &str, value: &str, setup: &mut Setup) {
-    // One that it hasn't is known to be harmless.
-    if let Some(number) = shell::number(value) {
-        setup.host.set(name, number);
-    }
+/// What a parameter of the kernel means for the host that is made: others are set when their time has come.
+fn make_room(name: &str, value: &str, setup: &mut Setup) {
     let most = || value.split_whitespace().nth(2).and_then(|bytes| bytes.parse::<u32>().ok());
     if name == "tcp_rmem" && most().is_some_and(|bytes| bytes > 6 << 20) {
         // Receive buffers are counted in frames: larger ones make larger buffers.

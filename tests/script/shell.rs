@@ -11,11 +11,8 @@ pub type Setting = (String, String);
 /// Parameters that say what this stack does anyway, or that change nothing that a script sees: name, and the value that is
 /// known to be harmless; `*` is any.
 const HARMLESS: &[(&str, &str)] = &[
-    ("tcp_timestamps", "1"),
-    ("tcp_sack", "1"),
     ("tcp_dsack", "1"),
     ("tcp_fack", "0"),
-    ("tcp_window_scaling", "1"),
     ("tcp_reordering", "3"),
     ("tcp_frto", "2"),
     ("tcp_early_retrans", "4"),
@@ -139,6 +136,6 @@ mod tests {
         assert_eq!(set, Ok(vec![row("tcp_ecn", "1"), row("tcp_fastopen", "0x403")]));
         assert_eq!(number("0x403"), Some(0x403));
         assert_eq!(settings("sysctl -q net.ipv4.tcp_ecn=9"), Err("the setting tcp_ecn=9".to_owned()));
-        assert_eq!(settings("sysctl -q net.ipv4.tcp_sack=0"), Err("the setting tcp_sack=0".to_owned()));
+        assert_eq!(settings("sysctl -q net.ipv4.tcp_dsack=0"), Err("the setting tcp_dsack=0".to_owned()));
     }
 }

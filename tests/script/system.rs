@@ -132,7 +132,7 @@ impl Run {
             "write" => Operation::Send(self.fd(call, 0)?, zeros(self.len(call, 1)?), 0),
             "sendto" if flags(3)? & libc::MSG_FASTOPEN != 0 => {
                 let to = (self.addresses().1, PORT);
-                Operation::SendFast(self.fd(call, 0)?, to, zeros(self.len(call, 1)?))
+                Operation::SendFast(self.fd(call, 0)?, to, zeros(self.len(call, 1)?), flags(3)?)
             }
             "send" | "sendto" => Operation::Send(self.fd(call, 0)?, zeros(self.len(call, 1)?), flags(3)?),
             "writev" => {

@@ -123,9 +123,9 @@ impl<D: Device> Stack<'_, '_, D> {
             ..SynEntry::default()
         };
         let iss = isn::initial_sequence(&self.parts.header.secret.0, &tuple_of(&syn), self.now);
-        let mut flags = Tcbits::default();
+        let (mut flags, offered) = (Tcbits::default(), self.parts.host.offered() | Tcbits::ECN);
         let mut agree = |on: bool, flag: Tcbits| {
-            if on {
+            if on && offered.has(flag) {
                 flags |= flag
             }
         };
@@ -133,7 +133,8 @@ impl<D: Device> Stack<'_, '_, D> {
         agree(options.sack_permitted, Tcbits::SACK);
         agree(options.window_scale.is_some(), Tcbits::SCALING);
         agree(self.parts.host.tcp_ecn != 0 && Ecn::asks(seg.flags), Tcbits::ECN);
-        self.with_offer(SynEntry { iss, ..syn }, flags, options.window_scale)
+        let peers_shift = options.window_scale.filter(|_| flags.has(Tcbits::SCALING));
+        self.with_offer(SynEntry { iss, ..syn }, flags, peers_shift)
     }
 
     /// The same with what we offer: the window and its scale, from the listener's buffer.

@@ -110,7 +110,7 @@ impl<D: Device> Connection<'_, D> {
         let iss = if self.tcb.recent.is_known() { self.tcb.snd.una } else { iss };
         let Offer { wnd, shift, .. } = self.offer();
         let kept = self.tcb.flags.0 & (Flags::NO_DELAY.0 | Flags::CORK.0);
-        self.tcb.flags = Flags(kept) | Flags::TIMESTAMPS | Flags::SACK | Flags::SCALING;
+        self.tcb.flags = Flags(kept) | self.host.offered();
         if self.host.tcp_ecn == 1 {
             self.tcb.flags |= Flags::ECN;
         }

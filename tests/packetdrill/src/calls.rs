@@ -27,8 +27,8 @@ pub enum Call {
     Receive(i32, usize, i32),
     /// send(2), with flags.
     Send(i32, Vec<u8>, i32),
-    /// sendto(2) with MSG_FASTOPEN.
-    SendFast(i32, End, Vec<u8>),
+    /// sendto(2) with MSG_FASTOPEN among its flags.
+    SendFast(i32, End, Vec<u8>, i32),
     /// poll(2): descriptors, events; milliseconds, or -1.
     Poll(Vec<(i32, i16)>, i32),
     /// epoll_wait(2): so many events at most; milliseconds, or -1.
@@ -152,7 +152,7 @@ impl Pending {
             Call::Accept(fd, is_nonblocking) => host.accept(fd, is_nonblocking),
             Call::Receive(fd, len, flags) => self.receive(host, fd, len, flags),
             Call::Send(fd, bytes, flags) => self.send(host, fd, &bytes, flags),
-            Call::SendFast(fd, to, bytes) => self.send_fast(host, fd, to, &bytes),
+            Call::SendFast(fd, to, bytes, _) => self.send_fast(host, fd, to, &bytes),
             Call::Poll(fds, _) => host.poll(&fds),
             Call::EpollWait(fd, most, _) => host.epoll_wait(fd, most),
         };
@@ -188,7 +188,8 @@ impl Pending {
 
     /// What was sent with MSG_ZEROCOPY is told by the error queue.
     fn noted(&self, host: &mut Host, done: Result<Answer, Errno>) -> Result<Answer, Errno> {
-        if let (Call::Send(fd, _, flags), Ok(Answer::Sent(1..))) = (&self.call, &done)
+        if let (Call::Send(fd, _, flags) | Call::SendFast(fd, _, _, flags), Ok(Answer::Sent(1..))) =
+            (&self.call, &done)
             && flags & libc::MSG_ZEROCOPY != 0
         {
             let zerocopy = &mut host.files.of(*fd)?.zerocopy;

@@ -78,8 +78,10 @@ impl<D: Device> Connection<'_, D> {
             tcb.flags = tcb.flags.without(Tcbits::SACK);
         }
         match options.timestamps {
-            Some(stamps) => tcb.recent = Recent::new(self.now, stamps.tsval),
-            None => tcb.flags = tcb.flags.without(Tcbits::TIMESTAMPS),
+            Some(stamps) if tcb.flags.has(Tcbits::TIMESTAMPS) => {
+                tcb.recent = Recent::new(self.now, stamps.tsval);
+            }
+            _ => tcb.flags = tcb.flags.without(Tcbits::TIMESTAMPS),
         }
     }
 }

@@ -284,7 +284,7 @@ impl<D: Device> Connection<'_, D> {
     fn syn_head(&self, flags: Flags, fast_open: Option<Cookie>) -> Head {
         let is_answer = flags.has(Flags::ACK);
         let had = self.tcb.flags;
-        let may = |bit| !is_answer || had.has(bit);
+        let may = |bit| had.has(bit);
         let options = Options {
             mss: Some(self.tcb.advertised_mss),
             window_scale: may(Tcbits::SCALING).then_some(self.tcb.rcv_shift()),
