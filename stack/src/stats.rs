@@ -69,6 +69,7 @@ counters! {
     ResetsOut "tcp_resets_out" "Resets sent.";
     NoConnection "tcp_no_connection" "Segments for which there is no connection and no listener.";
     HeaderPredicted "tcp_header_predicted" "Segments that took the fast path.";
+    Signed "tcp_signed" "Signed segments (RFC 2385, RFC 5925): dropped, for nobody here has a key.";
     Unacceptable "tcp_unacceptable" "Segments outside of the window (RFC 9293 §3.10.7.4, first).";
     PawsDropped "tcp_paws_dropped" "Segments with a timestamp of the past (RFC 7323 §5).";
     ChallengeAcks "tcp_challenge_acks" "Challenge acknowledgements sent (RFC 5961).";

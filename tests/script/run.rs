@@ -8,6 +8,7 @@ use std::fmt;
 
 use accel_packetdrill::calls::Pending;
 use accel_packetdrill::host::{Host, LOCAL, LOCAL_6, REMOTE, REMOTE_6, Setup};
+use stack::tcp::tcb::Tcb;
 use stack::time::{Duration, Instant};
 use stack::wire::tcp::Flags;
 
@@ -248,6 +249,12 @@ impl Run {
             }
             Action::Code(text) => self.code(text),
             Action::Command(command) => {
+                if let Some((state, port)) = shell::listed(command) {
+                    let is_one = |tcb: &Tcb| tcb.state().as_linux() == state && tcb.local_port == port;
+                    if !self.host.with(|stack| stack.parts.tcbs.iter().any(is_one)) {
+                        return Err(self.failed(format!("no socket at port {port} is in state {state}")));
+                    }
+                }
                 for (name, value) in shell::settings(command).map_err(Stopped::Unsupported)? {
                     // One that the host hasn't is known to be harmless.
                     if let Some(number) = shell::number(&value) {

@@ -37,6 +37,9 @@ const HARMLESS: &[(&str, &str)] = &[
     ("tcp_congestion_control", "*"),
 ];
 
+/// The kernel's lists of sockets of TCP.
+const SOCKETS: &str = "/proc/net/tcp";
+
 /// What `defaults.sh`, which every script of the kernel's begins with, sets besides.
 const DEFAULTS: &[(&str, &str)] =
     &[("tcp_rmem", "4096 540000 15728640"), ("tcp_slow_start_after_idle", "0"), ("tcp_syn_retries", "5")];
@@ -66,6 +69,8 @@ pub fn settings(command: &str) -> Result<Vec<Setting>, String> {
             "set_sysctls.py" => found.extend(assignments(rest)?),
             // A queueing discipline that paces by itself; ours is paced by the connection.
             "tc" if rest.contains(&"fq") => return Err("the queueing discipline fq".to_owned()),
+            // Looked at when its time has come: see [`listed`].
+            "grep" if rest.iter().any(|word| word.starts_with(SOCKETS)) => {}
             "sleep" | "true" | "ss" | "tc" => {}
             restore if restore.starts_with("sysctl_restore") => {}
             other => return Err(format!("the command {other}")),
@@ -73,6 +78,14 @@ pub fn settings(command: &str) -> Result<Vec<Setting>, String> {
     }
     found.iter().try_for_each(known)?;
     Ok(found)
+}
+
+/// The state, as Linux numbers it, and the port of the socket that a command looks for in the kernel's list.
+#[must_use]
+pub fn listed(command: &str) -> Option<(u8, u16)> {
+    let mut quoted = command.split('"').skip(1).step_by(2).filter(|_| command.contains(SOCKETS));
+    let state = u8::from_str_radix(quoted.next()?.trim(), 16).ok()?;
+    Some((state, u16::from_str_radix(quoted.next()?.strip_prefix(':')?, 16).ok()?))
 }
 
 /// A value, decimal or with 0x.
@@ -131,7 +144,9 @@ mod tests {
             ("tcp_ecn", "0"),
         ];
         assert_eq!(found, Ok(wanted.map(|(name, value)| row(name, value)).to_vec()));
-        assert_eq!(settings("grep x /proc/net/tcp"), Err("the command grep".to_owned()));
+        assert_eq!(settings("grep x /proc/cpuinfo"), Err("the command grep".to_owned()));
+        assert_eq!(listed("grep \" 0A \" /proc/net/tcp | grep \":1F90\""), Some((10, 8080)));
+        assert_eq!((listed("grep \" 0A \" /proc/net/tcp"), listed("grep \"0A\" x \":1\"")), (None, None));
         let set = settings("sysctl -q net.ipv4.tcp_ecn=1 net.ipv4.tcp_fastopen=0x403");
         assert_eq!(set, Ok(vec![row("tcp_ecn", "1"), row("tcp_fastopen", "0x403")]));
         assert_eq!(number("0x403"), Some(0x403));

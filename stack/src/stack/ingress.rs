@@ -164,6 +164,11 @@ impl<D: Device> Stack<'_, '_, D> {
     /// The same, if it is known which connection's it is.
     pub(super) fn segment_for(&mut self, mut seg: Segment, found: Option<u32>) -> Option<Handle> {
         self.count(Counter::SegmentsIn);
+        if seg.options.signed {
+            // Who signs expects a key to be known, and answers that are signed (tcp_inbound_hash).
+            self.count(Counter::Signed);
+            return self.drop_segment(&seg);
+        }
         let (local, remote) = ((&seg.local.0, seg.local.1), (&seg.remote.0, seg.remote.1));
         if let Some(index) = found {
             let tcb = self.parts.tcbs.get(index as usize)?;

@@ -23,6 +23,9 @@ const WINDOW_SCALE: u8 = 3;
 const SACK_PERMITTED: u8 = 4;
 const SACK: u8 = 5;
 const TIMESTAMPS: u8 = 8;
+/// An MD5 digest (RFC 2385), and what took its place, TCP-AO (RFC 5925).
+const MD5: u8 = 19;
+const AUTHENTICATION: u8 = 29;
 const USER_TIMEOUT: u8 = 28;
 const FAST_OPEN: u8 = 34;
 /// Shared by experiments, which an identifier of 16 bits tells apart (RFC 6994).
@@ -126,6 +129,8 @@ pub struct Options {
     /// How long unacknowledged data may stay so: 15 bits, with minutes for seconds if the highest is set
     /// (RFC 5482 §3).
     pub user_timeout: Option<u16>,
+    /// The segment is signed (RFC 2385, RFC 5925).
+    pub signed: bool,
     /// Why the options ended before their end, if they did: the one rule that they have.
     pub stopped: Option<Malformed>,
 }
@@ -221,6 +226,7 @@ impl Options {
                 let tsval = u32::from_be_bytes([*a, *b, *c, *d]);
                 self.timestamps = Some(Timestamps { tsval, tsecr: u32::from_be_bytes([*e, *f, *g, *h]) });
             }
+            (MD5 | AUTHENTICATION, _) => self.signed = true,
             (USER_TIMEOUT, [a, b]) => self.user_timeout = Some(u16::from_be_bytes([*a, *b])),
             (FAST_OPEN | EXPERIMENT, data) => self.fast_open = cookie(kind, data).or(self.fast_open),
             _ => {}
