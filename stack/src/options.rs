@@ -32,8 +32,8 @@ pub const IPPROTO_IPV6: i32 = 41;
 pub(crate) enum Kind {
     /// A bit of [`Values::options`]: 0, or anything else.
     Switch(u32),
-    /// The same, for which only 0 and 1 are said.
-    Bit(u32),
+    /// The same, for which only 0 and 1 may be said.
+    Strict(u32),
     /// A number within bounds, how it is kept and how it is read back.
     Number(i32, i32, fn(&mut Values, i32), fn(&View<'_>) -> i32),
     /// A `struct timeval`, kept in microseconds.
@@ -150,9 +150,9 @@ impl Kind {
             Self::Common(common) => return common.set(values, (socket, host), number, bytes),
             Self::Time(field) => *field(values) = microseconds(bytes)?,
             Self::Switch(bit) => switched(values, bit, number != 0),
-            Self::Bit(bit) if (0..=1).contains(&number) => switched(values, bit, number != 0),
+            Self::Strict(bit) if (0..=1).contains(&number) => switched(values, bit, number != 0),
             Self::Number(least, most, set, _) if (least..=most).contains(&number) => set(values, number),
-            Self::Bit(_) | Self::Number(..) => return Err(Error::Invalid),
+            Self::Strict(_) | Self::Number(..) => return Err(Error::Invalid),
             Self::Told(_) => return Err(Error::NoSuchOption),
         }
         Ok(())
@@ -161,7 +161,7 @@ impl Kind {
     /// Reads one: how many bytes were written.
     pub(crate) fn get(self, view: &View<'_>, level: i32, to: &mut [u8]) -> usize {
         let number = match self {
-            Self::Switch(bit) | Self::Bit(bit) => (view.values.options & bit != 0).into(),
+            Self::Switch(bit) | Self::Strict(bit) => (view.values.options & bit != 0).into(),
             Self::Number(_, _, _, get) => get(view),
             Self::Told(tell) => tell(view),
             Self::Time(field) => return put(&timeval(*field(&mut view.values.clone())), to),

@@ -36,7 +36,7 @@ pub(crate) enum Common {
     V6Only,
 }
 
-use Kind::{Common as Special, Number, Switch as Bit, Time, Told};
+use Kind::{Common as Special, Number, Switch as Switched, Time, Told};
 
 /// IP_MTU_DISCOVER's or IPV6_MTU_DISCOVER's value, which is kept plus one.
 const fn discovery(kept: u8) -> i32 {
@@ -46,18 +46,18 @@ const fn discovery(kept: u8) -> i32 {
 /// Every one of them.
 #[rustfmt::skip]
 pub(crate) const ROWS: &[Row<Kind>] = &[
-    row(SOL_SOCKET, 2, "SO_REUSEADDR", Bit(Switch::REUSE_ADDRESS)),
+    row(SOL_SOCKET, 2, "SO_REUSEADDR", Switched(Switch::REUSE_ADDRESS)),
     row(SOL_SOCKET, 3, "SO_TYPE", Told(|view| view.socket.kind)),
-    row(SOL_SOCKET, 5, "SO_DONTROUTE", Bit(Switch::DONT_ROUTE)),
-    row(SOL_SOCKET, 6, "SO_BROADCAST", Bit(Switch::BROADCAST)),
+    row(SOL_SOCKET, 5, "SO_DONTROUTE", Switched(Switch::DONT_ROUTE)),
+    row(SOL_SOCKET, 6, "SO_BROADCAST", Switched(Switch::BROADCAST)),
     row(SOL_SOCKET, 7, "SO_SNDBUF", Special(Common::SendBuffer)),
     row(SOL_SOCKET, 8, "SO_RCVBUF", Special(Common::ReceiveBuffer)),
-    row(SOL_SOCKET, 9, "SO_KEEPALIVE", Bit(Switch::KEEP_ALIVE)),
-    row(SOL_SOCKET, 10, "SO_OOBINLINE", Bit(Switch::OOB_INLINE)),
-    row(SOL_SOCKET, 11, "SO_NO_CHECK", Bit(Switch::NO_CHECKSUM)),
+    row(SOL_SOCKET, 9, "SO_KEEPALIVE", Switched(Switch::KEEP_ALIVE)),
+    row(SOL_SOCKET, 10, "SO_OOBINLINE", Switched(Switch::OOB_INLINE)),
+    row(SOL_SOCKET, 11, "SO_NO_CHECK", Switched(Switch::NO_CHECKSUM)),
     row(SOL_SOCKET, 12, "SO_PRIORITY", Special(Common::Priority)),
     row(SOL_SOCKET, 13, "SO_LINGER", Special(Common::Linger)),
-    row(SOL_SOCKET, 15, "SO_REUSEPORT", Bit(Switch::REUSE_PORT)),
+    row(SOL_SOCKET, 15, "SO_REUSEPORT", Switched(Switch::REUSE_PORT)),
     row(SOL_SOCKET, 18, "SO_RCVLOWAT", Special(Common::ReceiveLowWater)),
     row(SOL_SOCKET, 19, "SO_SNDLOWAT", Told(|_| 1)),
     row(SOL_SOCKET, 20, "SO_RCVTIMEO", Time(|values| &mut values.receive_timeout_us)),
@@ -71,23 +71,23 @@ pub(crate) const ROWS: &[Row<Kind>] = &[
     row(SOL_SOCKET, 37, "SO_TIMESTAMPING", Special(Common::Timestamping)),
     row(SOL_SOCKET, 38, "SO_PROTOCOL", Told(|view| view.socket.protocol)),
     row(SOL_SOCKET, 39, "SO_DOMAIN", Told(|view| if view.socket.is_v6 { 10 } else { 2 })),
-    row(SOL_SOCKET, 40, "SO_RXQ_OVFL", Bit(Switch::DROPS_TOLD)),
+    row(SOL_SOCKET, 40, "SO_RXQ_OVFL", Switched(Switch::DROPS_TOLD)),
     // The same again where a long has 64 bits.
     row(SOL_SOCKET, 66, "SO_RCVTIMEO_NEW", Time(|values| &mut values.receive_timeout_us)),
     row(SOL_SOCKET, 67, "SO_SNDTIMEO_NEW", Time(|values| &mut values.send_timeout_us)),
     row(IPPROTO_IP, 1, "IP_TOS", Special(Common::Tos)),
     row(IPPROTO_IP, 2, "IP_TTL", Special(Common::Ttl)),
-    row(IPPROTO_IP, 8, "IP_PKTINFO", Bit(Switch::PACKET_INFO)),
+    row(IPPROTO_IP, 8, "IP_PKTINFO", Switched(Switch::PACKET_INFO)),
     row(IPPROTO_IP, 10, "IP_MTU_DISCOVER", Number(0, 5, |to, how| to.mtu_discover = how as u8 + 1, |view| discovery(view.values.mtu_discover))),
-    row(IPPROTO_IP, 11, "IP_RECVERR", Bit(Switch::ERRORS)),
-    row(IPPROTO_IP, 12, "IP_RECVTTL", Bit(Switch::TTL_TOLD)),
-    row(IPPROTO_IP, 13, "IP_RECVTOS", Bit(Switch::TOS_TOLD)),
+    row(IPPROTO_IP, 11, "IP_RECVERR", Switched(Switch::ERRORS)),
+    row(IPPROTO_IP, 12, "IP_RECVTTL", Switched(Switch::TTL_TOLD)),
+    row(IPPROTO_IP, 13, "IP_RECVTOS", Switched(Switch::TOS_TOLD)),
     row(IPPROTO_IP, 15, "IP_FREEBIND", Special(Common::FreeBind)),
     row(IPPROTO_IPV6, 16, "IPV6_UNICAST_HOPS", Number(-1, 255, |to, hops| to.set_hop_limit(hops), |view| view.values.hop_limit().into())),
     row(IPPROTO_IPV6, 23, "IPV6_MTU_DISCOVER", Number(0, 5, |to, how| to.mtu_discover_v6 = how as u8 + 1, |view| discovery(view.values.mtu_discover_v6))),
-    row(IPPROTO_IPV6, 25, "IPV6_RECVERR", Bit(Switch::ERRORS_V6)),
+    row(IPPROTO_IPV6, 25, "IPV6_RECVERR", Switched(Switch::ERRORS_V6)),
     row(IPPROTO_IPV6, 26, "IPV6_V6ONLY", Special(Common::V6Only)),
-    row(IPPROTO_IPV6, 49, "IPV6_RECVPKTINFO", Bit(Switch::PACKET_INFO_V6)),
+    row(IPPROTO_IPV6, 49, "IPV6_RECVPKTINFO", Switched(Switch::PACKET_INFO_V6)),
     row(IPPROTO_IPV6, 67, "IPV6_TCLASS", Special(Common::TrafficClass)),
 ];
 

@@ -36,7 +36,7 @@ fn or(value: impl Into<u32>, default: u32) -> i32 {
     }
 }
 
-use Kind::{Bit, Number, Switch as Switched};
+use Kind::{Number, Strict, Switch as Switched};
 use Rule::{Is, Own as Special};
 
 /// MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL, in seconds.
@@ -72,7 +72,7 @@ pub(crate) const ROWS: &[Row<Rule<Own>>] = &[
     row(IPPROTO_TCP, 30, "TCP_FASTOPEN_CONNECT", Special(Own::FastOpenConnect)),
     row(IPPROTO_TCP, 33, "TCP_FASTOPEN_KEY", Special(Own::FastOpenKey)),
     row(IPPROTO_TCP, 34, "TCP_FASTOPEN_NO_COOKIE", Special(Own::FastOpenNoCookie)),
-    row(IPPROTO_TCP, 36, "TCP_INQ", Is(Bit(Switch::QUEUE_TOLD))),
+    row(IPPROTO_TCP, 36, "TCP_INQ", Is(Strict(Switch::QUEUE_TOLD))),
     row(IPPROTO_TCP, 44, "TCP_RTO_MAX_MS", Is(Number(1000, 120_000, |to, ms| to.rto_max_ms = ms as u32, |view| or(view.values.rto_max_ms, view.host.tcp_rto_max_ms)))),
     row(IPPROTO_TCP, 45, "TCP_RTO_MIN_US", Is(Number(1000, 200_000, |to, us| to.rto_min_ms = (us as u32).div_ceil(1000) as u16, rto_min))),
     row(IPPROTO_IP, 14, "IP_MTU", Special(Own::PathMtu)),
