@@ -80,7 +80,14 @@ impl<'a, R: Pair> Pairs<'a, R> {
     #[inline]
     #[must_use]
     pub fn find(&self, local: End<'_>, remote: End<'_>) -> Option<u32> {
-        self.table.find(self.secret.tuple(local, remote), |index| {
+        self.find_hashed(self.secret.tuple(local, remote), local, remote)
+    }
+
+    /// The same for whoever has the hash of both.
+    #[inline]
+    #[must_use]
+    pub fn find_hashed(&self, hash: u32, local: End<'_>, remote: End<'_>) -> Option<u32> {
+        self.table.find(hash, |index| {
             // The ports are most likely to differ.
             self.records.get(index as usize).is_some_and(|record| {
                 record.touch();
@@ -267,16 +274,12 @@ impl<'a, R: Endpoint> Endpoints<'a, R> {
     /// The socket for a packet to `local`; `hash` is the connection's, for groups.
     #[must_use]
     pub fn find(&self, local: End<'_>, hash: u32) -> Option<u32> {
-        let first = self.lists(local).into_iter().flatten().next()?;
-        self.choose(first, hash)
-    }
-
-    /// The first members of the lists that a packet to `local` may go to, the best first.
-    fn lists(&self, (address, port): End<'_>) -> [Option<u32>; 3] {
+        let (address, port) = local;
         let is_v4 = address.is_v4();
         let wildcard = if is_v4 { Ip::UNSPECIFIED_V4 } else { Ip::UNSPECIFIED };
-        let dual = is_v4.then(|| self.best(&Ip::UNSPECIFIED, port, true)).flatten();
-        [self.best(address, port, is_v4), self.best(&wildcard, port, is_v4), dual]
+        let first = self.best(address, port, is_v4).or_else(|| self.best(&wildcard, port, is_v4));
+        let dual = || self.best(&Ip::UNSPECIFIED, port, true).filter(|_| is_v4);
+        self.choose(first.or_else(dual)?, hash)
     }
 
     /// Of a group the member that the hash says (`reciprocal_scale`), else the first.

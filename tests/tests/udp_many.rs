@@ -3,10 +3,11 @@
 
 use harness::sim::craft;
 use harness::sim::path::Path;
-use harness::sim::port::Setup;
+use harness::sim::port::{Packet, Setup};
 use harness::sim::raw::{ip, ip6};
 use harness::sim::tcp::text;
 use harness::sim::udp::{BASE, MS, Net, address, host};
+use stack::device::ChecksumRequest;
 use stack::error::Error;
 use stack::events::READABLE;
 use stack::ip::route::{Route, V4_BITS};
@@ -16,8 +17,9 @@ use stack::stats::Counter;
 use stack::time::Duration;
 use stack::udp::group::Filter;
 use stack::udp::send::Sending;
+use stack::wire::checksum::pseudo;
 use stack::wire::ip::Ip;
-use stack::wire::protocol;
+use stack::wire::{protocol, udp};
 
 const GROUP: Ip = Ip::v4([239, 1, 2, 3]);
 const GROUP6: Ip = Ip([0xff, 0x15, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x12, 0x34]);
@@ -292,6 +294,62 @@ fn one_call_sends_many_and_one_reads_them() {
     }
 }
 
+/// Datagrams of so many bytes each that a device has joined: one packet, whose headers are the first one's with the lengths of all, and
+/// whose checksum was never made (virtio's VIRTIO_NET_HDR_GSO_UDP_L4).
+fn joined(to: Ip, data: &[u8], gso_size: u16) -> Packet {
+    let from = address(1, !to.is_v4());
+    let mut bytes = craft::packet(2, from, to, protocol::UDP, &craft::udp((from, 1000), (to, 53), data));
+    let start = bytes.len() - data.len() - udp::HEADER_LEN;
+    let sum = pseudo(&from, &to, protocol::UDP, (udp::HEADER_LEN + data.len()) as u32).fold();
+    bytes[start + 6..start + 8].copy_from_slice(&sum.to_be_bytes());
+    let checksum = Some(ChecksumRequest { start: start as u16, offset: 6 });
+    Packet { bytes, gso_size, checksum }
+}
+
+/// Linux's udp_queue_rcv_skb: who didn't ask for UDP_GRO reads what was sent.
+#[test]
+fn what_a_device_has_joined_is_read_as_it_was_sent() {
+    for (seed, is_v6, is_group) in
+        [(32, false, false), (33, true, false), (34, false, true), (35, true, true)]
+    {
+        let mut net = Net::with_setup(seed, BASE, [host(1), host(2)], Setup::offloads);
+        let to = if is_group { group(is_v6) } else { address(2, is_v6) };
+        let sockets = [Switch::GRO, 0].map(|options| {
+            let socket = reusing(&mut net, 1, is_v6, 53);
+            let values = Values { options: Switch::REUSE_ADDRESS | options, ..Values::default() };
+            net.set(1, socket, &values);
+            if is_group {
+                join(&mut net, 1, socket, &to).expect("room");
+            }
+            socket
+        });
+        // In one frame, in several, and of datagrams that are themselves in several.
+        for (len, segment) in [(1500, 400), (10_500, 1000), (9000, 5000), (1500, 1500)] {
+            let data = text(seed, len);
+            let now = net.network.now();
+            let (host, port) = net.network.host_and_port(net.nodes[1]);
+            assert!(port.deliver(&joined(to, &data, segment)), "a ring with room");
+            host.with(now, port, |stack| while stack.poll().more {});
+            if is_group {
+                let (got, bytes) = net.receive(1, sockets[0]).expect("all of them");
+                assert!(
+                    bytes == data && got.segment == if usize::from(segment) == len { 0 } else { segment }
+                );
+            }
+            // Among those that share an address and port by SO_REUSEADDR the newest gets what is for one.
+            for chunk in data.chunks(segment.into()) {
+                let (got, bytes) = net.receive(1, sockets[1]).expect("a datagram");
+                assert!(bytes == chunk && got.segment == 0 && got.source == (address(1, is_v6), 1000));
+                assert_eq!((got.destination, got.ttl), (to, 64));
+            }
+            for socket in sockets {
+                assert_eq!(net.receive(1, socket).map(|(got, _)| got.len), Err(Error::WouldBlock));
+            }
+        }
+        net.end(&[(1, sockets[0]), (1, sockets[1])]);
+    }
+}
+
 /// RFC 768, "Fields": "An all zero transmitted checksum value means that the transmitter generated no checksum"; RFC 8200 §8.1 forbids it.
 #[test]
 fn a_datagram_without_a_checksum_is_one_of_ipv4_only() {
@@ -372,10 +430,7 @@ fn a_router_says_what_the_path_takes() {
             craft::packet(1, ip(3), source.0, protocol::ICMP, &craft::icmp(&message, quoted))
         };
         let node = net.nodes[0];
-        net.network
-            .host_and_port(node)
-            .1
-            .deliver(&harness::sim::port::Packet { bytes: packet, ..Default::default() });
+        net.network.host_and_port(node).1.deliver(&Packet { bytes: packet, ..Default::default() });
         net.run();
         assert_eq!(net.on(0, |stack| stack.udp_path_mtu(sender)), Ok(1300));
         assert_eq!(net.send(0, sender, &[8; 1400]), Err(Error::MessageSize), "the router's word");
@@ -443,10 +498,7 @@ fn from_an_address_that_nobody_has_nothing_is_heard() {
         let data = craft::udp((from, 99), (ip(2), 53), b"hello");
         let bytes = craft::packet(2, from, ip(2), protocol::UDP, &data);
         let node = net.nodes[1];
-        net.network
-            .host_and_port(node)
-            .1
-            .deliver(&harness::sim::port::Packet { bytes, ..Default::default() });
+        net.network.host_and_port(node).1.deliver(&Packet { bytes, ..Default::default() });
         net.run();
         assert_eq!(net.receive(1, receiver).is_ok(), is_heard, "{from}");
     }

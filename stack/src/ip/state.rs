@@ -86,8 +86,8 @@ pub struct LastWay {
     pub hash: u32,
     /// Bytes of the largest datagram on our own link.
     pub link_mtu: u32,
-    /// No meaning: the next record begins at a multiple of eight.
-    pub reserved: u32,
+    /// The neighbour of the next hop, plus one, if a datagram went there ([`crate::udp::send`]).
+    pub neighbour: u32,
 }
 
 /// What there is once.

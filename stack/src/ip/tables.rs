@@ -274,7 +274,17 @@ impl Parts<'_> {
         let link_mtu = device_mtu.min(of(route.mtu)).min(of(self.ip.interface.mtu));
         let (version, hash) = (self.ip.version(), self.address_hash(destination));
         let destination = *destination;
-        Ok(LastWay { destination, next_hop, source, route, version, device_mtu, hash, link_mtu, reserved: 0 })
+        Ok(LastWay {
+            destination,
+            next_hop,
+            source,
+            route,
+            version,
+            device_mtu,
+            hash,
+            link_mtu,
+            neighbour: 0,
+        })
     }
 }
 

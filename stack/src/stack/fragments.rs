@@ -34,6 +34,13 @@ impl Pieces {
         }
     }
 
+    /// So many bytes more are in the last.
+    pub(super) fn lengthen(&mut self, bytes: u16) {
+        if let Some(last) = self.len.checked_sub(1).and_then(|last| self.all.get_mut(last)) {
+            last.len = last.len.saturating_add(bytes);
+        }
+    }
+
     pub(super) fn as_slice(&self) -> &[Fragment] {
         &self.all[..self.len]
     }

@@ -1,10 +1,9 @@
 //! From a packet to its connection: link, IP, TCP, and whose it is.
 
 use super::Stack;
-use super::other::Seen;
-use crate::device::{Checksum, ChecksumIn, Device, Link, Received};
+use super::other::{Kind, Seen};
+use crate::device::{Checksum, ChecksumIn, Device, Received};
 use crate::frames::Frames;
-use crate::ip::Interface;
 use crate::recover::Lost;
 use crate::region::slab::Handle;
 use crate::stats::Counter;
@@ -19,65 +18,16 @@ use crate::wire::checksum::{Sum, pseudo};
 use crate::wire::ip::Ip;
 use crate::wire::tcp::options::Options;
 use crate::wire::tcp::{self, Flags, Header};
-use crate::wire::{Malformed, ethernet, ipv4, ipv6, protocol};
+use crate::wire::{Malformed, protocol};
 
 /// Congestion experienced (RFC 3168 §5).
 const CE: u8 = 3;
 
-/// What is before a segment.
-struct Carried<'p> {
-    source: Ip,
-    destination: Ip,
-    marked: bool,
-    /// The segment, as far as it is in the packet's first frame.
-    payload: &'p [u8],
-    /// Bytes of it that are in others.
-    beyond: usize,
-}
-
-/// The segment's bytes, if the packet carries one and is for this interface. `beyond` bytes of the packet are in other frames.
-fn carried<'p>(
-    bytes: &'p [u8],
-    beyond: usize,
-    link: Link,
-    interface: &Interface,
-) -> Result<Option<Carried<'p>>, Malformed> {
-    let (is_v6, packet) = match link {
-        Link::Ethernet => {
-            let (frame, payload) = ethernet::parse(bytes)?;
-            let has_tag = frame.tags[0].is_some() || interface.vlan != 0;
-            if frame.destination != interface.link || has_tag && !interface.takes(&frame.tags) {
-                return Ok(None);
-            }
-            match frame.ethertype {
-                ethernet::IPV4 => (false, payload),
-                ethernet::IPV6 => (true, payload),
-                _ => return Ok(None),
-            }
-        }
-        Link::Ip => (bytes.first().is_some_and(|byte| byte >> 4 == 6), bytes),
-    };
-    if is_v6 {
-        let (datagram, payload, beyond) = ipv6::parse_front(packet, beyond)?;
-        let (header, chain) = (datagram.header, datagram.chain);
-        let is_tcp = chain.protocol == protocol::TCP && chain.fragment.is_none();
-        let (source, destination) = (header.source, header.destination);
-        let marked = header.ecn() == CE;
-        return Ok(is_tcp.then_some(Carried { source, destination, marked, payload, beyond }));
-    }
-    let (datagram, payload, beyond) = ipv4::parse_front(packet, beyond)?;
-    let header = datagram.header;
-    let is_tcp =
-        header.protocol == protocol::TCP && datagram.fragment().is_none() && datagram.options.is_empty();
-    let (source, destination) = (header.source(), header.destination());
-    let marked = header.ecn() == CE;
-    Ok(is_tcp.then_some(Carried { source, destination, marked, payload, beyond }))
-}
-
-/// Verifies a segment's checksum, unless the device did, or the sender left it to a device that there isn't. `sum_beyond`
-/// adds what is in other frames.
+/// Verifies the checksum of a segment of `len` bytes, of which `payload` are in the packet's first frame, unless the device did, or
+/// the sender left it to a device that there isn't. `sum_beyond` adds what is in other frames.
 fn verify(
-    carried: &Carried<'_>,
+    (source, destination): (&Ip, &Ip),
+    (payload, len): (&[u8], usize),
     said: Checksum,
     device: ChecksumIn,
     sum_beyond: impl FnOnce(Sum) -> Sum,
@@ -85,8 +35,7 @@ fn verify(
     if said != Checksum::Unchecked {
         return Ok(());
     }
-    let Carried { source, destination, payload, beyond, .. } = carried;
-    let pseudo = pseudo(source, destination, protocol::TCP, (payload.len() + beyond) as u32);
+    let pseudo = pseudo(source, destination, protocol::TCP, len as u32);
     if sum_beyond(pseudo.bytes(payload)).holds() {
         return Ok(());
     }
@@ -99,58 +48,43 @@ impl<D: Device> Stack<'_, '_, D> {
     /// A packet, whose frames are the stack's now and hang on the first. Which socket it was for, if that has something to send
     /// now.
     pub(super) fn packet(&mut self, packet: &[Received]) -> Option<Handle> {
-        let first = packet.first()?.fragment.frame;
-        match self.segment_in(packet) {
-            Ok(Some(segment)) => return self.segment(segment),
-            Ok(None) => self.other(packet),
+        let (first, rest) = packet.split_first()?;
+        let beyond = rest.iter().map(|entry| usize::from(entry.fragment.len)).sum();
+        let kind = self.kind(first.fragment, beyond);
+        let seen = match kind {
+            Ok(Kind::Datagram(seen)) if seen.is_segment() => Seen { checksum: first.checksum, ..seen },
+            kind => {
+                self.other(kind, packet);
+                return None;
+            }
+        };
+        match self.segment_of(&seen, packet) {
+            Ok(segment) => self.segment(segment),
             Err(rule) => {
                 self.shared.counters().malformed(rule);
-                self.frames().discard_packet(first);
+                self.frames().discard_packet(first.fragment.frame);
+                None
             }
         }
-        None
     }
 
-    fn segment_in(&self, packet: &[Received]) -> Result<Option<Segment>, Malformed> {
-        let Some((first, rest)) = packet.split_first() else { return Err(Malformed::Truncated) };
-        let (device, piece) = (self.device.capabilities(), first.fragment);
-        let begin = usize::from(piece.offset);
-        let bytes =
-            self.device.bytes(piece.frame).and_then(|bytes| bytes.get(begin..begin + usize::from(piece.len)));
-        let bytes = bytes.ok_or(Malformed::Truncated)?;
-        let beyond = rest.iter().map(|entry| usize::from(entry.fragment.len)).sum();
-        let Some(carried) = carried(bytes, beyond, device.link, &self.parts.ip.interface)? else {
-            return Ok(None);
-        };
-        verify(&carried, first.checksum, device.checksum_in, |sum| {
-            self.sum_beyond(sum, rest, carried.beyond)
-        })?;
-        let (parsed, text) = tcp::parse(carried.payload)?;
-        let options = Options::parse(parsed.options);
-        // What is behind the headers ends where the payload does, and what is behind that is the link's padding.
-        let in_packet = carried.payload.as_ptr_range().end as usize - bytes.as_ptr() as usize - text.len();
-        Ok(Some(Segment {
-            text: (text.len() + carried.beyond) as u16,
-            offset: u32::from(piece.offset) + in_packet as u32,
-            frame: Some(piece.frame),
-            joined: first.gso_size,
-            marked: carried.marked,
-            ..Segment::of(parsed.header, options, carried.destination, carried.source)
-        }))
-    }
-
-    /// The segment of a datagram that took the long way: it had options or came in fragments.
-    pub(super) fn segment_of(&self, seen: &Seen) -> Result<Segment, Malformed> {
+    /// The segment of a datagram, whose packet has these frames.
+    pub(super) fn segment_of(&self, seen: &Seen, packet: &[Received]) -> Result<Segment, Malformed> {
         let payload = seen.bytes(&*self.device, seen.payload);
-        let (source, destination) = (seen.source, seen.destination);
-        let carried = Carried { source, destination, marked: seen.ecn == CE, payload, beyond: 0 };
-        verify(&carried, Checksum::Unchecked, self.device.capabilities().checksum_in, |sum| sum)?;
+        let (source, destination, beyond) = (seen.source, seen.destination, usize::from(seen.beyond));
+        let (rest, len) = (packet.get(1..).unwrap_or_default(), payload.len() + beyond);
+        let device = self.device.capabilities().checksum_in;
+        verify((&source, &destination), (payload, len), seen.checksum, device, |sum| {
+            self.sum_beyond(sum, rest, beyond)
+        })?;
         let (parsed, text) = tcp::parse(payload)?;
         Ok(Segment {
-            text: text.len() as u16,
+            text: (text.len() + beyond) as u16,
+            // What is behind the datagram is the link's padding: text ends where that does.
             offset: u32::from(seen.end) - text.len() as u32,
             frame: Some(seen.frame),
-            marked: carried.marked,
+            joined: packet.first().map_or(0, |first| first.gso_size),
+            marked: seen.ecn == CE,
             ..Segment::of(parsed.header, Options::parse(parsed.options), destination, source)
         })
     }

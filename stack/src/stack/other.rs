@@ -40,8 +40,12 @@ pub(super) struct Seen {
     pub(super) is_for_us: bool,
     /// What the device says of its transport checksum.
     pub(super) checksum: Checksum,
+    /// Bytes of text in each of the segments that the device has joined in it; 0 if it didn't.
+    pub(super) joined: u16,
     /// When it arrived.
     pub(super) arrived: Instant,
+    /// It has options of IPv4.
+    pub(super) has_options: bool,
     /// It has gone, or is to go, where its sender wants (RFC 791, LSRR and SSRR).
     pub(super) is_source_routed: bool,
 }
@@ -50,6 +54,12 @@ impl Seen {
     /// Bytes of its payload in this frame.
     pub(super) const fn len(&self) -> u16 {
         self.end.saturating_sub(self.payload)
+    }
+
+    /// Whether it is a segment of TCP that came to us alone, in one datagram without options of IP.
+    pub(super) const fn is_segment(&self) -> bool {
+        let is_plain = !self.has_options && self.fragment.is_none();
+        self.protocol == protocol::TCP && self.is_for_us && is_plain
     }
 
     /// The piece of the frame that is the payload, but for its first bytes.
@@ -93,10 +103,9 @@ fn is_source_routed(mut options: &[u8]) -> bool {
 impl<D: Device> Stack<'_, '_, D> {
     /// A packet that is not a segment for us. Its frames are the stack's now, and hang on the first.
     #[cold]
-    pub(super) fn other(&mut self, packet: &[Received]) {
+    pub(super) fn other(&mut self, kind: Result<Kind, Malformed>, packet: &[Received]) {
         let Some((first, rest)) = packet.split_first() else { return };
-        let beyond = rest.iter().map(|entry| usize::from(entry.fragment.len)).sum();
-        let kept = match self.kind(first.fragment, beyond) {
+        let kept = match kind {
             Ok(Kind::NotOurs) => {
                 self.count(Counter::NotOurs);
                 false
@@ -111,7 +120,7 @@ impl<D: Device> Stack<'_, '_, D> {
             }
             Ok(Kind::Datagram(seen)) => {
                 let arrived = first.arrived.unwrap_or(self.now);
-                let seen = Seen { checksum: first.checksum, arrived, ..seen };
+                let seen = Seen { checksum: first.checksum, joined: first.gso_size, arrived, ..seen };
                 if rest.is_empty() { self.datagram(&seen) } else { self.datagram_of_frames(&seen, packet) }
             }
             Err(rule) => {
@@ -155,14 +164,12 @@ impl<D: Device> Stack<'_, '_, D> {
     /// Whether no host may send from an address, at least not to us: RFC 1122 §3.2.1.3, RFC 4291 §2.5.2, §2.7; one of our own
     /// is the land attack's (fib_validate_source).
     pub(super) fn is_martian(&self, source: &Ip) -> bool {
-        let is_this_network = source.as_v4().is_some_and(|[first, ..]| first == 0);
-        source.is_multicast()
-            || source.is_broadcast()
-            || source.is_loopback()
-            || source.is_unspecified()
-            || is_this_network
-            || self.parts.is_ours(source)
-            || self.parts.is_subnet_broadcast(source)
+        let is_nobodys = match source.as_v4() {
+            // This network, loopback, groups.
+            Some([first, ..]) => matches!(first, 0 | 127 | 224..=239) || source.is_broadcast(),
+            None => source.is_multicast() || source.is_loopback() || source.is_unspecified(),
+        };
+        is_nobodys || self.parts.is_ours(source) || self.parts.is_subnet_broadcast(source)
     }
 
     /// A datagram; true if its frame is kept.
@@ -232,7 +239,8 @@ impl<D: Device> Stack<'_, '_, D> {
         if seen.protocol != protocol::TCP {
             return self.payload(&seen);
         }
-        match self.segment_of(&seen) {
+        let seen = Seen { checksum: Checksum::Unchecked, ..seen };
+        match self.segment_of(&seen, &[]) {
             Ok(segment) => {
                 if let Some(socket) = self.segment(segment) {
                     self.output(socket);
@@ -308,7 +316,9 @@ fn seen(
             fragment: chain.fragment,
             is_for_us,
             checksum: Checksum::Unchecked,
+            joined: 0,
             arrived: Instant(0),
+            has_options: false,
             is_source_routed: false,
         });
     }
@@ -329,7 +339,9 @@ fn seen(
         fragment: datagram.fragment(),
         is_for_us,
         checksum: Checksum::Unchecked,
+        joined: 0,
         arrived: Instant(0),
+        has_options: !datagram.options.is_empty(),
         is_source_routed: is_source_routed(datagram.options),
     })
 }

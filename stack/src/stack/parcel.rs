@@ -46,12 +46,17 @@ impl Parcel {
     }
 
     /// Bytes of IP's headers.
-    fn header_len(&self, is_fragment: bool) -> usize {
+    pub(crate) fn header_len(&self, is_fragment: bool) -> usize {
         match (self.local.is_v4(), is_fragment) {
             (true, _) => ipv4::HEADER_LEN,
             (false, true) => ipv6::HEADER_LEN + ipv6::FRAGMENT_LEN,
             (false, false) => ipv6::HEADER_LEN,
         }
+    }
+
+    /// How many pieces of at most so many bytes, with headers, a payload goes in, if it doesn't go in one.
+    pub(crate) fn pieces(&self, most: usize, len: usize) -> usize {
+        len.div_ceil((most.saturating_sub(self.header_len(true)) & !7).max(8))
     }
 
     /// Writes IP's headers before so many bytes.
@@ -119,19 +124,11 @@ impl<D: Device> Stack<'_, '_, D> {
     }
 
     /// Bytes of the largest piece by a hop: a packet is one frame.
-    fn piece_max(&self, hop: &Hop, mtu: u16) -> usize {
+    #[inline]
+    pub(crate) fn piece_max(&self, hop: &Hop, mtu: u16) -> usize {
         let capabilities = self.device.capabilities();
         let headroom = usize::from(capabilities.headroom_out) + hop.header_len();
         usize::from(mtu).min(usize::from(capabilities.frame_size).saturating_sub(headroom))
-    }
-
-    /// Whether so many bytes of payload go in one piece, and how many pieces they are at most.
-    pub(crate) fn pieces_of(&self, parcel: &Parcel, hop: &Hop, mtu: u16, len: usize) -> usize {
-        let most = self.piece_max(hop, mtu);
-        if len + parcel.header_len(false) <= most {
-            return 1;
-        }
-        len.div_ceil((most.saturating_sub(parcel.header_len(true)) & !7).max(8))
     }
 
     /// A frame for a piece, moving: from the reserve of control packets, or from what sockets may have.
@@ -175,7 +172,9 @@ impl<D: Device> Stack<'_, '_, D> {
         hash.wrapping_add(state.identification)
     }
 
-    fn send_piece(
+    /// Sends a piece, the datagram itself if it has no place in another.
+    #[inline]
+    pub(crate) fn send_piece(
         &mut self,
         parcel: &Parcel,
         hop: &mut Hop,

@@ -1,5 +1,6 @@
 //! The short way of a segment from the device to its connection: one look at the headers as they almost always are, and at the
-//! connection. Whatever is different takes the long way ([`super::ingress`]), from the beginning and with nothing changed.
+//! connection. Whatever is different takes the long way ([`super::ingress`]), from the beginning and with nothing changed. A datagram
+//! of UDP with such headers goes to [`super::udp`].
 
 use super::Stack;
 use crate::device::{Checksum, Device, FrameIndex, Link, Received};
@@ -32,6 +33,19 @@ const PUSH: u16 = Flags::PSH.0;
 const FIN: u16 = Flags::FIN.0;
 /// Congestion experienced (RFC 3168 §5).
 const CE: u8 = 3;
+
+/// A packet of one frame whose link's and IP's headers are the usual ones.
+pub(super) struct Usual<'p> {
+    pub(super) source: Ip,
+    pub(super) destination: Ip,
+    /// What the payload is.
+    protocol: u8,
+    /// Where IP's header begins in the frame.
+    pub(super) begin: u16,
+    /// Where the payload begins there.
+    pub(super) at: u16,
+    pub(super) payload: &'p [u8],
+}
 
 /// A segment whose headers are as expected.
 struct Plain {
@@ -91,12 +105,12 @@ const fn word32(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-/// The addresses of a packet of IPv4 without options and fragments, and the segment in it.
+/// The addresses of a packet of IPv4 without options and fragments, and what is in it.
 #[inline]
-fn in_v4(packet: &[u8]) -> Option<(Ip, Ip, &[u8])> {
+fn in_v4(packet: &[u8]) -> Option<(Ip, Ip, u8, &[u8])> {
     let head: &[u8; V4] = packet.first_chunk()?;
     let total = usize::from(word16(head, 2));
-    let is_plain = head[0] == 0x45 && head[9] == protocol::TCP && head[1] & 3 != CE
+    let is_plain = head[0] == 0x45 && head[1] & 3 != CE
         // No fragment: neither more to come nor an offset.
         && word16(head, 6) & 0x3fff == 0;
     let (words, _) = head.as_chunks::<4>();
@@ -105,26 +119,26 @@ fn in_v4(packet: &[u8]) -> Option<(Ip, Ip, &[u8])> {
         return None;
     }
     let [.., a, b, c, d, e, f, g, h] = *head;
-    Some((Ip::v4([a, b, c, d]), Ip::v4([e, f, g, h]), packet.get(V4..total)?))
+    Some((Ip::v4([a, b, c, d]), Ip::v4([e, f, g, h]), head[9], packet.get(V4..total)?))
 }
 
-/// The same of IPv6 without extension headers.
+/// The same of IPv6: extension headers are its payload.
 #[inline]
-fn in_v6(packet: &[u8]) -> Option<(Ip, Ip, &[u8])> {
+fn in_v6(packet: &[u8]) -> Option<(Ip, Ip, u8, &[u8])> {
     let head: &[u8; V6] = packet.first_chunk()?;
-    let is_plain = head[0] >> 4 == 6 && head[6] == protocol::TCP && head[1] >> 4 & 3 != CE;
+    let is_plain = head[0] >> 4 == 6 && head[1] >> 4 & 3 != CE;
     if !is_plain {
         return None;
     }
     let (source, destination) = head[8..].split_first_chunk::<16>()?;
     let payload = packet.get(V6..V6 + usize::from(word16(head, 4)))?;
-    Some((Ip(*source), Ip(destination.try_into().ok()?), payload))
+    Some((Ip(*source), Ip(destination.try_into().ok()?), head[6], payload))
 }
 
 impl<D: Device> Stack<'_, '_, D> {
-    /// The segment in a packet that is one frame, if it looks as expected.
+    /// A packet that is one frame, up to its payload, if its headers are the usual ones.
     #[inline]
-    fn plain(&self, packet: &Received) -> Option<Plain> {
+    fn usual(&self, packet: &Received) -> Option<Usual<'_>> {
         let piece = packet.fragment;
         let begin = usize::from(piece.offset);
         let bytes = self.device.bytes(piece.frame)?.get(begin..begin + usize::from(piece.len))?;
@@ -143,28 +157,35 @@ impl<D: Device> Stack<'_, '_, D> {
             }
             Link::Ip => (*bytes.first()? >> 4 == 6, bytes),
         };
-        let (source, destination, segment) = if is_v6 { in_v6(ip)? } else { in_v4(ip)? };
+        let (source, destination, protocol, payload) = if is_v6 { in_v6(ip)? } else { in_v4(ip)? };
+        let begin = piece.offset + (bytes.len() - ip.len()) as u16;
+        let at = begin + if is_v6 { V6 } else { V4 } as u16;
+        Some(Usual { source, destination, protocol, begin, at, payload })
+    }
+
+    /// The segment in such a packet, if it looks as expected, too.
+    #[inline]
+    fn plain(usual: &Usual<'_>, said: Checksum) -> Option<Plain> {
+        let Usual { source, destination, payload: segment, .. } = usual;
         let head: &[u8; TCP] = segment.first_chunk()?;
         let bits = word16(head, 12);
         if bits & !(PUSH | FIN) != OFFSET_ACK || word32(head, 20) != STAMPS {
             return None;
         }
-        let sum = pseudo(&source, &destination, protocol::TCP, segment.len() as u32);
-        if packet.checksum == Checksum::Unchecked && !sum.bytes(segment).holds() {
+        let sum = pseudo(source, destination, protocol::TCP, segment.len() as u32);
+        if said == Checksum::Unchecked && !sum.bytes(segment).holds() {
             return None;
         }
-        // What is behind the text is the link's padding: text ends where the segment does.
-        let offset = bytes.len() - ip.len() + if is_v6 { V6 } else { V4 } + TCP;
         Some(Plain {
-            local: (destination, word16(head, 2)),
-            remote: (source, word16(head, 0)),
+            local: (*destination, word16(head, 2)),
+            remote: (*source, word16(head, 0)),
             seg: Expected {
                 seq: Seq(word32(head, 4)),
                 ack: Seq(word32(head, 8)),
                 window: word16(head, 14),
                 push: bits & PUSH != 0,
                 stamps: (word32(head, 24), word32(head, 28)),
-                offset: piece.offset + offset as u16,
+                offset: usual.at + TCP as u16,
                 text: (segment.len() - TCP) as u16,
             },
             fin: bits & FIN != 0,
@@ -179,7 +200,16 @@ impl<D: Device> Stack<'_, '_, D> {
         if packet.gso_size != 0 || u32::from(packet.fragment.len) > most {
             return Prediction::Unusual;
         }
-        let Some(plain) = self.plain(packet) else { return Prediction::Unusual };
+        let Some(usual) = self.usual(packet) else { return Prediction::Unusual };
+        if usual.protocol == protocol::UDP {
+            let plain = super::udp::plain(&usual, packet);
+            let is_taken = plain.is_some_and(|datagram| self.udp_plain(&datagram));
+            return if is_taken { Prediction::Taken(None) } else { Prediction::Unusual };
+        }
+        let plain = Some(usual).filter(|usual| usual.protocol == protocol::TCP);
+        let Some(plain) = plain.and_then(|usual| Self::plain(&usual, packet.checksum)) else {
+            return Prediction::Unusual;
+        };
         let found =
             self.parts.connections().find((&plain.local.0, plain.local.1), (&plain.remote.0, plain.remote.1));
         match found.filter(|_| !plain.fin).and_then(|index| self.expected(&plain, packet, index)) {

@@ -1,19 +1,22 @@
 //! Datagrams of UDP that arrive, and errors about those that were sent: whose they are, and what becomes of the others (RFC 768,
 //! RFC 1122 §4.1; net/ipv4/udp.c: __udp4_lib_rcv, __udp4_lib_mcast_deliver, __udp4_lib_err).
 
+use core::ops::Range;
+
 use super::Stack;
 use super::fragments::Pieces;
 use super::icmp::{About, Told};
 use super::other::{Kind, Seen};
 use super::parcel::Parcel;
+use super::predicted::Usual;
 use crate::demux::End;
-use crate::device::{Checksum, ChecksumIn, Device, Fragment as Piece};
+use crate::device::{Checksum, ChecksumIn, Device, Fragment as Piece, FrameIndex, Received};
 use crate::events;
 use crate::frames::Frames;
 use crate::frames::pool::Charge;
 use crate::ip::icmp::{Datagrams, Meaning, to_udp};
 use crate::ip::reassembly::Whole;
-use crate::settings::{self, Switch, Values};
+use crate::settings::{self, Switch};
 use crate::stats::Counter;
 use crate::time::Instant;
 use crate::udp::errors::{Origin, Report};
@@ -28,21 +31,55 @@ use crate::wire::{Malformed, protocol};
 /// Sockets that are looked at together for a datagram to many.
 const BATCH: usize = 32;
 
-/// A datagram that is right, and its ports.
-struct Arrival<'p> {
+/// A datagram in one frame whose headers are the usual ones.
+pub(super) struct Plain {
     local: (Ip, u16),
     remote: (Ip, u16),
+    at: Option<Instant>,
+    /// Where IP's header begins in the frame.
+    begin: u16,
+    /// Its data.
+    piece: Piece,
+}
+
+/// The datagram in a packet with the usual headers, if nothing is wrong with it. Otherwise the long way says what is.
+#[inline]
+pub(super) fn plain(usual: &Usual<'_>, packet: &Received) -> Option<Plain> {
+    let ends = (&usual.source, &usual.destination);
+    let (source, destination, len) =
+        verified(usual.payload, ends, packet.checksum, ChecksumIn::Verify).ok()?;
+    Some(Plain {
+        local: (usual.destination, destination),
+        remote: (usual.source, source),
+        at: packet.arrived,
+        begin: usual.begin,
+        piece: Piece { frame: packet.fragment.frame, offset: usual.at + HEADER_LEN as u16, len },
+    })
+}
+
+/// A datagram that is right, and its ports.
+struct Arrival<'p> {
+    local: End<'p>,
+    remote: End<'p>,
     at: Instant,
     /// Where IP's header begins in the frame of the first piece.
     begin: u16,
     /// Its data.
     pieces: &'p [Piece],
     len: u32,
+    /// Bytes of each of the datagrams but the last that the device has joined in it; 0 if it is one.
+    segment: u16,
     /// Its frames are those of fragments, which are charged; else it has one that is moving.
     is_charged: bool,
 }
 
+/// Bytes of each of the datagrams that are joined in so much data, as the device says; 0 if it is one.
+const fn joined(seen: &Seen, len: u16) -> u16 {
+    if len > seen.joined { seen.joined } else { 0 }
+}
+
 /// What is verified of UDP's header and data: ports, and bytes of data.
+#[inline]
 fn verified(
     bytes: &[u8],
     (source, destination): (&Ip, &Ip),
@@ -64,6 +101,31 @@ fn verified(
 }
 
 impl<D: Device> Stack<'_, '_, D> {
+    /// A socket gets a datagram for one of our addresses and from somebody who may send it; false: nothing was done.
+    pub(super) fn udp_plain(&mut self, plain: &Plain) -> bool {
+        let (local, remote) = ((&plain.local.0, plain.local.1), (&plain.remote.0, plain.remote.1));
+        let is_welcome = self.parts.is_ours(local.0)
+            && !self.parts.is_subnet_broadcast(local.0)
+            && !self.is_martian(remote.0);
+        let Some(index) = Some(()).filter(|()| is_welcome).and_then(|()| self.udp_find(local, remote)) else {
+            return false;
+        };
+        let arrival = Arrival {
+            local,
+            remote,
+            at: plain.at.unwrap_or(self.now),
+            begin: plain.begin,
+            pieces: &[plain.piece],
+            len: plain.piece.len.into(),
+            segment: 0,
+            is_charged: false,
+        };
+        if !self.udp_take(index, &arrival) {
+            self.discard(plain.piece.frame);
+        }
+        true
+    }
+
     /// A datagram in a frame that is moving; true if a socket has the frame now.
     pub(super) fn udp_arrived(&mut self, seen: &Seen) -> bool {
         let bytes = seen.bytes(&*self.device, seen.payload);
@@ -76,12 +138,13 @@ impl<D: Device> Stack<'_, '_, D> {
             Ok((source, destination, len)) => {
                 let piece = Piece { len, ..seen.piece(HEADER_LEN as u16) };
                 let arrival = Arrival {
-                    local: (seen.destination, destination),
-                    remote: (seen.source, source),
+                    local: (&seen.destination, destination),
+                    remote: (&seen.source, source),
                     at: seen.arrived,
                     begin: seen.begin,
                     pieces: &[piece],
                     len: len.into(),
+                    segment: joined(seen, len),
                     is_charged: false,
                 };
                 self.udp_deliver(&arrival, seen)
@@ -122,12 +185,13 @@ impl<D: Device> Stack<'_, '_, D> {
         }
         let data = pieces.cut(HEADER_LEN as u16, len);
         let arrival = Arrival {
-            local: (whole.destination, u16::from_be_bytes([c, d])),
-            remote: (whole.source, u16::from_be_bytes([a, b])),
+            local: (&whole.destination, u16::from_be_bytes([c, d])),
+            remote: (&whole.source, u16::from_be_bytes([a, b])),
             at: self.now,
             begin: seen.begin,
             pieces: data.as_slice(),
             len: u32::from(len) - HEADER_LEN as u32,
+            segment: joined(last, len - HEADER_LEN as u16),
             is_charged: true,
         };
         self.udp_deliver(&arrival, &seen);
@@ -136,20 +200,18 @@ impl<D: Device> Stack<'_, '_, D> {
 
     /// The socket of a datagram to `local`: one with this peer before one without.
     fn udp_find(&mut self, local: End<'_>, remote: End<'_>) -> Option<u32> {
-        if let Some(index) = self.parts.udp_pairs().find(local, remote) {
-            return Some(index);
-        }
         let hash = self.parts.header.secret.tuple(local, remote);
-        self.parts.udp_endpoints().find(local, hash)
+        let connected = self.parts.udp_pairs().find_hashed(hash, local, remote);
+        connected.or_else(|| self.parts.udp_endpoints().find(local, hash))
     }
 
     fn udp_deliver(&mut self, arrival: &Arrival<'_>, seen: &Seen) -> bool {
-        let (local, remote) = ((&arrival.local.0, arrival.local.1), (&arrival.remote.0, arrival.remote.1));
+        let Arrival { local, remote, .. } = *arrival;
         if local.0.is_multicast() || self.is_broadcast(local.0) {
             return self.udp_deliver_to_all(arrival);
         }
         match self.udp_find(local, remote) {
-            Some(index) => self.udp_take(index, arrival),
+            Some(index) => self.udp_give(index, arrival, true),
             None => {
                 // RFC 1122 §4.1.3.1: "If a datagram arrives addressed to a UDP port for which there is no pending LISTEN call, UDP
                 // SHOULD send an ICMP Port Unreachable message."
@@ -162,7 +224,7 @@ impl<D: Device> Stack<'_, '_, D> {
 
     /// Each socket that listens gets it, the last one the frames themselves.
     fn udp_deliver_to_all(&mut self, arrival: &Arrival<'_>) -> bool {
-        let (local, remote) = ((&arrival.local.0, arrival.local.1), (&arrival.remote.0, arrival.remote.1));
+        let Arrival { local, remote, .. } = *arrival;
         let (mut skipped, mut pending) = (0, None);
         loop {
             let (mut batch, mut count, mut at) = ([0; BATCH], 0, 0);
@@ -176,7 +238,7 @@ impl<D: Device> Stack<'_, '_, D> {
                 if self.parts.udp_hears(*index, local.0, remote.0)
                     && let Some(before) = pending.replace(*index)
                 {
-                    self.udp_copy(before, arrival);
+                    self.udp_give(before, arrival, false);
                 }
             }
             skipped += count;
@@ -188,15 +250,41 @@ impl<D: Device> Stack<'_, '_, D> {
             && self.parts.udp_hears(index, local.0, remote.0)
             && let Some(before) = pending.replace(index)
         {
-            self.udp_copy(before, arrival);
+            self.udp_give(before, arrival, false);
         }
         match pending {
-            Some(last) => self.udp_take(last, arrival),
+            Some(last) => self.udp_give(last, arrival, true),
             None => {
                 self.count(Counter::NoSocket);
                 false
             }
         }
+    }
+
+    /// A socket gets a datagram, or each of those that are joined in it if it didn't ask to have them together (UDP_GRO;
+    /// udp_queue_rcv_skb, udp_rcv_segment); true if it has the frames, which only the last one may.
+    fn udp_give(&mut self, index: u32, arrival: &Arrival<'_>, is_last: bool) -> bool {
+        if arrival.segment != 0 && !self.udp_joins(index) {
+            let mut at = 0;
+            while at < arrival.len {
+                let end = arrival.len.min(at + u32::from(arrival.segment));
+                self.udp_copy(index, &Arrival { segment: 0, ..*arrival }, at..end);
+                at = end;
+            }
+            return false;
+        }
+        if is_last {
+            return self.udp_take(index, arrival);
+        }
+        self.udp_copy(index, arrival, 0..arrival.len);
+        false
+    }
+
+    /// Whether a socket has UDP_GRO.
+    fn udp_joins(&self, index: u32) -> bool {
+        let udp = self.parts.udp_sockets.get(index as usize);
+        let options = udp.map(|udp| settings::of(self.parts.settings, udp.settings).options);
+        options.is_some_and(|options| options & Switch::GRO != 0)
     }
 
     /// A socket gets a datagram with its frames; false if it may have no more.
@@ -219,13 +307,14 @@ impl<D: Device> Stack<'_, '_, D> {
             }
         }
         let gro = settings::of(parts.settings, udp.settings).options & Switch::GRO != 0;
-        let joins = gro && arrival.pieces.len() == 1 && is_alike(&frames, udp, &*self.device, arrival);
+        let is_one = arrival.segment == 0 && arrival.pieces.len() == 1;
+        let joins = gro && is_one && is_alike(&frames, udp, &*self.device, arrival);
         if !(joins && queue::join(&mut frames, &mut udp.receive, arrival.pieces[0])) {
             let head = Head {
                 arrived: arrival.at,
                 begin: arrival.begin,
                 len: arrival.len,
-                segment: 0,
+                segment: arrival.segment,
                 drops: udp.drops,
             };
             queue::push(&mut frames, &mut udp.receive, &head, arrival.pieces);
@@ -246,33 +335,14 @@ impl<D: Device> Stack<'_, '_, D> {
         false
     }
 
-    /// A socket gets a copy of a datagram.
-    fn udp_copy(&mut self, index: u32, arrival: &Arrival<'_>) {
-        let Some((frames, udp)) = self.udp_frames(index) else { return };
-        let (mut charge, mut copies) = (udp.receive_charge, Pieces::new());
-        let mut is_whole = frames.may_keep(charge).is_ok();
-        for (at, piece) in arrival.pieces.iter().enumerate() {
-            if !is_whole {
-                break;
-            }
-            let mut frames = self.frames();
-            let mut unlimited = Charge { limit: u32::MAX, ..charge };
-            let Ok(frame) = frames.take_data(&mut unlimited, index) else {
-                is_whole = false;
-                break;
-            };
-            charge.frames = unlimited.frames;
-            // The headers go with the first.
-            let head = if at == 0 { piece.offset.saturating_sub(arrival.begin) } else { 0 };
-            let from = (piece.frame, usize::from(piece.offset - head));
-            is_whole = super::icmp::copy(self.device, from, (frame, 0), usize::from(head + piece.len));
-            copies.push(Piece { frame, offset: head, len: piece.len });
-        }
+    /// A socket gets a copy of a datagram, or of these bytes of it with the headers of the whole.
+    fn udp_copy(&mut self, index: u32, arrival: &Arrival<'_>, range: Range<u32>) {
+        let mut copies = Pieces::new();
+        let copied = self.udp_copy_range(index, arrival, &range, &mut copies);
         let Some((mut frames, udp)) = self.udp_frames(index) else { return };
-        udp.receive_charge.frames = charge.frames;
-        if is_whole {
-            let drops = udp.drops;
-            let head = Head { arrived: arrival.at, begin: 0, len: arrival.len, segment: 0, drops };
+        if copied.is_some() {
+            let Arrival { at: arrived, segment, .. } = *arrival;
+            let head = Head { arrived, begin: 0, len: range.end - range.start, segment, drops: udp.drops };
             queue::push(&mut frames, &mut udp.receive, &head, copies.as_slice());
             self.udp_tell(index, true);
             self.count(Counter::DatagramsIn);
@@ -284,17 +354,65 @@ impl<D: Device> Stack<'_, '_, D> {
         }
     }
 
-    /// What was sent to a group or a broadcast is heard on this host, too (ip_mc_output): by those who listen, and the sender with them.
-    pub(crate) fn udp_loop_back(
+    /// Copies a range of a datagram's data into frames of a socket, the headers of the whole into the first of them; `None` if it may
+    /// have no more, or there are none.
+    fn udp_copy_range(
         &mut self,
-        values: &Values,
-        parcel: &Parcel,
-        draft: &Draft<'_>,
-        segment: usize,
-    ) {
+        index: u32,
+        arrival: &Arrival<'_>,
+        range: &Range<u32>,
+        copies: &mut Pieces,
+    ) -> Option<()> {
+        let size = self.device.capabilities().frame_size;
+        let (frames, udp) = self.udp_frames(index)?;
+        frames.may_keep(udp.receive_charge).ok()?;
+        let first = arrival.pieces.first()?;
+        let mut head = first.offset.saturating_sub(arrival.begin);
+        let frame = self.udp_frame(index)?;
+        copies.push(Piece { frame, offset: head, len: 0 });
+        super::icmp::copy(self.device, (first.frame, arrival.begin.into()), (frame, 0), head.into())
+            .then_some(())?;
+        let (mut skip, mut left) = (range.start, range.end - range.start);
+        for piece in arrival.pieces {
+            let skipped = skip.min(piece.len.into()) as u16;
+            skip -= u32::from(skipped);
+            let mut from = Piece { offset: piece.offset + skipped, len: piece.len - skipped, ..*piece };
+            while from.len > 0 && left > 0 {
+                let last = *copies.as_slice().last()?;
+                let (to, room) = match size.saturating_sub(head + last.len) {
+                    0 => {
+                        head = 0;
+                        let frame = self.udp_frame(index)?;
+                        copies.push(Piece { frame, offset: 0, len: 0 });
+                        (Piece { frame, offset: 0, len: 0 }, size)
+                    }
+                    room => (last, room),
+                };
+                let len = u32::from(from.len.min(room)).min(left) as u16;
+                let place = (to.frame, usize::from(to.offset + to.len));
+                super::icmp::copy(self.device, (from.frame, from.offset.into()), place, len.into())
+                    .then_some(())?;
+                copies.lengthen(len);
+                (from.offset, from.len, left) = (from.offset + len, from.len - len, left - u32::from(len));
+            }
+        }
+        (left == 0).then_some(())
+    }
+
+    /// A frame of a socket's, beyond its limit: that is asked for before the first of a datagram.
+    fn udp_frame(&mut self, index: u32) -> Option<FrameIndex> {
+        let (mut frames, udp) = self.udp_frames(index)?;
+        let mut unlimited = Charge { limit: u32::MAX, ..udp.receive_charge };
+        let frame = frames.take_data(&mut unlimited, index).ok();
+        udp.receive_charge.frames = unlimited.frames;
+        frame
+    }
+
+    /// What was sent to a group or a broadcast is heard on this host, too (ip_mc_output): by those who listen, and the sender with them.
+    pub(crate) fn udp_loop_back(&mut self, options: u32, parcel: &Parcel, draft: &Draft<'_>, segment: usize) {
         let group = &parcel.remote;
         let off = if group.is_v4() { Switch::NO_MULTICAST_LOOP } else { Switch::NO_MULTICAST_LOOP_V6 };
-        if group.is_multicast() && (values.options & off != 0 || !self.parts.listens_to(group)) {
+        if group.is_multicast() && (options & off != 0 || !self.parts.listens_to(group)) {
             return;
         }
         let (mut at, each) = (0, if segment == 0 { draft.len } else { segment });
@@ -330,12 +448,13 @@ impl<D: Device> Stack<'_, '_, D> {
         }
         if at == whole {
             let arrival = Arrival {
-                local: draft.remote,
-                remote: draft.source,
+                local: (&draft.remote.0, draft.remote.1),
+                remote: (&draft.source.0, draft.source.1),
                 at: self.now,
                 begin: 0,
                 pieces: pieces.as_slice(),
                 len: draft.len as u32,
+                segment: 0,
                 is_charged: true,
             };
             self.udp_deliver_to_all(&arrival);

@@ -65,7 +65,7 @@ impl<D: Device> Stack<'_, '_, D> {
         if udp.is(Mark::V6) && values.options & Switch::V6_ONLY != 0 && remote.0.is_v4() {
             return Err(Error::NetworkUnreachable);
         }
-        let source = self.udp_way(&udp, &values, remote.0)?.source;
+        let source = self.udp_way(&udp, values.options, remote.0)?.source;
         self.parts.udp_connect(socket, &source, remote)?;
         let udp = self.parts.udp(socket)?;
         (udp.route, udp.route_version) = (0, 0);
@@ -134,7 +134,7 @@ impl<D: Device> Stack<'_, '_, D> {
             return Err(Error::NotConnected);
         }
         let values = self.parts.udp_options(socket)?;
-        Ok(self.udp_way(&udp, &values, &udp.remote)?.path.mtu)
+        Ok(self.udp_way(&udp, values.options, &udp.remote)?.path.mtu)
     }
 
     /// Whether an address is one that many listen at on the link.

@@ -128,6 +128,9 @@ impl<'t> Text<'t> {
 
     /// Copies a range to the start of `to`; its sum.
     pub(crate) fn copy(self, skip: usize, len: usize, to: &mut [u8]) -> Option<Sum> {
+        if let [piece] = self.pieces {
+            return Some(Sum::ZERO.copy(piece.get(skip..skip + len)?, to.get_mut(..len)?));
+        }
         let (mut sum, mut at) = (Sum::ZERO, 0);
         for piece in self.range(skip, len) {
             sum = sum.copy(piece, to.get_mut(at..at + piece.len())?);
@@ -183,6 +186,44 @@ impl Draft<'_> {
     }
 }
 
+/// What counts for one message, of its socket's options and of its own.
+struct Wish {
+    is_v4: bool,
+    /// Bits of [`Switch`].
+    options: u32,
+    discover: Discover,
+    ttl: u8,
+    tos: u8,
+    /// Bytes of each datagram that the text is cut into, or 0.
+    segment: usize,
+}
+
+impl Wish {
+    fn of(values: &Values, remote: &Ip, how: &Sending) -> Self {
+        let is_v4 = remote.is_v4();
+        let ttl = match (remote.is_multicast(), is_v4) {
+            (true, _) => values.multicast_ttl(is_v4),
+            (false, true) if values.ttl == 0 => crate::stack::parcel::TTL,
+            (false, true) => values.ttl,
+            (false, false) => values.hop_limit(),
+        };
+        let tos = if is_v4 { values.tos } else { values.traffic_class };
+        Self {
+            is_v4,
+            options: values.options,
+            discover: Discover::of(values, is_v4),
+            ttl: how.ttl.unwrap_or(ttl),
+            tos: how.tos.unwrap_or(tos),
+            segment: how.segment.unwrap_or(values.gso_size).into(),
+        }
+    }
+
+    /// Whether the switch of its version of IP is on.
+    const fn has(&self, v4: u32, v6: u32) -> bool {
+        self.options & if self.is_v4 { v4 } else { v6 } != 0
+    }
+}
+
 /// How a message leaves.
 struct Leaves {
     hop: Hop,
@@ -191,6 +232,10 @@ struct Leaves {
     mtu: u16,
     /// Routers may cut.
     path_may: bool,
+    /// To a group or a broadcast.
+    is_many: bool,
+    /// It was looked up: something is to be done for the next hop afterwards, perhaps.
+    is_new: bool,
 }
 
 impl<D: Device> Stack<'_, '_, D> {
@@ -202,66 +247,59 @@ impl<D: Device> Stack<'_, '_, D> {
     /// SO_BROADCAST; that there is no way; a pending error; `BrokenPipe` after shutdown(2); `WouldBlock` without room;
     /// `NoBuffers` if the device had none and IP_RECVERR is set.
     pub fn udp_send(&mut self, socket: Handle, text: &[&[u8]], how: &Sending) -> Result<usize, Error> {
-        let udp = *self.parts.udp(socket)?;
+        let mut udp = *self.parts.udp(socket)?;
         let text = Text::new(text);
         if text.len > usize::from(u16::MAX) {
             return Err(Error::MessageSize);
         }
         let remote = destination(&udp, how)?;
-        let udp = match udp.local_port {
-            0 => self.udp_bind_any(socket)?,
-            _ => udp,
-        };
-        let values = *settings::of(self.parts.settings, udp.settings);
-        let mut leaves = self.udp_leaves(socket, &values, &remote.0, how)?;
-        if let Some(error) = self.udp_take_error(socket)? {
+        if udp.local_port == 0 {
+            self.parts.udp_auto_bind(socket)?;
+            udp = *self.parts.udp(socket)?;
+        }
+        let wish = Wish::of(settings::of(self.parts.settings, udp.settings), &remote.0, how);
+        let mut leaves = self.udp_leaves(socket, &udp, &wish, &remote.0, how)?;
+        if udp.error != 0
+            && let Some(error) = self.udp_take_error(socket)?
+        {
             return Err(error);
         }
         if udp.shut & Shut::WRITE != 0 {
             return Err(Error::BrokenPipe);
         }
-        let unchecked = if remote.0.is_v4() { Switch::NO_CHECKSUM } else { Switch::NO_CHECKSUM_V6 };
-        let draft = Draft {
-            source: (leaves.source, udp.local_port),
-            remote,
-            text,
-            at: 0,
-            len: text.len,
-            is_unchecked: values.options & unchecked != 0,
+        let is_unchecked = wish.has(Switch::NO_CHECKSUM, Switch::NO_CHECKSUM_V6);
+        let source = (leaves.source, udp.local_port);
+        let draft = Draft { source, remote, text, at: 0, len: text.len, is_unchecked };
+        let mut parcel = Parcel {
+            ttl: wish.ttl,
+            tos: wish.tos,
+            payer: Some(socket),
+            ..Parcel::new(leaves.source, remote.0, protocol::UDP)
         };
-        let (ttl, tos) = hops(&values, &remote.0, how);
-        let parcel =
-            Parcel { ttl, tos, payer: Some(socket), ..Parcel::new(leaves.source, remote.0, protocol::UDP) };
-        let segment = usize::from(how.segment.unwrap_or(values.gso_size));
-        let done = if segment == 0 || text.len <= segment {
-            self.udp_send_one(&udp, &values, &parcel, &mut leaves, &draft)
+        let done = if wish.segment == 0 || text.len <= wish.segment {
+            self.udp_send_one(&wish, &mut parcel, &mut leaves, &draft)
         } else {
-            self.udp_send_cut(&udp, &values, &parcel, &mut leaves, &draft, segment)
+            self.udp_send_cut(&wish, &mut parcel, &mut leaves, &draft)
         };
-        self.after(&mut leaves.hop, None);
+        if leaves.is_new {
+            self.after(&mut leaves.hop, None);
+        }
         done?;
-        if remote.0.is_multicast() || self.is_broadcast(&remote.0) {
-            self.udp_loop_back(&values, &parcel, &draft, segment);
+        if leaves.is_many {
+            self.udp_loop_back(wish.options, &parcel, &draft, wish.segment);
         }
         Ok(text.len)
-    }
-
-    /// A socket without a port gets one (inet_autobind).
-    fn udp_bind_any(&mut self, socket: Handle) -> Result<UdpSocket, Error> {
-        self.parts.udp_auto_bind(socket)?;
-        Ok(*self.parts.udp(socket)?)
     }
 
     /// UDP_SEGMENT: the text in datagrams of this size, and a last one of what is left.
     fn udp_send_cut(
         &mut self,
-        udp: &UdpSocket,
-        values: &Values,
-        parcel: &Parcel,
+        wish: &Wish,
+        parcel: &mut Parcel,
         leaves: &mut Leaves,
         draft: &Draft<'_>,
-        segment: usize,
     ) -> Result<(), Error> {
+        let segment = wish.segment;
         let headers = if parcel.remote.is_v4() { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN } + HEADER_LEN;
         if headers + segment > usize::from(leaves.mtu) {
             return Err(Error::MessageSize);
@@ -272,7 +310,7 @@ impl<D: Device> Stack<'_, '_, D> {
         let mut at = 0;
         while at < draft.len {
             let len = segment.min(draft.len - at);
-            self.udp_send_one(udp, values, parcel, leaves, &Draft { at, len, ..*draft })?;
+            self.udp_send_one(wish, parcel, leaves, &Draft { at, len, ..*draft })?;
             at += len;
         }
         Ok(())
@@ -280,41 +318,48 @@ impl<D: Device> Stack<'_, '_, D> {
 
     fn udp_send_one(
         &mut self,
-        udp: &UdpSocket,
-        values: &Values,
-        parcel: &Parcel,
+        wish: &Wish,
+        parcel: &mut Parcel,
         leaves: &mut Leaves,
         draft: &Draft<'_>,
     ) -> Result<(), Error> {
-        let is_v4 = parcel.remote.is_v4();
-        let header_len = if is_v4 { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
-        let (discover, len) = (Discover::of(values, is_v4), HEADER_LEN + draft.len);
-        let fits = header_len + len <= usize::from(leaves.mtu);
+        let len = HEADER_LEN + draft.len;
+        let all = parcel.header_len(false) + len;
+        let (fits, most) = (all <= leaves.mtu.into(), self.piece_max(&leaves.hop, leaves.mtu));
         let index = parcel.payer.map_or(u32::MAX, |socket| socket.index);
-        if !fits && !discover.cuts() {
-            self.udp_report_size(index, values, draft, leaves.mtu);
+        if !fits && !wish.discover.cuts() {
+            self.udp_report_size(index, wish, draft, leaves.mtu);
             return Err(Error::MessageSize);
         }
-        let may_fragment = !fits || discover.may_be_cut(leaves.path_may);
-        let parcel = Parcel { may_fragment, ..*parcel };
+        parcel.may_fragment = !fits || wish.discover.may_be_cut(leaves.path_may);
         // Of a datagram that goes in pieces, each is copied by itself, and the sum of all is in the first.
-        let pieces = self.pieces_of(&parcel, &leaves.hop, leaves.mtu, len);
-        let whole = if pieces == 1 { None } else { Some(draft.whole_header().ok_or(Error::MessageSize)?) };
-        if udp.send_charge.frames >= udp.send_charge.limit || self.udp_lacks_room(pieces) {
-            return self.udp_no_room(index, values, parcel.remote.is_v4());
+        let is_whole = all <= most;
+        let whole = if is_whole { None } else { Some(draft.whole_header().ok_or(Error::MessageSize)?) };
+        if self.udp_is_full(index) || self.udp_lacks_room(if is_whole { 1 } else { parcel.pieces(most, len) })
+        {
+            return self.udp_no_room(index, wish);
         }
-        let by = (&mut leaves.hop, leaves.mtu);
-        let sent =
-            self.send_parcel(&parcel, by, len, |device: &mut D, frame: FrameIndex, place, from, len| {
-                let to = device.bytes_mut(frame).and_then(|bytes| bytes.get_mut(place..place + len));
-                to.is_some_and(|to| draft.put(whole.as_ref(), from, to))
-            });
+        let hop = &mut leaves.hop;
+        let mut put = |device: &mut D, frame: FrameIndex, place: usize, from, len| {
+            let to = device.bytes_mut(frame).and_then(|bytes| bytes.get_mut(place..place + len));
+            to.is_some_and(|to| draft.put(whole.as_ref(), from, to))
+        };
+        let sent = match whole {
+            None => self.send_piece(parcel, hop, (None, 0), 0..len, &mut put),
+            Some(_) => self.send_parcel(parcel, (hop, leaves.mtu), len, put),
+        };
         match sent {
             Ok(()) => self.count(Counter::DatagramsOut),
-            Err(Error::NoBuffers) => return self.udp_no_room(index, values, is_v4),
+            Err(Error::NoBuffers) => return self.udp_no_room(index, wish),
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Whether a socket has as much on its way as it may (SO_SNDBUF).
+    fn udp_is_full(&self, index: u32) -> bool {
+        let udp = self.parts.udp_sockets.get(index as usize);
+        udp.is_none_or(|udp| udp.send_charge.frames >= udp.send_charge.limit)
     }
 
     /// Whether the device, or the pool, has no room for so many frames now.
@@ -325,7 +370,7 @@ impl<D: Device> Stack<'_, '_, D> {
     /// There is no room. Who has something on its way waits until that is sent; for others the datagram is lost, as in a queue of
     /// Linux that is full, which only IP_RECVERR makes an error.
     #[cold]
-    fn udp_no_room(&mut self, index: u32, values: &Values, is_v4: bool) -> Result<(), Error> {
+    fn udp_no_room(&mut self, index: u32, wish: &Wish) -> Result<(), Error> {
         self.count(Counter::FramesShort);
         let udp = self.parts.udp_sockets.get_mut(index as usize).ok_or(Error::Corrupt)?;
         if udp.send_charge.frames > 0 {
@@ -333,15 +378,13 @@ impl<D: Device> Stack<'_, '_, D> {
             self.udp_tell(index, false);
             return Err(Error::WouldBlock);
         }
-        let tells = values.options & if is_v4 { Switch::ERRORS } else { Switch::ERRORS_V6 } != 0;
-        if tells { Err(Error::NoBuffers) } else { Ok(()) }
+        if wish.has(Switch::ERRORS, Switch::ERRORS_V6) { Err(Error::NoBuffers) } else { Ok(()) }
     }
 
     /// ip_local_error, ipv6_local_error: who reads the queue of errors learns what the path takes.
     #[cold]
-    fn udp_report_size(&mut self, index: u32, values: &Values, draft: &Draft<'_>, mtu: u16) {
-        let switch = if draft.remote.0.is_v4() { Switch::ERRORS } else { Switch::ERRORS_V6 };
-        if values.options & switch != 0 {
+    fn udp_report_size(&mut self, index: u32, wish: &Wish, draft: &Draft<'_>, mtu: u16) {
+        if wish.has(Switch::ERRORS, Switch::ERRORS_V6) {
             let report = Report {
                 error: Error::MessageSize.code(),
                 origin: Origin::Local as u8,
@@ -376,24 +419,47 @@ impl<D: Device> Stack<'_, '_, D> {
         }
     }
 
-    /// How a message leaves: as the one before it, if it goes to the socket's peer and nothing has changed.
+    /// How a message leaves: as the one before it, if it goes to the same and nothing has changed.
+    #[inline]
     fn udp_leaves(
         &mut self,
         socket: Handle,
-        values: &Values,
+        udp: &UdpSocket,
+        wish: &Wish,
         remote: &Ip,
         how: &Sending,
     ) -> Result<Leaves, Error> {
-        let udp = *self.parts.udp(socket)?;
-        let discover = Discover::of(values, remote.is_v4());
-        let is_peers = how.to.is_none() && how.source.is_none() && discover.uses_path();
-        if is_peers && let Some(hop) = self.udp_known_hop(&udp) {
-            return Ok(Leaves { hop, source: udp.local, mtu: udp.path_mtu, path_may: false });
+        let is_plain = how.source.is_none() && wish.discover.uses_path();
+        let known = match how.to {
+            _ if !is_plain => None,
+            None => self.udp_known_hop(udp),
+            Some(_) => self.udp_last_hop(udp, remote),
+        };
+        if let Some((hop, source, mtu)) = known {
+            let (path_may, is_many, is_new) = (false, false, false);
+            return Ok(Leaves { hop, source, mtu, path_may, is_many, is_new });
         }
-        let way = self.udp_way(&udp, values, remote)?;
+        self.udp_find_leaves(socket, udp, wish, remote, how)
+    }
+
+    fn udp_find_leaves(
+        &mut self,
+        socket: Handle,
+        udp: &UdpSocket,
+        wish: &Wish,
+        remote: &Ip,
+        how: &Sending,
+    ) -> Result<Leaves, Error> {
+        let way = self.udp_way(udp, wish.options, remote)?;
         let hop = self.hop_of(&way);
-        if is_peers {
+        if how.to.is_none() && how.source.is_none() && wish.discover.uses_path() {
             self.udp_keep_hop(socket, &hop, &way)?;
+        }
+        let is_many = remote.is_multicast() || self.is_broadcast(remote);
+        let neighbour = if is_many { 0 } else { self.link_of(&hop) };
+        let last = &mut self.parts.ip.last_way;
+        if last.destination == *remote {
+            last.neighbour = neighbour;
         }
         let source = match how.source {
             Some(source) if !source.is_unspecified() => {
@@ -404,35 +470,69 @@ impl<D: Device> Stack<'_, '_, D> {
             }
             _ => way.source,
         };
-        let mtu = if discover.uses_path() { way.path.mtu } else { way.link_mtu };
-        Ok(Leaves { hop, source, mtu, path_may: way.path.may_fragment })
+        let mtu = if wish.discover.uses_path() { way.path.mtu } else { way.link_mtu };
+        Ok(Leaves { hop, source, mtu, path_may: way.path.may_fragment, is_many, is_new: true })
     }
 
-    /// The hop to the socket's peer, if it is known and nothing more is to be done for it.
-    fn udp_known_hop(&self, udp: &UdpSocket) -> Option<Hop> {
-        let interface = &self.parts.ip.interface;
-        if udp.route == 0 || udp.route_version != self.parts.ip.version() || interface.vlan != 0 {
+    /// The hop to the socket's peer, if it is known and nothing more is to be done for it, with our address and the path's MTU.
+    fn udp_known_hop(&self, udp: &UdpSocket) -> Option<(Hop, Ip, u16)> {
+        if udp.route_version != self.parts.ip.version() {
             return None;
         }
-        let destination = match self.parts.neighbours.get(usize::from(udp.route).wrapping_sub(1)) {
-            Some(neighbour) if udp.route != DIRECT => neighbour.fresh_link(self.now)?,
-            _ if udp.route == DIRECT => crate::wire::ethernet::Address::default(),
+        Some((self.udp_open_hop(udp.route.into())?, udp.local, udp.path_mtu))
+    }
+
+    /// The same of whoever was the last that a datagram was sent to.
+    fn udp_last_hop(&self, udp: &UdpSocket, remote: &Ip) -> Option<(Hop, Ip, u16)> {
+        let ip = &self.parts.ip;
+        let last = &ip.last_way;
+        // With a path that takes less than its link, it is looked whether it is this one.
+        let is_same = last.destination == *remote
+            && last.version == ip.version()
+            && last.device_mtu == self.device.capabilities().mtu
+            && last.route.mtu_is_locked == 0
+            && ip.paths_until == 0;
+        if !is_same || !(udp.local == last.source || udp.local.is_unspecified()) {
+            return None;
+        }
+        Some((
+            self.udp_open_hop(last.neighbour)?,
+            last.source,
+            u16::try_from(last.link_mtu).unwrap_or(u16::MAX),
+        ))
+    }
+
+    /// The hop by a neighbour, plus one, who is known to be there.
+    fn udp_open_hop(&self, neighbour: u32) -> Option<Hop> {
+        let interface = &self.parts.ip.interface;
+        if neighbour == 0 || interface.vlan != 0 {
+            return None;
+        }
+        let destination = match self.parts.neighbours.get((neighbour as usize).wrapping_sub(1)) {
+            Some(known) if neighbour != u32::from(DIRECT) => known.fresh_link(self.now)?,
+            _ if neighbour == u32::from(DIRECT) => crate::wire::ethernet::Address::default(),
             _ => return None,
         };
         Some(Hop { source: interface.link, destination, ..Hop::default() })
     }
 
+    /// What is kept of a hop for [`Self::udp_open_hop`].
+    fn link_of(&self, hop: &Hop) -> u32 {
+        match hop.via {
+            Via::Old(neighbour) => neighbour.saturating_add(1),
+            Via::Link if self.device.capabilities().link == Link::Ip => DIRECT.into(),
+            _ => 0,
+        }
+    }
+
     fn udp_keep_hop(&mut self, socket: Handle, hop: &Hop, way: &Way) -> Result<(), Error> {
         let version = self.parts.ip.version();
-        let is_direct = self.device.capabilities().link == Link::Ip;
+        let route = self.link_of(hop);
         let udp = self.parts.udp(socket)?;
         let is_plain = udp.local == way.source && way.path.mtu > V4_MIN && !way.path.may_fragment;
-        let route = match hop.via {
-            Via::Old(neighbour) if is_plain => neighbour.saturating_add(1) as u16,
-            Via::Link if is_plain && is_direct => DIRECT,
-            _ => return Ok(()),
-        };
-        (udp.route, udp.route_version, udp.path_mtu) = (route, version, way.path.mtu);
+        if is_plain && let Ok(route @ 1..) = u16::try_from(route) {
+            (udp.route, udp.route_version, udp.path_mtu) = (route, version, way.path.mtu);
+        }
         Ok(())
     }
 
@@ -440,7 +540,7 @@ impl<D: Device> Stack<'_, '_, D> {
     ///
     /// # Errors
     /// That there is none; `Forbidden` for a broadcast without SO_BROADCAST.
-    pub(crate) fn udp_way(&mut self, udp: &UdpSocket, values: &Values, remote: &Ip) -> Result<Way, Error> {
+    pub(crate) fn udp_way(&mut self, udp: &UdpSocket, options: u32, remote: &Ip) -> Result<Way, Error> {
         let is_broadcast = self.is_broadcast(remote);
         let is_many = is_broadcast || remote.is_multicast();
         let local = Some(udp.local)
@@ -470,7 +570,7 @@ impl<D: Device> Stack<'_, '_, D> {
             }
             Err(error) => return Err(error),
         };
-        if is_broadcast && values.options & Switch::BROADCAST == 0 {
+        if is_broadcast && options & Switch::BROADCAST == 0 {
             return Err(Error::Forbidden);
         }
         let kind = if is_broadcast { Kind::Broadcast } else { Kind::Unicast };
@@ -497,19 +597,6 @@ fn destination(udp: &UdpSocket, how: &Sending) -> Result<(Ip, u16), Error> {
         return Err(Error::NetworkUnreachable);
     }
     if port == 0 { Err(Error::Invalid) } else { Ok((ip, port)) }
-}
-
-/// Time to live and type of service of what goes to a destination.
-fn hops(values: &Values, remote: &Ip, how: &Sending) -> (u8, u8) {
-    let is_v4 = remote.is_v4();
-    let ttl = match (remote.is_multicast(), is_v4) {
-        (true, _) => values.multicast_ttl(is_v4),
-        (false, true) if values.ttl == 0 => crate::stack::parcel::TTL,
-        (false, true) => values.ttl,
-        (false, false) => values.hop_limit(),
-    };
-    let tos = if is_v4 { values.tos } else { values.traffic_class };
-    (how.ttl.unwrap_or(ttl), how.tos.unwrap_or(tos))
 }
 
 /// Where a message may go, for whoever has an end.
