@@ -342,24 +342,29 @@ fn routers_are_told_of_groups_and_others_are_not_listened_to() {
     let v3 = craft::datagram(ip(3), Ip::v4([224, 0, 0, 1]), igmp::IGMP, None, &v3);
     let all_nodes = Ip(*b"\xff\x02\0\0\0\0\0\0\0\0\0\0\0\0\0\x01");
     let other = icmpv6::Message::Other { kind: 130, code: 0, word: 10_000 << 16 };
-    let asked = |data: &[u8], ttl: u8| {
+    let asked = |data: &[u8], ttl: u8, has_alert: bool| {
         let query = craft::icmp_v6(link_local, all_nodes, &other, data);
-        let mut bytes = craft::datagram(link_local, all_nodes, protocol::ICMPV6, None, &query);
+        let (next, alert) =
+            if has_alert { (0, igmp::alert(protocol::ICMPV6)) } else { (protocol::ICMPV6, [0; 8]) };
+        let query = [if has_alert { &alert[..] } else { &[] }, &query].concat();
+        let mut bytes = craft::datagram(link_local, all_nodes, next, None, &query);
         bytes[7] = ttl;
         craft::frame(Address::of_group(&all_nodes).expect("a group"), [None; 2], ethernet::IPV6, &bytes)
     };
     let to_all = Address([1, 0, 0x5e, 0, 0, 1]);
-    send(&mut network, stranger, [asked(&[0; 20], 64), craft::frame(to_all, [None; 2], ethernet::IPV4, &v3)]);
+    let not_near = [asked(&[0; 20], 64, true), asked(&[0; 20], 1, false)];
+    send(&mut network, stranger, not_near);
+    send(&mut network, stranger, [craft::frame(to_all, [None; 2], ethernet::IPV4, &v3)]);
     network.run_for(Duration::from_secs(11));
     let kept = network.host(stranger).raw().got.clone();
     assert_eq!(reports(&mut network, stranger, groups[0]), [(igmp::V3_ROUTERS, 0x22, 2)]);
     network.host(stranger).raw().got = kept;
     assert!(reports(&mut network, stranger, groups[1]).is_empty(), "from afar");
-    send(&mut network, stranger, [asked(&[0; 20], 1)]);
+    send(&mut network, stranger, [asked(&[0; 20], 1, true)]);
     network.run_for(Duration::from_secs(11));
     assert_eq!(reports(&mut network, stranger, groups[1]), [(igmp::MLD_ROUTERS, 143, 2)]);
     // A router of MLDv1 is told in its own words.
-    send(&mut network, stranger, [asked(&[0; 16], 1)]);
+    send(&mut network, stranger, [asked(&[0; 16], 1, true)]);
     network.run_for(Duration::from_secs(11));
     assert_eq!(reports(&mut network, stranger, groups[1])[0].0, groups[1]);
     let now = network.now();
@@ -371,7 +376,7 @@ fn routers_are_told_of_groups_and_others_are_not_listened_to() {
     assert_eq!(reports(&mut network, stranger, groups[0]), [(igmp::V3_ROUTERS, 0x22, 3); 2], "leaves");
     network.host(stranger).raw().got = kept;
     let done = reports(&mut network, stranger, groups[1]);
-    assert_eq!((done.len(), done[0].0, done[0].1), (2, igmp::MLD_ALL_ROUTERS, 132));
+    assert_eq!((done.len(), done[0].0, done[0].1), (1, igmp::MLD_ALL_ROUTERS, 132));
     // And what is for the group is nobody's now.
     let request = icmpv6::Message::EchoRequest { identifier: 7, sequence: 9 };
     let ping = craft::icmp_v6(ip6(3), groups[1], &request, &[]);

@@ -2,6 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::group::Teller;
 use super::icmp::limit;
 use super::neighbour::{Neighbours, arp};
 use super::{reassembly, route};
@@ -112,8 +113,8 @@ pub struct State {
     pub paths_until: u64,
     /// When the first report of a group is due, in nanoseconds; 0 is never.
     pub groups_due: u64,
-    /// Until when routers of IGMPv2 and of MLDv1 are told in their own words, in nanoseconds.
-    pub old_routers: [u64; 2],
+    /// What routers are told of groups of IPv6 and of IPv4, and when.
+    pub tellers: [Teller; 2],
     /// The fragments' own state.
     pub reassembly: reassembly::State,
     /// How many errors may be sent to whomever.

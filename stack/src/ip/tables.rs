@@ -3,16 +3,18 @@
 //! The owner of the stack says which addresses, routes and neighbours there are, as netlink tells it; a socket looks again
 //! after each change. On an interface of its own ([`super::Interface::OWNS`]) the stack finds its neighbours itself.
 
+use super::Interface;
+use super::group::{self, Groups};
 use super::neighbour::{Cache, Heard, Neighbour, Settings, State, reachable_time};
 use super::path_mtu::{Cache as Paths, Known};
 use super::reassembly::{Limits, Reassembly};
 use super::route::source::{self, Address};
 use super::route::{Kind, Route, Routes, masked};
 use super::state::LastWay;
-use super::{Interface, group};
 use crate::error::Error;
 use crate::region::Parts;
 use crate::time::{Duration, Instant};
+use crate::udp::group::Filter;
 use crate::wire::ethernet;
 use crate::wire::ip::Ip;
 
@@ -131,16 +133,27 @@ impl Parts<'_> {
         if !group.is_multicast() {
             return Err(Error::Invalid);
         }
-        let joined = group::join(self.groups, group, now);
-        self.ip.groups_due = group::next(self.groups).map_or(0, |due| due.0);
+        self.join_group_by(group, Filter::Exclude, now)
+    }
+
+    /// The same of who listens to some of its sources, which follow, or to all.
+    pub(crate) fn join_group_by(&mut self, group: &Ip, filter: Filter, now: Instant) -> Result<(), Error> {
+        let joined = self.with_groups(|groups| groups.join(group, filter, now));
         if joined { Ok(()) } else { Err(Error::NoBuffers) }
+    }
+
+    /// Does something with the groups; what is due then is noted.
+    pub(crate) fn with_groups<R>(&mut self, act: impl FnOnce(&mut Groups<'_>) -> R) -> R {
+        let (sources, slab) = (&mut *self.group_sources, &mut self.slabs.group_sources);
+        let mut groups = Groups { groups: self.groups, sources, slab, tellers: &mut self.ip.tellers };
+        let result = act(&mut groups);
+        self.ip.groups_due = groups.next().map_or(0, |due| due.0);
+        result
     }
 
     /// One less listens to a group; false if nobody did.
     pub fn leave_group(&mut self, group: &Ip, now: Instant) -> bool {
-        let left = group::leave(self.groups, group, now);
-        self.ip.groups_due = group::next(self.groups).map_or(0, |due| due.0);
-        left
+        self.with_groups(|groups| groups.leave(group, Filter::Exclude, now))
     }
 
     /// Whether packets to a group are ours.

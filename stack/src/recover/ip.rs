@@ -1,10 +1,11 @@
 //! The IP layer's own: what it has learned and what waits there is soft, so it is made consistent or dropped.
 
-use crate::ip::group;
+use crate::ip::group::Groups;
 use crate::ip::reassembly::{Datagram, Piece, State};
 use crate::region::Parts;
 use crate::region::table::Place;
 use crate::time::Instant;
+use crate::udp::group::Filter;
 
 impl Parts<'_> {
     /// Neighbours keep what is known of them; packets that waited for one, and datagrams of which fragments were missing, are lost
@@ -33,13 +34,29 @@ impl Parts<'_> {
             }
         }
         let (memberships, fresh) = (&*self.memberships, self.slabs.memberships.fresh() as usize);
+        let used = || memberships.iter().take(fresh).filter(|record| record.tag.is_used());
         let addresses = self.addresses.get(..self.ip.addresses as usize).unwrap_or_default();
-        group::recount(self.groups, |ip| {
-            let sockets = memberships.iter().take(fresh).filter(|record| record.tag.is_used());
-            let sockets = sockets.filter(|record| record.is_group() && record.group == *ip).count();
-            let ours =
-                addresses.iter().filter(|ours| !ours.ip.is_v4() && ours.ip.solicited_node() == *ip).count();
-            (sockets + ours) as u32
-        });
+        let ours = || addresses.iter().filter(|ours| !ours.ip.is_v4()).map(|ours| ours.ip.solicited_node());
+        let (sources, slab) = (&mut *self.group_sources, &mut self.slabs.group_sources);
+        let mut groups = Groups { groups: self.groups, sources, slab, tellers: &mut self.ip.tellers };
+        groups.mend();
+        let chosen = || used().filter(|record| !record.is_group());
+        chosen().for_each(|record| groups.know(&record.group, &record.source));
+        let by_filter = |mut of: [u32; 2], filter: Filter| {
+            of[filter as usize] += 1;
+            of
+        };
+        groups.recount(
+            |ip| {
+                let sockets = used().filter(|record| record.is_group() && record.group == *ip);
+                let ours = ours().filter(|group| group == ip).count() as u32;
+                sockets.fold([ours, 0], |of, record| by_filter(of, record.filter()))
+            },
+            |ip, source| {
+                let of_it = chosen().filter(|record| record.group == *ip && record.source == *source);
+                of_it.fold([0; 2], |of, record| by_filter(of, record.filter()))
+            },
+        );
+        self.ip.groups_due = groups.next().map_or(0, |due| due.0);
     }
 }

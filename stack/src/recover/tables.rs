@@ -17,7 +17,7 @@ impl Parts<'_> {
             ($($name:ident),+) => { $(self.slabs.$name.reach(self.$name);)+ };
         }
         reach!(tcbs, listeners, syns, udp_sockets, memberships, bounds, settings, traffics, blocks);
-        reach!(leases, destinations, processes);
+        reach!(leases, destinations, processes, group_sources);
     }
 
     /// Free lists: a record is in use if it is somebody's.

@@ -107,7 +107,8 @@ impl Parts<'_> {
             destinations,
             processes,
             traffics,
-            blocks
+            blocks,
+            group_sources
         );
         Ok(())
     }
@@ -305,7 +306,9 @@ impl Parts<'_> {
                 (at, found) = (record.next, found + 1);
             }
         }
-        holds(found == self.slabs.memberships.used(), "memberships", "nobody is in a group that is in use")
+        holds(found == self.slabs.memberships.used(), "memberships", "nobody is in a group that is in use")?;
+        let sources = self.slabs.group_sources.used();
+        crate::ip::group::check(self.groups, self.group_sources, sources).of("group_sources")
     }
 
     /// The sockets that wait for queues.

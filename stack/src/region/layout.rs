@@ -13,7 +13,7 @@ use crate::hash::Secret;
 use crate::host::Host;
 use crate::ip;
 use crate::ip::destination::Destination;
-use crate::ip::group::Group;
+use crate::ip::group::{Group, Source};
 use crate::ip::icmp::limit::Bucket;
 use crate::ip::neighbour::Neighbour;
 use crate::ip::path_mtu::Path;
@@ -34,7 +34,7 @@ use crate::udp::{Membership, UdpSocket};
 /// The first bytes of a region.
 pub const MAGIC: [u8; 8] = *b"accelstk";
 /// Of this layout; another one for every change of a record or a row.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// Parts begin at cache lines.
 pub const LINE: usize = 64;
 
@@ -116,6 +116,8 @@ pub struct Slabs {
     pub traffics: Slab,
     /// Of [`Parts::blocks`].
     pub blocks: Slab,
+    /// Of [`Parts::group_sources`].
+    pub group_sources: Slab,
 }
 
 /// The wheels.
@@ -327,6 +329,8 @@ parts! {
         buckets: Bucket, |limits| limits.destinations as usize;
         /// Groups that are listened to.
         groups: Group, |limits| limits.memberships as usize + limits.addresses as usize;
+        /// Their sources: those that are chosen, and those that routers are told of since they are not any more.
+        group_sources: Source, |limits| limits.memberships as usize * 2;
         /// Datagrams of which fragments have arrived.
         datagrams: Datagram, |limits| limits.datagrams as usize;
         /// Those by what names them.

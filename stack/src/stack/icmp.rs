@@ -159,8 +159,8 @@ impl<D: Device> Stack<'_, '_, D> {
             let told = Told::new(seen, bytes.first_chunk().copied().unwrap_or_default(), about.as_ref());
             return self.error_arrived(about, &meaning, &told);
         }
-        if let Some(query) = parse_v6(bytes) {
-            return self.listeners_asked(seen, &query);
+        if parse_v6(bytes).is_some() {
+            return self.listeners(seen);
         }
         self.answer_echo(seen, Either::V6(message), &[seen.piece(HEADER_LEN as u16)]);
     }

@@ -260,7 +260,7 @@ impl<D: Device> Stack<'_, '_, D> {
             protocol::UDP => return self.udp_arrived(seen),
             protocol::ICMP if seen.source.is_v4() => self.icmp(seen),
             protocol::ICMPV6 if !seen.source.is_v4() => self.icmp_v6(seen),
-            igmp::IGMP if seen.source.is_v4() => self.igmp(seen),
+            igmp::IGMP if seen.source.is_v4() => self.listeners(seen),
             // To many, on the link or beyond: what is for us alone was seen before.
             protocol::TCP => self.count(Counter::NotOurs),
             _ => {

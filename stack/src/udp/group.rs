@@ -36,6 +36,11 @@ impl Membership {
     pub(crate) fn is_group(&self) -> bool {
         self.source.is_unspecified()
     }
+
+    /// What the sources are.
+    pub(crate) const fn filter(&self) -> Filter {
+        if self.filter == Filter::Include as u16 { Filter::Include } else { Filter::Exclude }
+    }
 }
 
 impl UdpSocket {
@@ -130,7 +135,7 @@ impl Parts<'_> {
             return Err(Error::NoBuffers);
         }
         self.udp_add(socket, &Membership { group: *group, filter: filter as u16, ..Membership::default() })?;
-        let joined = self.join_group(group, now);
+        let joined = self.join_group_by(group, filter, now);
         if joined.is_err()
             && let Some((at, _)) = self.udp_group(socket.index, group)
         {
@@ -145,15 +150,19 @@ impl Parts<'_> {
     /// `AddressNotAvailable` if the socket isn't in it.
     pub fn udp_leave_group(&mut self, socket: Handle, group: &Ip, now: Instant) -> Result<(), Error> {
         self.udp(socket)?;
-        let (at, _) = self.udp_group(socket.index, group).ok_or(Error::AddressNotAvailable)?;
+        let (at, member) = self.udp_group(socket.index, group).ok_or(Error::AddressNotAvailable)?;
+        let filter = member.filter();
+        self.with_groups(|groups| groups.begin(group));
         self.udp_remove(socket, at)?;
-        self.leave_group(group, now);
         for _ in 0..self.memberships.len() {
             let mut sources = self.udp_memberships(socket.index);
-            let Some((at, _)) = sources.find(|(_, record)| record.group == *group) else { break };
+            let Some((at, record)) = sources.find(|(_, record)| record.group == *group) else { break };
+            let source = record.source;
             drop(sources);
             self.udp_remove(socket, at)?;
+            self.with_groups(|groups| groups.count(group, filter, Some(&source), false));
         }
+        self.with_groups(|groups| groups.leave_begun(group, filter, now));
         Ok(())
     }
 
@@ -192,18 +201,36 @@ impl Parts<'_> {
             (None, true) if sources >= SOURCES_MAX => return Err(Error::NoBuffers),
             _ => {}
         }
+        let before = member.filter();
         if let Some(member) = self.memberships.get_mut(at as usize) {
             (member.filter, member.had_sources) = (filter as u16, 1);
         }
+        if before != filter {
+            self.with_groups(|groups| {
+                groups.begin(group);
+                groups.count(group, filter, None, true);
+                groups.count(group, before, None, false);
+                groups.end(group, now);
+            });
+        }
         match known {
             // Nobody is let through any more: that is none of the group's.
-            Some(_) if filter == Filter::Include && sources == 1 => self.udp_leave_group(socket, group, now),
-            Some(known) => self.udp_remove(socket, known),
+            Some(_) if filter == Filter::Include && sources == 1 => {
+                return self.udp_leave_group(socket, group, now);
+            }
+            Some(known) => self.udp_remove(socket, known)?,
             None => {
                 let (group, source, filter) = (*group, *source, filter as u16);
-                self.udp_add(socket, &Membership { group, source, filter, ..Membership::default() })
+                self.udp_add(socket, &Membership { group, source, filter, ..Membership::default() })?;
             }
         }
+        self.with_groups(|groups| {
+            groups.begin(group);
+            // Without room routers aren't told (ip_mc_source), and the socket has what it asked for.
+            groups.count(group, filter, Some(source), adds);
+            groups.end(group, now);
+        });
+        Ok(())
     }
 }
 
@@ -211,12 +238,13 @@ impl<D: Device> Stack<'_, '_, D> {
     /// A socket that is closed is in no group.
     pub(crate) fn udp_leave_groups(&mut self, socket: Handle) -> Result<(), Error> {
         for _ in 0..self.parts.memberships.len() {
-            let Some((at, record)) = self.parts.udp_memberships(socket.index).next() else { break };
-            let record = *record;
-            self.parts.udp_remove(socket, at)?;
-            if record.is_group() {
-                self.parts.leave_group(&record.group, self.now);
-            }
+            let mut all = self.parts.udp_memberships(socket.index);
+            let Some(group) = all.find(|(_, record)| record.is_group()).map(|(_, record)| record.group)
+            else {
+                break;
+            };
+            drop(all);
+            self.parts.udp_leave_group(socket, &group, self.now)?;
         }
         Ok(())
     }
