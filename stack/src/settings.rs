@@ -94,6 +94,8 @@ impl Switch {
     pub const FAST_OPEN_BACKUP: u32 = 1 << 28;
     /// IPV6_RECVHOPLIMIT.
     pub const HOP_LIMIT_TOLD: u32 = 1 << 29;
+    /// UDP_NO_CHECK6_RX.
+    pub const NO_CHECKSUM_V6_IN: u32 = 1 << 30;
 
     // UDP's own have bits that only TCP's sockets have otherwise.
     /// UDP_NO_CHECK6_TX.

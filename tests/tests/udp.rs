@@ -1,8 +1,9 @@
 //! UDP between whole stacks over a simulated wire: what is read was sent, whole, as often as the wire has brought it, and nothing is left
 //! behind; and who is told of errors.
 
+use harness::sim::craft;
 use harness::sim::path::Path;
-use harness::sim::port::Setup;
+use harness::sim::port::{Packet, Setup};
 use harness::sim::random::Random;
 use harness::sim::raw::ip;
 use harness::sim::tcp::text;
@@ -14,6 +15,7 @@ use stack::settings::{Switch, Values};
 use stack::stats::Counter;
 use stack::tcp::calls::How;
 use stack::time::{Duration, Instant};
+use stack::wire::{icmp, icmpv6, protocol};
 
 #[test]
 fn a_datagram_and_its_answer_over_both_versions() {
@@ -66,6 +68,42 @@ fn a_peer_is_where_datagrams_go_and_come_from() {
     net.on(0, |stack| stack.parts.udp_disconnect(client)).expect("a peer");
     assert_eq!(net.send(0, client, b"nowhere"), Err(Error::DestinationRequired));
     net.end(&[(0, client), (1, server), (1, other)]);
+}
+
+/// RFC 8085 §5.2: what an error quotes must be what the socket sends, from where it sends it.
+#[test]
+fn an_error_about_what_was_not_sent_is_nobodys() {
+    for is_v6 in [false, true] {
+        let mut net = Net::new(37);
+        let (client, ours, theirs) = (net.socket(0, is_v6), address(1, is_v6), address(2, is_v6));
+        net.on(0, |stack| stack.udp_connect(client, (&theirs, 53))).expect("a way");
+        let port = net.on(0, |stack| stack.parts.udp(client).map(|udp| udp.local_port)).expect("a socket");
+        let stranger = address(9, is_v6);
+        let rows = [
+            ((ours, port), (theirs, 54), false),
+            ((ours, port), (stranger, 53), false),
+            ((ours, port ^ 1), (theirs, 53), false),
+            ((stranger, port), (theirs, 53), false),
+            ((ours, port), (theirs, 53), true),
+        ];
+        for (from, to, is_told) in rows {
+            let sent = craft::datagram(from.0, to.0, protocol::UDP, None, &craft::udp(from, to, b"hello"));
+            let (kind, error) = if is_v6 {
+                let message = icmpv6::Message::Unreachable(icmpv6::Unreachable::Port);
+                (protocol::ICMPV6, craft::icmp_v6(theirs, ours, &message, &sent))
+            } else {
+                (protocol::ICMP, craft::icmp(&icmp::Message::Unreachable(icmp::Unreachable::Port), &sent))
+            };
+            let bytes = craft::packet(1, theirs, ours, kind, &error);
+            let now = net.network.now();
+            let (host, port) = net.network.host_and_port(net.nodes[0]);
+            assert!(port.deliver(&Packet { bytes, ..Packet::default() }), "a ring with room");
+            host.with(now, port, |stack| while stack.poll().more {});
+            let told = net.on(0, |stack| stack.udp_take_error(client));
+            assert_eq!(told, Ok(is_told.then_some(Error::ConnectionRefused)), "{from:?} {to:?}");
+        }
+        net.end(&[(0, client)]);
+    }
 }
 
 #[test]

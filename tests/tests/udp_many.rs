@@ -367,6 +367,44 @@ fn a_datagram_without_a_checksum_is_one_of_ipv4_only() {
     }
 }
 
+/// RFC 6936 §4: over IPv6 it is a port's own choice to take them, and to send them; what has a checksum is taken everywhere.
+#[test]
+fn without_a_checksum_a_datagram_is_taken_where_that_was_asked_for() {
+    for is_group in [false, true] {
+        let mut net = with_groups(36);
+        let to = if is_group { GROUP6 } else { address(2, true) };
+        let (takes, other) = (reusing(&mut net, 1, true, 53), reusing(&mut net, 1, true, 54));
+        let options = Switch::REUSE_ADDRESS | Switch::NO_CHECKSUM_V6_IN;
+        net.set(1, takes, &Values { options, ..Values::default() });
+        for socket in [takes, other] {
+            join(&mut net, 1, socket, &GROUP6).expect("room");
+        }
+        let (bare, usual) = (net.socket(0, true), net.socket(0, true));
+        net.set(0, bare, &Values { options: Switch::NO_CHECKSUM_V6, ..Values::default() });
+        // In one piece, and in fragments.
+        for data in [text(1, 100), text(2, 4000)] {
+            for (sender, port, is_taken) in
+                [(bare, 53, true), (usual, 53, true), (bare, 54, false), (usual, 54, true)]
+            {
+                net.send_to(0, sender, (to, port), &data).expect("a way");
+                net.run();
+                let receiver = if port == 53 { takes } else { other };
+                let got = net.receive(1, receiver).map(|(_, bytes)| bytes == data);
+                assert_eq!(
+                    got,
+                    if is_taken { Ok(true) } else { Err(Error::WouldBlock) },
+                    "{port}, group: {is_group}"
+                );
+            }
+        }
+        // Nobody is told of a closed port by one that is to be discarded.
+        net.send_to(0, bare, (to, 55), b"nobody").expect("a way");
+        net.run();
+        assert_eq!(net.counter(1, Counter::NoSocket), if is_group { 3 } else { 0 });
+        net.end(&[(0, bare), (0, usual), (1, takes), (1, other)]);
+    }
+}
+
 #[test]
 fn how_a_datagram_that_is_too_large_leaves_is_the_sockets_choice() {
     for (seed, is_v6) in [(16, false), (17, true)] {

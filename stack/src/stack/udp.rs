@@ -46,9 +46,9 @@ pub(super) struct Plain {
 #[inline]
 pub(super) fn plain(usual: &Usual<'_>, packet: &Received) -> Option<Plain> {
     let ends = (&usual.source, &usual.destination);
-    let (source, destination, len) =
-        verified(usual.payload, ends, packet.checksum, ChecksumIn::Verify).ok()?;
-    Some(Plain {
+    let right = verified(usual.payload, ends, packet.checksum, ChecksumIn::Verify).ok()?;
+    let Right { source, destination, len, is_bare } = right;
+    (!is_bare).then_some(Plain {
         local: (usual.destination, destination),
         remote: (usual.source, source),
         at: packet.arrived,
@@ -69,8 +69,20 @@ struct Arrival<'p> {
     len: u32,
     /// Bytes of each of the datagrams but the last that the device has joined in it; 0 if it is one.
     segment: u16,
+    /// One of IPv6 without a checksum.
+    is_bare: bool,
     /// Its frames are those of fragments, which are charged; else it has one that is moving.
     is_charged: bool,
+}
+
+/// What is told by a header that is right.
+struct Right {
+    source: u16,
+    destination: u16,
+    /// Bytes of data.
+    len: u16,
+    /// It is one of IPv6, and without a checksum.
+    is_bare: bool,
 }
 
 /// Bytes of each of the datagrams that are joined in so much data, as the device says; 0 if it is one.
@@ -78,17 +90,17 @@ const fn joined(seen: &Seen, len: u16) -> u16 {
     if len > seen.joined { seen.joined } else { 0 }
 }
 
-/// What is verified of UDP's header and data: ports, and bytes of data.
+/// Verifies UDP's header and data.
 #[inline]
 fn verified(
     bytes: &[u8],
     (source, destination): (&Ip, &Ip),
     said: Checksum,
     device: ChecksumIn,
-) -> Result<(u16, u16, u16), Malformed> {
+) -> Result<Right, Malformed> {
     // RFC 1122 §4.1.3.4: "If a UDP datagram is received with a checksum that is non-zero and invalid, UDP MUST silently discard
-    // the datagram." RFC 8200 §8.1: "IPv6 receivers must discard UDP packets containing a zero checksum and should log the error."
-    let (header, data) = udp::parse(bytes, source.is_v4())?;
+    // the datagram."
+    let (header, data) = udp::parse(bytes, true)?;
     if said == Checksum::Unchecked
         && let Err(rule) = udp::verify(header, data, source, destination)
     {
@@ -97,7 +109,12 @@ fn verified(
             return Err(rule);
         }
     }
-    Ok((header.source.get(), header.destination.get(), data.len() as u16))
+    Ok(Right {
+        source: header.source.get(),
+        destination: header.destination.get(),
+        len: data.len() as u16,
+        is_bare: header.checksum.get() == 0 && !source.is_v4(),
+    })
 }
 
 impl<D: Device> Stack<'_, '_, D> {
@@ -118,6 +135,7 @@ impl<D: Device> Stack<'_, '_, D> {
             pieces: &[plain.piece],
             len: plain.piece.len.into(),
             segment: 0,
+            is_bare: false,
             is_charged: false,
         };
         if !self.udp_take(index, &arrival) {
@@ -135,7 +153,7 @@ impl<D: Device> Stack<'_, '_, D> {
                 self.shared.counters().malformed(rule);
                 false
             }
-            Ok((source, destination, len)) => {
+            Ok(Right { source, destination, len, is_bare }) => {
                 let piece = Piece { len, ..seen.piece(HEADER_LEN as u16) };
                 let arrival = Arrival {
                     local: (&seen.destination, destination),
@@ -145,6 +163,7 @@ impl<D: Device> Stack<'_, '_, D> {
                     pieces: &[piece],
                     len: len.into(),
                     segment: joined(seen, len),
+                    is_bare,
                     is_charged: false,
                 };
                 self.udp_deliver(&arrival, seen)
@@ -164,9 +183,7 @@ impl<D: Device> Stack<'_, '_, D> {
         let (Some(head), protocol::UDP) = (head.copied(), whole.protocol) else { return false };
         let [a, b, c, d, e, f, checksum @ ..] = head;
         let len = u16::from_be_bytes([e, f]);
-        let rule = if checksum == [0; 2] && !whole.source.is_v4() {
-            Some(Malformed::ChecksumMissing)
-        } else if len < HEADER_LEN as u16 || len > whole.len {
+        let rule = if len < HEADER_LEN as u16 || len > whole.len {
             Some(Malformed::UdpLength)
         } else {
             let data = pieces.cut(0, len);
@@ -192,6 +209,7 @@ impl<D: Device> Stack<'_, '_, D> {
             pieces: data.as_slice(),
             len: u32::from(len) - HEADER_LEN as u32,
             segment: joined(last, len - HEADER_LEN as u16),
+            is_bare: checksum == [0; 2] && !whole.source.is_v4(),
             is_charged: true,
         };
         self.udp_deliver(&arrival, &seen);
@@ -211,8 +229,13 @@ impl<D: Device> Stack<'_, '_, D> {
             return self.udp_deliver_to_all(arrival);
         }
         match self.udp_find(local, remote) {
-            Some(index) => self.udp_give(index, arrival, true),
-            None => {
+            Some(index) if self.udp_accepts(index, arrival) => self.udp_give(index, arrival, true),
+            // RFC 8200 §8.1: "IPv6 receivers must discard UDP packets containing a zero checksum and should log the error."
+            _ if arrival.is_bare => {
+                self.shared.counters().malformed(Malformed::ChecksumMissing);
+                false
+            }
+            _ => {
                 // RFC 1122 §4.1.3.1: "If a datagram arrives addressed to a UDP port for which there is no pending LISTEN call, UDP
                 // SHOULD send an ICMP Port Unreachable message."
                 self.count(Counter::NoSocket);
@@ -235,7 +258,8 @@ impl<D: Device> Stack<'_, '_, D> {
                 at += 1;
             });
             for index in &batch[..count] {
-                if self.parts.udp_hears(*index, local.0, remote.0)
+                if self.udp_accepts(*index, arrival)
+                    && self.parts.udp_hears(*index, local.0, remote.0)
                     && let Some(before) = pending.replace(*index)
                 {
                     self.udp_give(before, arrival, false);
@@ -247,6 +271,7 @@ impl<D: Device> Stack<'_, '_, D> {
             }
         }
         if let Some(index) = self.parts.udp_pairs().find(local, remote)
+            && self.udp_accepts(index, arrival)
             && self.parts.udp_hears(index, local.0, remote.0)
             && let Some(before) = pending.replace(index)
         {
@@ -264,7 +289,7 @@ impl<D: Device> Stack<'_, '_, D> {
     /// A socket gets a datagram, or each of those that are joined in it if it didn't ask to have them together (UDP_GRO;
     /// udp_queue_rcv_skb, udp_rcv_segment); true if it has the frames, which only the last one may.
     fn udp_give(&mut self, index: u32, arrival: &Arrival<'_>, is_last: bool) -> bool {
-        if arrival.segment != 0 && !self.udp_joins(index) {
+        if arrival.segment != 0 && !self.udp_has(index, Switch::GRO) {
             let mut at = 0;
             while at < arrival.len {
                 let end = arrival.len.min(at + u32::from(arrival.segment));
@@ -280,11 +305,17 @@ impl<D: Device> Stack<'_, '_, D> {
         false
     }
 
-    /// Whether a socket has UDP_GRO.
-    fn udp_joins(&self, index: u32) -> bool {
+    /// Whether a socket has this switch on.
+    fn udp_has(&self, index: u32, switch: u32) -> bool {
         let udp = self.parts.udp_sockets.get(index as usize);
         let options = udp.map(|udp| settings::of(self.parts.settings, udp.settings).options);
-        options.is_some_and(|options| options & Switch::GRO != 0)
+        options.is_some_and(|options| options & switch != 0)
+    }
+
+    /// Whether a socket takes a datagram with the checksum that it has. RFC 6936 §4: "The default IPv6 receiving node behavior MUST be to
+    /// discard all IPv6 packets carrying datagrams with a zero UDP checksum."
+    fn udp_accepts(&self, index: u32, arrival: &Arrival<'_>) -> bool {
+        !arrival.is_bare || self.udp_has(index, Switch::NO_CHECKSUM_V6_IN)
     }
 
     /// A socket gets a datagram with its frames; false if it may have no more.
@@ -455,6 +486,7 @@ impl<D: Device> Stack<'_, '_, D> {
                 pieces: pieces.as_slice(),
                 len: draft.len as u32,
                 segment: 0,
+                is_bare: draft.is_unchecked && !draft.remote.0.is_v4(),
                 is_charged: true,
             };
             self.udp_deliver_to_all(&arrival);

@@ -29,6 +29,7 @@ use Rule::{Is, Own as Special};
 pub(crate) const ROWS: &[Row<Rule<Own>>] = &[
     row(SOL_SOCKET, 4, "SO_ERROR", Special(Own::Error)),
     row(IPPROTO_UDP, 101, "UDP_NO_CHECK6_TX", Is(Switched(Switch::NO_CHECKSUM_V6))),
+    row(IPPROTO_UDP, 102, "UDP_NO_CHECK6_RX", Is(Switched(Switch::NO_CHECKSUM_V6_IN))),
     row(IPPROTO_UDP, 103, "UDP_SEGMENT", Is(Number(0, 65_535, |to, bytes| to.gso_size = bytes as u16, |view| view.values.gso_size.into()))),
     row(IPPROTO_UDP, 104, "UDP_GRO", Is(Switched(Switch::GRO))),
     row(IPPROTO_IP, 14, "IP_MTU", Special(Own::PathMtu)),
