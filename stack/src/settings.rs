@@ -96,6 +96,8 @@ impl Switch {
     pub const HOP_LIMIT_TOLD: u32 = 1 << 29;
     /// UDP_NO_CHECK6_RX.
     pub const NO_CHECKSUM_V6_IN: u32 = 1 << 30;
+    /// IPV6_DONTFRAG.
+    pub const DONT_FRAGMENT_V6: u32 = 1 << 31;
 
     // UDP's own have bits that only TCP's sockets have otherwise.
     /// UDP_NO_CHECK6_TX.

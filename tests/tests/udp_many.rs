@@ -411,14 +411,22 @@ fn how_a_datagram_that_is_too_large_leaves_is_the_sockets_choice() {
         let mut net = Net::new(seed);
         let (sender, receiver) = (net.socket(0, is_v6), net.bound(1, is_v6, 53));
         let (single, errors) = if is_v6 { (1452, Switch::ERRORS_V6) } else { (1472, Switch::ERRORS) };
-        // IP_PMTUDISC_DONT to IP_PMTUDISC_OMIT.
-        for (how, cuts) in [(0, true), (1, true), (2, false), (3, false), (4, false), (5, true)] {
+        // IP_PMTUDISC_DONT to IP_PMTUDISC_OMIT; and IPV6_DONTFRAG, which IPv4 knows nothing of.
+        let (usual, whole) = (errors, errors | Switch::DONT_FRAGMENT_V6);
+        let rows = [
+            (0, usual, true),
+            (1, usual, true),
+            (2, usual, false),
+            (3, usual, false),
+            (4, usual, false),
+            (5, usual, true),
+            (0, whole, !is_v6),
+            (1, whole, !is_v6),
+            (5, whole, !is_v6),
+        ];
+        for (how, options, cuts) in rows {
             let (mtu_discover, mtu_discover_v6) = (how + 1, how + 1);
-            net.set(
-                0,
-                sender,
-                &Values { mtu_discover, mtu_discover_v6, options: errors, ..Values::default() },
-            );
+            net.set(0, sender, &Values { mtu_discover, mtu_discover_v6, options, ..Values::default() });
             for size in [single, single + 1] {
                 let sent = net.send_to(0, sender, (address(2, is_v6), 53), &vec![7; size]);
                 let expected = if size > single && !cuts { Err(Error::MessageSize) } else { Ok(size) };

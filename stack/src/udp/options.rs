@@ -163,6 +163,12 @@ impl<D: Device> Stack<'_, '_, D> {
 impl Own {
     /// Sets what has rules of its own.
     fn set(self, udp: &UdpSocket, values: &mut Values, level: i32, bytes: &[u8]) -> Result<(), Error> {
+        // Fewer bytes than a number has are 0 for this one.
+        if self == Self::DontFragmentV6 {
+            let is_on = bytes.len() >= 4 && number(level, bytes)? != 0;
+            switched(values, Switch::DONT_FRAGMENT_V6, is_on);
+            return Ok(());
+        }
         let value = number(level, bytes)?;
         let is_bit = (0..=1).contains(&value);
         match self {
@@ -195,6 +201,7 @@ impl Own {
             Self::MulticastLoopV6 => 1 - has(Switch::NO_MULTICAST_LOOP_V6),
             Self::MulticastAll => udp.hears_all(values.options, true).into(),
             Self::MulticastAllV6 => udp.hears_all(values.options, false).into(),
+            Self::DontFragmentV6 => has(Switch::DONT_FRAGMENT_V6),
             Self::Error | Self::PathMtu | Self::Group(_) | Self::Source(..) => {
                 return Err(Error::NoSuchOption);
             }

@@ -218,6 +218,12 @@ impl Wish {
         }
     }
 
+    /// Whether what is too large goes in fragments: in IPv6 it doesn't where the socket says so (`__ip6_append_data`).
+    const fn cuts(&self) -> bool {
+        let is_kept_whole = !self.is_v4 && self.options & Switch::DONT_FRAGMENT_V6 != 0;
+        self.discover.cuts() && !is_kept_whole
+    }
+
     /// Whether the switch of its version of IP is on.
     const fn has(&self, v4: u32, v6: u32) -> bool {
         self.options & if self.is_v4 { v4 } else { v6 } != 0
@@ -327,7 +333,7 @@ impl<D: Device> Stack<'_, '_, D> {
         let all = parcel.header_len(false) + len;
         let (fits, most) = (all <= leaves.mtu.into(), self.piece_max(&leaves.hop, leaves.mtu));
         let index = parcel.payer.map_or(u32::MAX, |socket| socket.index);
-        if !fits && !wish.discover.cuts() {
+        if !fits && !wish.cuts() {
             self.udp_report_size(index, wish, draft, leaves.mtu);
             return Err(Error::MessageSize);
         }

@@ -15,6 +15,7 @@ pub(crate) enum Own {
     MulticastLoopV6,
     MulticastAll,
     MulticastAllV6,
+    DontFragmentV6,
     /// Whether the group is joined.
     Group(bool),
     /// What the source is, and whether it is added.
@@ -50,5 +51,6 @@ pub(crate) const ROWS: &[Row<Rule<Own>>] = &[
     row(IPPROTO_IPV6, 24, "IPV6_MTU", Special(Own::PathMtu)),
     row(IPPROTO_IPV6, 29, "IPV6_MULTICAST_ALL", Special(Own::MulticastAllV6)),
     row(IPPROTO_IPV6, 51, "IPV6_RECVHOPLIMIT", Is(Switched(Switch::HOP_LIMIT_TOLD))),
+    row(IPPROTO_IPV6, 62, "IPV6_DONTFRAG", Special(Own::DontFragmentV6)),
     row(IPPROTO_IPV6, 66, "IPV6_RECVTCLASS", Is(Switched(Switch::CLASS_TOLD))),
 ];
