@@ -2,7 +2,7 @@
 //! the wire makes.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::thread::{self, JoinHandle};
 
@@ -10,9 +10,11 @@ use harness::sim::path::Path;
 use harness::sim::tcp::text;
 use harness::wire::calls::Calls;
 use harness::wire::sys;
-use harness::wire::world::{Recipe, Side, World};
+use harness::wire::world::{KERNEL, OURS, PORT, Recipe, Side, World, address};
 use stack::device::Link;
+use stack::ip::Interface;
 use stack::region::slab::Handle;
+use stack::settings::Values;
 use stack::stats::Counter;
 use stack::time::Duration;
 
@@ -43,10 +45,50 @@ fn talk(world: &mut World, socket: Handle, stream: &TcpStream, len: usize) {
 
 #[test]
 fn over_ethernet_each_finds_the_other() {
+    each_finds_the_other(None);
+}
+
+/// A switch between: our end is a trunk with a VLAN's tags (IEEE 802.1Q), the kernel's a port of that VLAN.
+#[test]
+fn over_a_trunk_each_finds_the_other() {
+    each_finds_the_other(Some(7));
+}
+
+/// Ours is in another VLAN than the switch's port: what it says nobody hears, and what it gets is not for it.
+#[test]
+fn over_a_trunk_nobody_is_found_in_another_vlan() {
+    let Some(mut world) = World::new(&Recipe { link: Link::Ethernet, ..Recipe::default() }) else { return };
+    world.ours.trunk = Some(8);
+    join_vlan(&mut world, 7);
+    let (at, refused) = (SocketAddr::new(address(OURS, false), PORT), Some(libc::EHOSTUNREACH));
+    world.ours.listen(PORT, &Values::default());
+    let connecting =
+        world.namespace.spawn(move || TcpStream::connect(at).map_err(|error| error.raw_os_error()));
+    assert_eq!(world.ours.join(connecting).err(), Some(refused), "the kernel finds nobody");
+    let remote = harness::sim::raw::ip(KERNEL);
+    assert!(world.ours.connect(remote, PORT, &Values::default()).is_err(), "and neither do we");
+    let count = |counter| world.ours.host.counter(counter);
+    assert!(world.ours.foreign > 0 && count(Counter::NotOurs) > 0);
+    assert_eq!(count(Counter::NotOurs), count(Counter::PacketsIn), "nothing that came was for us");
+    world.ours.host.check();
+}
+
+/// Our interface's packets have this tag from now on.
+fn join_vlan(world: &mut World, vlan: u16) {
+    let mut parts = world.ours.host.parts();
+    let interface = parts.ip.interface;
+    parts.set_interface(&Interface { vlan: Interface::TAGGED | vlan, ..interface });
+}
+
+fn each_finds_the_other(vlan: Option<u16>) {
     let recipe = Recipe { link: Link::Ethernet, ..Recipe::default() };
     for side in Side::ALL {
         let Some(mut world) = World::new(&recipe) else { return };
         println!("{side:?}");
+        world.ours.trunk = vlan;
+        if let Some(vlan) = vlan {
+            join_vlan(&mut world, vlan);
+        }
         let (socket, stream) = world.pair(side);
         // Who connects asks, and its SYN waits for the answer; who was asked knows who asked.
         let waited = world.ours.host.counter(Counter::NeighbourPending);
@@ -60,6 +102,7 @@ fn over_ethernet_each_finds_the_other() {
         let (again, probes) = (count(Counter::SegmentsRetransmitted), count(Counter::TailLossProbes));
         assert!(again <= probes && probes <= 8, "{again} were sent again, {probes} probes");
         world.ours.host.check();
+        assert_eq!(world.ours.foreign, 0, "every frame of ours has its tag");
         // What the kernel has learned of us (it tells it of IPv4 in a file).
         if !side.is_v6 {
             let arp = world.namespace.inside(|| std::fs::read_to_string("/proc/thread-self/net/arp"));

@@ -34,6 +34,11 @@ pub struct Ours {
     pub there: Lines,
     /// The wire from the kernel.
     pub back: Lines,
+    /// The VLAN of our end, if it is a switch's trunk: on the way to the kernel, whose port knows of none, the switch takes the tag off, and
+    /// on the way back it puts one on.
+    pub trunk: Option<u16>,
+    /// Frames of ours that had not the trunk's tag; the switch has dropped them.
+    pub foreign: u64,
     /// Who has the wire in our place, if somebody has.
     elsewhere: Option<Tun>,
     deadline: Option<Instant>,
@@ -70,6 +75,8 @@ impl Ours {
             tun,
             there,
             back,
+            trunk: None,
+            foreign: 0,
             elsewhere: None,
             deadline: None,
             packet: Packet::default(),
@@ -110,8 +117,12 @@ impl Ours {
             return false;
         }
         let link = self.port.setup().link;
-        while let Some(packet) = self.port.take_sent() {
+        while let Some(mut packet) = self.port.take_sent() {
             self.trace.note(now.0, OURS, What::Sent, link, &packet.bytes);
+            if self.trunk.is_some_and(|vlan| !untag(&mut packet.bytes, vlan)) {
+                self.foreign += 1;
+                continue;
+            }
             if self.has_header() {
                 vnet::put(&packet, link, &mut self.packet.bytes);
                 self.there.put(now, &self.packet.bytes);
@@ -134,6 +145,10 @@ impl Ours {
             if !has_header {
                 self.packet.bytes.clear();
                 self.packet.bytes.extend_from_slice(bytes);
+                if let Some(vlan) = self.trunk {
+                    let [high, low] = vlan.to_be_bytes();
+                    self.packet.bytes.splice(ADDRESSES..ADDRESSES, [0x81, 0, high, low]);
+                }
             } else if vnet::take(bytes, &mut self.packet).is_none() {
                 continue;
             }
@@ -209,6 +224,19 @@ impl Calls for Ours {
     fn address(&self, is_v6: bool) -> Ip {
         self.host.addresses[usize::from(is_v6)]
     }
+}
+
+/// Bytes of Ethernet's addresses, behind which a tag is.
+const ADDRESSES: usize = 12;
+
+/// Takes the tag of a VLAN off a frame (IEEE 802.1Q §9.6); false if it has another one or none.
+fn untag(frame: &mut Vec<u8>, vlan: u16) -> bool {
+    let [high, low] = vlan.to_be_bytes();
+    let is_it = frame.get(ADDRESSES..ADDRESSES + 4) == Some(&[0x81, 0, high, low]);
+    if is_it {
+        frame.drain(ADDRESSES..ADDRESSES + 4);
+    }
+    is_it
 }
 
 /// What kind of device our end of an interface is.
