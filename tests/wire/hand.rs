@@ -6,7 +6,7 @@ use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 
-use stack::device::Link;
+use stack::device::{Device, Link};
 use stack::error::{ERRORS, Error};
 use stack::region::slab::Handle;
 use stack::seq::Seq;
@@ -73,6 +73,10 @@ pub trait Subject {
     fn state(&mut self) -> State;
     /// Time passes; what is sent meanwhile.
     fn waits(&mut self, length: Duration) -> Vec<Forged>;
+    /// The administrator sets one of net.ipv4.
+    fn sets(&mut self, name: &str, value: u32);
+    /// Bytes of memory that are charged to its connection for what it has received and not read.
+    fn holds(&mut self) -> usize;
 }
 
 /// The name of an errno.
@@ -226,6 +230,18 @@ impl Subject for Ours {
 
     fn waits(&mut self, length: Duration) -> Vec<Forged> {
         self.bench.wait(length)
+    }
+
+    fn sets(&mut self, name: &str, value: u32) {
+        assert!(self.bench.host().parts().host.set(name, value), "{name} = {value}");
+    }
+
+    fn holds(&mut self) -> usize {
+        let socket = self.socket().expect("a connection");
+        self.bench.with(|stack| {
+            let frames = stack.parts.tcb(socket).expect("a connection").receive_charge.frames;
+            frames as usize * usize::from(stack.device.capabilities().frame_size)
+        })
     }
 }
 
@@ -412,7 +428,21 @@ impl Subject for Kernel {
             heard
         })
     }
+
+    fn sets(&mut self, name: &str, value: u32) {
+        self.namespace.set(&format!("net/ipv4/{name}"), &value.to_string());
+    }
+
+    fn holds(&mut self) -> usize {
+        // linux/sock_diag.h: the first word of SO_MEMINFO is SK_MEMINFO_RMEM_ALLOC.
+        let (socket, mut words) = (self.socket.as_ref().expect("a connection"), [0; 36]);
+        sys::option_bytes(socket.as_fd(), libc::SOL_SOCKET, SO_MEMINFO, &mut words).expect("SO_MEMINFO");
+        u32::from_ne_bytes([words[0], words[1], words[2], words[3]]) as usize
+    }
 }
+
+/// asm-generic/socket.h.
+const SO_MEMINFO: i32 = 55;
 
 /// A conversation by hand: what was said, as lines, and the numbers that both sides have come to.
 pub struct Hand<'a> {
