@@ -125,6 +125,7 @@ mod tests {
     const LOCAL: Ip = Ip::v4([192, 0, 2, 1]);
 
     #[test]
+    #[cfg_attr(miri, ignore = "a million hashes")]
     fn neighbours_spread_over_the_buckets() {
         for secret in [Secret([0, 0]), Secret([1, 2]), Secret([u64::MAX, 0x0123_4567_89ab_cdef])] {
             let ports = (0..=u16::MAX).map(|port| secret.tuple((&LOCAL, 80), (&Ip::v4([10, 0, 0, 1]), port)));
@@ -155,6 +156,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "forty thousand hashes")]
     fn every_bit_of_the_input_moves_half_of_the_hash() {
         let (secret, zero) = (Secret([3, 5]), ([0u8; 16], [0u8; 16], [0u16; 2]));
         let hash = |(local, remote, ports): &([u8; 16], [u8; 16], [u16; 2])| {
@@ -181,6 +183,7 @@ mod tests {
 
     /// Connections that share a bucket under one secret don't under another.
     #[test]
+    #[cfg_attr(miri, ignore = "sixty thousand hashes")]
     fn the_secret_chooses_the_buckets() {
         let hash = |secret: Secret, port| secret.tuple((&LOCAL, 80), (&Ip::v4([10, 0, 0, 1]), port));
         let (known, other) = (Secret([7, 11]), Secret([7, 12]));

@@ -313,6 +313,7 @@ mod tests {
         got
     }
 
+    #[cfg(not(miri))]
     proptest! {
         #[test]
         fn a_list_of_blocks_is_a_queue_of_bytes(acts in proptest::collection::vec((0u8..4, 0usize..9000, any::<u8>()), 1..60)) {

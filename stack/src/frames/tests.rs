@@ -121,6 +121,7 @@ enum Held {
     Socket,
 }
 
+#[cfg(not(miri))]
 proptest! {
     /// The device is a set of frames whose completions come late and in any order; some of what it says is nonsense.
     #[test]

@@ -75,6 +75,7 @@ fn text_of(world: &mut World, list: &FrameList) -> Vec<u8> {
     })
 }
 
+#[cfg(not(miri))]
 proptest! {
     #[test]
     fn reassembly_is_a_map_of_bytes(

@@ -65,6 +65,7 @@ fn recovered(memory: &mut Memory) -> Vec<Lost> {
     all
 }
 
+#[cfg(not(miri))]
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 

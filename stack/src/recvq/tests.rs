@@ -22,6 +22,7 @@ fn peek(queue: &ReceiveQueue, world: &mut World, skip: usize, len: usize, most: 
     got
 }
 
+#[cfg(not(miri))]
 proptest! {
     #[test]
     fn a_receive_queue_is_a_queue_of_bytes(
@@ -89,6 +90,7 @@ fn little_text_takes_no_frames() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "ten minutes and more")]
 fn a_reader_that_is_away_costs_no_frames_but_blocks() {
     let limits = Limits { fill_min: 4, control_min: 2, low: 4, pressure: 6, high: 8 };
     let (mut world, mut queue) = (World::new(32, 32, limits), ReceiveQueue::default());

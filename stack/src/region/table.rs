@@ -144,6 +144,7 @@ mod tests {
 
     use super::*;
 
+    #[cfg(not(miri))]
     proptest! {
         /// Few hashes, so that most of them collide.
         #[test]

@@ -30,6 +30,7 @@ fn limits() -> impl Strategy<Value = Limits> {
     })
 }
 
+#[cfg(not(miri))]
 proptest! {
     #[test]
     fn parts_are_apart_and_aligned(limits in limits()) {
@@ -60,6 +61,7 @@ proptest! {
     }
 }
 
+#[cfg(not(miri))]
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 

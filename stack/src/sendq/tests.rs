@@ -88,6 +88,7 @@ fn complete(world: &mut World, mut is_done: impl FnMut(u32) -> bool) {
     }
 }
 
+#[cfg(not(miri))]
 proptest! {
     #[test]
     fn the_scoreboard_is_a_list_of_segments(

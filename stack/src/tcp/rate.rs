@@ -144,6 +144,7 @@ mod tests {
         assert_eq!(rate.bytes_per_second(), 0);
     }
 
+    #[cfg(not(miri))]
     proptest! {
         #[test]
         fn no_number_overflows(words in any::<[u32; 4]>(), now: u32, heard: u32, una: u32, nxt: u32, delivered: u32, mss: u16, limited: bool) {

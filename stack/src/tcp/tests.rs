@@ -551,6 +551,7 @@ fn reordering_within_a_quarter_of_a_round_trip_loses_nothing_once_it_is_known() 
     assert!(world.resent < 30, "{} of 3,000 were sent again", world.resent);
 }
 
+#[cfg(not(miri))]
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
     #[test]

@@ -148,6 +148,7 @@ mod tests {
         assert_eq!(with(7, 3), Some(Malformed::ArpOperation));
     }
 
+    #[cfg(not(miri))]
     proptest! {
         #[test]
         fn what_is_written_is_read(

@@ -256,6 +256,7 @@ mod tests {
         assert!(Address::BROADCAST.is_multicast() && !Address([2, 0, 0, 0, 0, 1]).is_multicast());
     }
 
+    #[cfg(not(miri))]
     proptest! {
         #[test]
         fn what_is_written_is_read(

@@ -265,6 +265,7 @@ mod tests {
         ]
     }
 
+    #[cfg(not(miri))]
     proptest! {
         #[test]
         fn what_is_written_is_read(message in messages(), payload in proptest::collection::vec(any::<u8>(), 0..80)) {

@@ -325,6 +325,7 @@ mod tests {
         assert_eq!(parse(&with_sum(bytes)).err(), Some(Malformed::Fragment));
     }
 
+    #[cfg(not(miri))]
     proptest! {
         #[test]
         fn what_is_written_is_read(

@@ -259,6 +259,7 @@ fn every_rule_is_met_by_a_test() {
     }
 }
 
+#[cfg(not(miri))]
 proptest! {
     #[test]
     fn random_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {

@@ -147,6 +147,7 @@ mod tests {
         assert_eq!(parse(&bytes, false), Err(Malformed::ChecksumMissing));
     }
 
+    #[cfg(not(miri))]
     proptest! {
         #[test]
         fn what_is_written_is_read(

@@ -142,6 +142,7 @@ mod tests {
         assert!(!Limits { global: &mut Global::default(), buckets: &mut [] }.allows(0, at(0), 0));
     }
 
+    #[cfg(not(miri))]
     proptest! {
         /// Against counting by hand: in no stretch of time more than the burst and what came in since.
         #[test]

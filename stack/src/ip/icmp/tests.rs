@@ -113,6 +113,7 @@ fn what_a_socket_is_told_has_the_errno_of_linux() {
     }
 }
 
+#[cfg(not(miri))]
 proptest! {
     /// Any bytes at all have one meaning or none, and hard is never what RFC 1122 calls a hint.
     #[test]

@@ -96,6 +96,7 @@ fn a_cache_without_places_knows_nothing() {
     assert_eq!(cache.known(&THEM, 7, 1500, NOW), ETHERNET);
 }
 
+#[cfg(not(miri))]
 proptest! {
     /// Few destinations, so that nothing is displaced.
     #[test]

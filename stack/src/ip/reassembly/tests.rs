@@ -245,6 +245,7 @@ fn protocols_of_ipv4_number_their_datagrams_apart() {
     assert_eq!(world.all().take(handle, |_| ()).map(|whole| whole.protocol), Some(17), "the first one's");
 }
 
+#[cfg(not(miri))]
 proptest! {
     /// Against sets of bytes: what is whole has every byte once; frames are given back or taken, once each.
     #[test]

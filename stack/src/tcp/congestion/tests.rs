@@ -203,6 +203,7 @@ fn an_algorithm_is_found_by_its_name() {
     assert_eq!(Algorithm::decode(200), Algorithm::Cubic);
 }
 
+#[cfg(not(miri))]
 proptest! {
     #[test]
     fn any_bytes_are_survived(bytes in any::<[u8; 48]>(), numbers in any::<[u64; 6]>(), segments: u32, una: u32) {

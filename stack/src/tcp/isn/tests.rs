@@ -78,6 +78,7 @@ fn a_cookie_of_another_connection_or_of_nobody_is_refused() {
     assert!(lucky <= 1, "{lucky} of a million guesses");
 }
 
+#[cfg(not(miri))]
 proptest! {
     #[test]
     fn a_timestamp_keeps_what_was_offered_and_is_never_ahead_of_the_clock(

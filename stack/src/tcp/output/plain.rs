@@ -177,6 +177,7 @@ mod tests {
     use crate::wire::tcp::Header;
     use crate::wire::tcp::options::{Options, Timestamps};
 
+    #[cfg(not(miri))]
     proptest! {
         #[test]
         fn they_are_the_bytes_of_the_long_way(

@@ -81,6 +81,7 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
+    #[cfg(not(miri))]
     proptest! {
         #[test]
         fn it_is_older_than_the_window_never_and_above_the_minimum_of_its_last_sixth_never(

@@ -146,6 +146,7 @@ fn a_delayed_acknowledgment_does_not_replace_the_minimum() {
     assert_eq!(rtt.min_rtt(), Some(ms(50)));
 }
 
+#[cfg(not(miri))]
 proptest! {
     #[test]
     fn srtt_stays_between_the_smallest_and_the_largest_measurement(

@@ -162,6 +162,7 @@ fn without_timestamps_a_round_is_a_windows_worth() {
     assert_eq!(tune.rtt(), Some(Duration::from_millis(8)), "the smallest");
 }
 
+#[cfg(not(miri))]
 proptest! {
     #[test]
     fn the_right_edge_never_moves_left(

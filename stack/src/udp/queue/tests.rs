@@ -23,6 +23,7 @@ fn kept(world: &mut World, pieces: &[Vec<u8>], offset: u16) -> Option<Vec<Fragme
         .collect()
 }
 
+#[cfg(not(miri))]
 proptest! {
     #[test]
     fn it_is_a_queue_of_datagrams(

@@ -8,6 +8,7 @@ use crate::wire::udp;
 const FROM: Ip = Ip::v4([192, 0, 2, 1]);
 const TO: Ip = Ip::v4([198, 51, 100, 7]);
 
+#[cfg(not(miri))]
 proptest! {
     /// However the user's text lies in his slices, and however the datagram is cut, its bytes are the same.
     #[test]

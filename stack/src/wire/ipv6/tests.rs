@@ -148,6 +148,7 @@ fn fragments_are_measured() {
     assert_eq!(of(0xfff8, &[0; 7]), None);
 }
 
+#[cfg(not(miri))]
 proptest! {
     #[test]
     fn what_is_written_is_read(

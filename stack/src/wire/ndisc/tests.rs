@@ -188,6 +188,7 @@ fn any_message() -> impl Strategy<Value = Message> {
     ]
 }
 
+#[cfg(not(miri))]
 proptest! {
     #[test]
     fn what_is_written_is_read(message in any_message(), options in any_options(), short in 1usize..300) {

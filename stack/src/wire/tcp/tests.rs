@@ -180,6 +180,7 @@ fn any_options() -> impl Strategy<Value = Options> {
     })
 }
 
+#[cfg(not(miri))]
 proptest! {
     #[test]
     fn what_is_written_is_read(

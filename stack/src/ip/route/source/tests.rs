@@ -114,6 +114,7 @@ fn a_subnet_has_a_broadcast_address_if_it_has_hosts() {
     );
 }
 
+#[cfg(not(miri))]
 proptest! {
     /// With at most a handful of addresses of few kinds, the choice is one that no other beats.
     #[test]

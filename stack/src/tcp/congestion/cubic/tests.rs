@@ -86,6 +86,7 @@ fn race(cwnd: u32, rtt: u64, rounds: u32, check: impl Fn(f64, f64)) {
     }
 }
 
+#[cfg(not(miri))]
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]
