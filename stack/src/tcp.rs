@@ -13,6 +13,7 @@
 //! | [`congestion`] | cwnd and ssthresh: NewReno, CUBIC, HyStart | RFC 5681, 6582, 6928, 7661, 9438 |
 //! | [`pacing`] | the rate of sending | Linux |
 //! | [`rate`] | how fast text is delivered | draft-ietf-ccwg-bbr |
+//! | [`chronograph`] | what a sender waits for | Linux |
 //! | [`recovery`] | loss: RACK-TLP, PRR, F-RTO, undo, ECN, pipe | RFC 8985, 9937, 5682, 4015, 3708, 3168, 6675 |
 //! | [`timers`] | the timers, delayed ACK, keep-alive, user timeout, persist | RFC 9293 §3.8, RFC 5482 |
 //! | [`tcb`], [`listener`] | the records: sockets, their queues, what waits for a connection | RFC 9293 §3.3.1 |
@@ -31,6 +32,7 @@
 
 pub mod calls;
 pub mod challenge;
+pub mod chronograph;
 pub mod congestion;
 pub(crate) mod connection;
 pub mod fast_open;

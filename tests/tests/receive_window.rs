@@ -120,7 +120,7 @@ fn the_delivery_rate_is_the_bottlenecks() {
         // Text of 1448 bytes in frames of 1514; a reduction of the window may leave the path idle for a moment.
         let wanted = mbits * 125_000 * 1448 / 1514;
         assert!(
-            (wanted * 7 / 10..=wanted * 11 / 10).contains(&info.delivery_rate),
+            (wanted * 8 / 10..=wanted * 101 / 100).contains(&info.delivery_rate),
             "{} of {wanted} bytes per second, bits {:x}",
             info.delivery_rate,
             info.bits

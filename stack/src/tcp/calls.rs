@@ -6,7 +6,6 @@ use super::fast_open::client::FastSyn;
 use super::isn;
 use super::open::traffic::Want;
 use super::options;
-use super::rate::DeliveryRate;
 use super::state::{Event, State};
 use super::tcb::{Flags, Mark, Rcv, Snd, Standing};
 use super::timers::Timer;
@@ -92,6 +91,15 @@ impl<D: Device> Connection<'_, D> {
             && !self.tcb.waits_for_queues(self.seldom.queue)
     }
 
+    /// The user writes again: whether the path had waited for it.
+    fn note_app_limited(&mut self) {
+        let board = self.board();
+        let (pipe, is_repaired) = (board.pipe(), board.lost_out <= board.retrans_out);
+        if self.unsent() < self.tcb.mss.into() && pipe < self.tcb.congestion.cwnd() && is_repaired {
+            self.traffic.delivery.note_app_limited(self.tcb.delivered, pipe);
+        }
+    }
+
     /// A write found no memory for more. Whoever waits is told when there is less in the queue, or if that is empty, in a
     /// while: what others give back tells nobody.
     fn note_short(&mut self) {
@@ -121,7 +129,7 @@ impl<D: Device> Connection<'_, D> {
         (self.tcb.rtt, self.tcb.episode) = Default::default();
         (self.tcb.error, self.tcb.soft_error, self.tcb.snd_wnd_max, self.tcb.offer) = (0, 0, 0, 0);
         self.tcb.marks &= !Mark::FAST_OPEN;
-        self.tcb.rate = DeliveryRate::default();
+        (self.tcb.rate, self.tcb.waited) = Default::default();
         let is_interactive = self.tcb.delayed_ack.is_interactive();
         (self.tcb.delayed_ack, self.tcb.challenges, self.tcb.pacing) = Default::default();
         if is_interactive {
@@ -160,6 +168,7 @@ impl<D: Device> Connection<'_, D> {
         }
         let all: usize = text.iter().map(|piece| piece.len()).sum();
         let (mut done, mut room) = (0, self.room());
+        self.note_app_limited();
         self.traffic.short = 0;
         while done < all && room > 0 {
             let asked = (all - done).min(room);
@@ -175,6 +184,7 @@ impl<D: Device> Connection<'_, D> {
                 room = self.room();
             }
         }
+        self.traffic.chronograph.lacks_room = (done < all).into();
         if done == 0 && all > 0 {
             return Err(Error::WouldBlock);
         }

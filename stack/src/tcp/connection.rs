@@ -15,6 +15,7 @@ use crate::time::{Duration, Instant};
 use crate::wire::ip::Ip;
 use crate::wire::tcp::options::{Options, Timestamps};
 
+use super::chronograph::Cause;
 use super::isn::Tuple;
 use super::recovery::scoreboard::Scoreboard;
 use super::rtt::{Bounds, RTO_MIN};
@@ -311,6 +312,8 @@ impl<D: Device> Connection<'_, D> {
     /// It moves to CLOSED: what waits to be sent, or for a gap, is gone; what was received can still be read (tcp_done).
     pub(crate) fn end(&mut self) {
         self.traffic.send.clear(&mut means!(self, send_charge));
+        let ms = clock_ms(self.now);
+        self.traffic.chronograph.set(Cause::None, ms, &mut self.tcb.waited);
         self.traffic.reassembly.clear(&mut means!(self, receive_charge));
         self.tcb.timers.disarm_all();
         self.tcb.flags = self.tcb.flags.without(Flags::ACK_NOW).without(Flags::ACK_OWED)

@@ -1,10 +1,9 @@
 //! TCP_INFO: what a connection knows of itself, in the kernel's layout (`struct tcp_info` of include/uapi/linux/tcp.h, up to
 //! tcpi_total_rto_time).
 //!
-//! What is always 0: `fackets` and `last_ack_sent`, as in Linux since 4.15; `busy_time`, `rwnd_limited` and `sndbuf_limited`,
-//! since what goes the short way ([`super::predicted`]) looks at no clock for them; `rehash`, since there are no flow
+//! What is always 0: `fackets` and `last_ack_sent`, as in Linux since 4.15; `rehash`, since there are no flow
 //! labels to change; `total_rto` and what follows it, which the counters of the whole stack tell. `rcv_ooopack`, `dsack_dups` and
-//! `reord_seen` stay at 65,535. `delivery_rate` is of rounds in which text waited to be sent at least once.
+//! `reord_seen` stay at 65,535. `busy_time` and its like are whole milliseconds.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -158,6 +157,7 @@ impl<D: Device> Connection<'_, D> {
         let max = self.values.max_pacing_rate;
         let since = |then: u32| ms.wrapping_sub(then);
         let is_open = tcb.has_peer();
+        let [busy, window, buffer] = self.traffic.chronograph.read(ms, &tcb.waited);
         // The SYNs are no text.
         let sent = tcb.acked.saturating_sub(1) + u64::from(tcb.snd.nxt - tcb.snd.una);
         Info {
@@ -202,6 +202,9 @@ impl<D: Device> Connection<'_, D> {
             data_segs_in: tcb.data_segs_in,
             data_segs_out: tcb.data_segs_out,
             delivery_rate: tcb.rate.bytes_per_second(),
+            busy_time: busy * 1000,
+            rwnd_limited: window * 1000,
+            sndbuf_limited: buffer * 1000,
             delivered: tcb.delivered,
             delivered_ce: tcb.delivered_ce,
             bytes_sent: sent.saturating_add(self.seldom.bytes_retrans),

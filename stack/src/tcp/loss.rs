@@ -4,6 +4,7 @@
 use super::congestion::Acked;
 use super::connection::{Connection, means};
 use super::pacing;
+use super::rate::Newest;
 use super::recovery::frto::{self, Verdict};
 use super::recovery::prr::Prr;
 use super::recovery::rack::{Judgment, Segment as Sent, Surroundings};
@@ -37,6 +38,8 @@ struct News {
     sacked: u32,
     /// When the newest of them was sent.
     newest: Option<Instant>,
+    /// What was known then of deliveries.
+    stamp: Option<Newest>,
     /// Whether one of them was sent twice.
     twice: bool,
     /// Whether one from before the recovery point was never sent again.
@@ -71,6 +74,9 @@ impl<D: Device> Connection<'_, D> {
         if self.tcb.episode.ecn.is_on() && seg.is(ECE) {
             // Some of these were marked; which, the echo doesn't say (tcp_count_delivered).
             self.tcb.delivered_ce = self.tcb.delivered_ce.wrapping_add(delivered);
+        }
+        if delivered != 0 {
+            self.sample_rate(news.stamp);
         }
         let (una, nxt) = (self.tcb.snd.una, self.tcb.snd.nxt);
         self.traffic.rack.on_ack(dsack.is_some(), una, nxt);
@@ -137,6 +143,7 @@ impl<D: Device> Connection<'_, D> {
                 echo.is_some_and(|echo| Seq(echo).lt(Seq(timestamps::clock(segment.sent_at, offset))));
             rack.update(now, &segment, min_rtt, precedes);
             *fack = rack.detect_reordering(&segment, *fack);
+            news.stamp = Newest::newer(news.stamp, record);
             news.newest = news.newest.max(Some(segment.sent_at));
             news.twice |= segment.retransmitted;
             news.originals |= !segment.retransmitted && segment.end.le(point);
@@ -193,6 +200,15 @@ impl<D: Device> Connection<'_, D> {
         self.traffic.duplicates = board.sacked_out;
         if self.traffic.send.sent().frames == 0 {
             self.traffic.duplicates = 0;
+        }
+    }
+
+    /// The rate at which what it tells of was delivered; who drops what it has reported tells of the same text twice.
+    #[inline]
+    pub(super) fn sample_rate(&mut self, newest: Option<Newest>) {
+        let sample = self.traffic.delivery.on_delivered(self.now, self.tcb.delivered, newest);
+        if let Some(sample) = sample.filter(|_| !self.has_reneged()) {
+            self.tcb.rate.take(&sample, self.tcb.mss, self.tcb.rtt.min_rtt());
         }
     }
 

@@ -6,8 +6,8 @@
 
 use core::fmt;
 
+use super::chronograph::Cause;
 use super::connection::{Connection, clock_ms, means};
-use super::rate;
 use super::state::State;
 use super::tcb::{Flags as Tcbits, Mark};
 use super::timers::Timer;
@@ -212,31 +212,7 @@ impl<D: Device> Connection<'_, D> {
         if self.tcb.segs_out != before || self.is_cwnd_full() {
             self.note_sent();
         }
-        self.sample_rate();
         self.after_output(is_stopped);
-    }
-
-    /// What is sent is the beginning of a round, in which as much arrives as the path takes.
-    fn sample_rate(&mut self) {
-        let send = &self.traffic.send;
-        if send.sent().frames == 0 {
-            return;
-        }
-        let has_more = send.next_unsent().is_some() || send.bytes_in_blocks() != 0;
-        let now_us = (self.now.0 / 1_000) as u32;
-        let silence = clock_ms(self.now).wrapping_sub(self.tcb.last_ack_received);
-        let sender = rate::Sender {
-            now_us,
-            // Within a millisecond it is just now.
-            heard_us: now_us.wrapping_sub(silence.wrapping_mul(1000)),
-            una: self.tcb.snd.una,
-            nxt: self.tcb.snd.nxt,
-            delivered: self.tcb.delivered,
-            mss: self.tcb.mss,
-            min_rtt_us: self.tcb.rtt.min_rtt().map_or(0, super::micros),
-            is_app_limited: !has_more && self.board().pipe() < self.tcb.congestion.cwnd(),
-        };
-        self.tcb.rate.on_sent(&sender);
     }
 
     /// Whether it should be asked for output; if not, its timers are as [`Self::output`] leaves them.
@@ -303,8 +279,32 @@ impl<D: Device> Connection<'_, D> {
         self.traffic.send.next_unsent().is_some() && self.board().pipe() >= self.tcb.congestion.cwnd()
     }
 
+    /// What is waited for now: text that the window doesn't let go, room for the user's, or acknowledgments.
+    fn note_cause(&mut self) {
+        let queue = &self.traffic.send;
+        let first = queue.next_unsent().and_then(|first| self.frames.record(first));
+        let (chronograph, board) = (&self.traffic.chronograph, self.board());
+        let is_open = board.pipe() < self.tcb.congestion.cwnd();
+        let lacks_room = chronograph.lacks_room != 0 && !self.may_write();
+        let edge = self.tcb.snd.una + self.tcb.snd.wnd;
+        let cause = match first {
+            _ if queue.is_empty() => Cause::None,
+            _ if chronograph.is(Cause::Buffer) && lacks_room => Cause::Buffer,
+            None if lacks_room && is_open => Cause::Buffer,
+            Some(first) if is_open => {
+                let len = first.len.min(self.shape().mss);
+                if edge.lt(self.tcb.snd.nxt + u32::from(len)) { Cause::Window } else { Cause::Path }
+            }
+            _ => Cause::Path,
+        };
+        let ms = clock_ms(self.now);
+        self.traffic.chronograph.lacks_room = lacks_room.into();
+        self.traffic.chronograph.set(cause, ms, &mut self.tcb.waited);
+    }
+
     /// The timers for what could not be sent, and for what was.
     fn after_output(&mut self, is_stopped: bool) {
+        self.note_cause();
         if is_stopped || self.is_starved() {
             // The ring is full or no frame is left: in a tick completions have made room.
             self.tcb.timers.arm(Timer::Pacing, self.now + crate::time::Duration::from_millis(1));

@@ -5,11 +5,13 @@
 //! takes the long way, so that here it is one bit. What these functions do is what the steps in [`super::input`], [`super::loss`] and
 //! [`super::output`] do in such a state, no more and no less: a property test runs the same packets and calls both ways.
 
+use super::chronograph::Cause;
 use super::connection::{Connection, SEND_BYTES_MIN, clock_ms, means};
 use super::open::traffic::Want;
 use super::output::emit::{give, hops};
 use super::output::header::Written;
 use super::output::plain::Plain;
+use super::rate::{Newest, Sample};
 use super::recovery::rack::Segment as Sent;
 use super::recovery::tlp::{self, Flight};
 use super::recovery::undo::CaState;
@@ -29,7 +31,7 @@ use crate::sendq::Shape;
 use crate::seq::Seq;
 use crate::settings::Discovery;
 use crate::stack::Stack;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::wire::checksum::Sum;
 use crate::wire::tcp::Flags as Bits;
 
@@ -138,9 +140,13 @@ impl<D: Device> Connection<'_, D> {
 
     /// What [`super::loss`] does for an acknowledgment of segments of which none was lost, reported or sent twice.
     fn expected_ack(&mut self, ack: Seq) {
-        let (mut newest, mut acked) = (None, 0);
+        let (mut newest, mut stamp, mut acked) = (None, None, 0);
         self.traffic.send.acknowledge(&mut means!(self, send_charge), ack, |record| {
             newest = Some((Instant(record.sent_at), record.end()));
+            // None was sent twice: the last is the newest.
+            if record.end() == ack {
+                stamp = Newest::newer(None, record);
+            }
             acked += 1;
         });
         let (una, nxt) = (ack, self.tcb.snd.nxt);
@@ -159,6 +165,7 @@ impl<D: Device> Connection<'_, D> {
             rtt = Some(sample);
         }
         self.tcb.delivered = self.tcb.delivered.wrapping_add(acked);
+        self.sample_delivery(stamp, acked, rtt);
         self.traffic.rack.on_ack(false, una, nxt);
         if self.tcb.congestion.is_cwnd_limited() || self.tcb.congestion.watches_rate() {
             self.grow_window(acked, rtt);
@@ -167,8 +174,26 @@ impl<D: Device> Connection<'_, D> {
             for timer in [Timer::Rto, Timer::Tlp, Timer::Reorder] {
                 self.tcb.timers.disarm(timer);
             }
+            if !self.has_unsent() {
+                let ms = clock_ms(self.now);
+                self.traffic.chronograph.set(Cause::None, ms, &mut self.tcb.waited);
+            }
         } else if acked != 0 {
             self.arm_probe();
+        }
+    }
+
+    /// What was sent the short way has no stamp: a single segment that is acknowledged by itself was delivered in its round
+    /// trip, and nothing waited to be sent.
+    #[inline]
+    fn sample_delivery(&mut self, stamp: Option<Newest>, acked: u32, rtt: Option<Duration>) {
+        if stamp.is_some() {
+            return self.sample_rate(stamp);
+        }
+        self.traffic.delivery.note(self.now);
+        if let Some(took) = rtt.filter(|_| acked == 1) {
+            let sample = Sample { segments: 1, took, is_app_limited: true };
+            self.tcb.rate.take(&sample, self.tcb.mss, None);
         }
     }
 
@@ -229,6 +254,8 @@ impl<D: Device> Connection<'_, D> {
             return false;
         }
         if self.traffic.send.sent().frames == 0 {
+            self.traffic.chronograph.set(Cause::Path, clock_ms(self.now), &mut self.tcb.waited);
+            self.traffic.delivery.begin(self.now);
             self.restart();
         }
         self.traffic.send.push_sent(&mut self.frames, frame, self.now);

@@ -13,9 +13,10 @@ use core::ops::{BitOr, BitOrAssign};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::challenge::Limit;
+use super::chronograph::{Chronograph, Waited};
 use super::congestion::Congestion;
 use super::pacing::Pacing;
-use super::rate::DeliveryRate;
+use super::rate::{Delivery, DeliveryRate};
 use super::recovery::prr::Prr;
 use super::recovery::rack::Rack;
 use super::recovery::undo::Episode;
@@ -221,6 +222,8 @@ pub struct Tcb {
     pub peek_from: u32,
     /// How fast text is delivered.
     pub rate: DeliveryRate,
+    /// How long it has waited, and for what.
+    pub waited: Waited,
     /// The largest window that is offered now (rcv_ssthresh); 0 is the first one.
     pub offer: u32,
     /// Segments that arrived at the peer with congestion experienced.
@@ -299,8 +302,12 @@ pub struct Traffic {
     pub short: u32,
     /// What the path takes.
     pub search: Search,
+    /// How fast text in flight arrives.
+    pub delivery: Delivery,
+    /// What is waited for.
+    pub chronograph: Chronograph,
     /// Not used.
-    pub spare: [u64; 5],
+    pub spare: u64,
 }
 
 /// The records that rest.

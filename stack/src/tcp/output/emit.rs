@@ -180,8 +180,12 @@ impl<D: Device> Connection<'_, D> {
 
     /// The first unsent frames have left, with so much text in all and in the last of them, of so many sequence numbers.
     fn note_text_sent(&mut self, segments: u16, (text, last): (u16, u16), seq_len: u32) {
+        if self.traffic.send.sent().frames == 0 {
+            self.traffic.delivery.begin(self.now);
+        }
         for _ in 0..segments {
-            self.traffic.send.mark_sent(&mut self.frames, self.now);
+            let frame = self.traffic.send.mark_sent(&mut self.frames, self.now);
+            self.stamp(frame);
         }
         self.tcb.snd.nxt = self.tcb.snd.nxt + seq_len;
         if text > 0 {
@@ -191,6 +195,14 @@ impl<D: Device> Connection<'_, D> {
             if last < self.shape().mss {
                 self.traffic.small = self.tcb.snd.nxt;
             }
+        }
+    }
+
+    /// What is known of deliveries, for the sample that this frame will give.
+    #[inline]
+    pub(super) fn stamp(&mut self, frame: Option<FrameIndex>) {
+        if let Some(record) = frame.and_then(|frame| self.frames.record_mut(frame)) {
+            self.traffic.delivery.stamp(record, self.tcb.delivered);
         }
     }
 
@@ -222,6 +234,7 @@ impl<D: Device> Connection<'_, D> {
         if !is_sent || !self.traffic.send.mark_retransmitted(&mut self.frames, frame, self.now) {
             return false;
         }
+        self.stamp(Some(frame));
         self.sent_again(1, record.len);
         self.sent(head.flags.has(Flags::ACK));
         true

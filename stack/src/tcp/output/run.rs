@@ -108,6 +108,7 @@ impl<D: Device> Connection<'_, D> {
         } else {
             for fragment in fragments.iter() {
                 self.traffic.send.mark_retransmitted(&mut self.frames, fragment.frame, self.now);
+                self.stamp(Some(fragment.frame));
             }
             self.sent_again(count, all.len);
         }
