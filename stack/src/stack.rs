@@ -300,8 +300,8 @@ impl<D: Device> Stack<'_, '_, D> {
             let (socket, next) = (tcb.tag.handle(*index), tcb.timers.next());
             match next {
                 Some(at) if at <= self.now => {
-                    let was = *tcb;
-                    let _ = self.work(socket, None, |connection| connection.on_timers());
+                    let (was, orphans) = (*tcb, self.parts.left.orphans);
+                    let _ = self.work(socket, None, |connection| connection.on_timers(orphans));
                     if was.marks & Mark::FAST_OPEN != 0 {
                         self.note_silence(*index, &was);
                     }

@@ -24,6 +24,7 @@
 //! | `search` | what the path takes | RFC 4821, 8899 |
 //! | `timer` | what an expired timer does | RFC 9293 §3.10.8 |
 //! | `calls` | what the user asks for | RFC 9293 §3.10.1–6 |
+//! | `orphans` | who lives on without a program | Linux |
 //! | `urgent` | one octet out of line | RFC 9293 §3.8.5, RFC 6093 |
 //! | [`options`], [`info`] | what sockets are told, and tell | Linux |
 //!
@@ -43,6 +44,7 @@ pub mod listener;
 mod loss;
 pub mod open;
 pub mod options;
+mod orphans;
 pub mod output;
 pub mod pacing;
 pub(crate) mod predicted;

@@ -212,6 +212,85 @@ fn there_are_as_many_orphans_as_the_host_allows() {
     assert_eq!((world.left(), world.network.host(world.client).held()[0]), ((0, 0), 0));
 }
 
+/// Connections whose peer has fallen silent, closed with text that it lacks.
+fn silenced(sysctls: &[(&str, u32)], count: u16) -> (World, Vec<Handle>) {
+    let mut world = World::new(8, ip(2), sysctls);
+    let sockets: Vec<Handle> = (5000..5000 + count).map(|port| world.connect(port).0).collect();
+    world.wait(5);
+    world.network.paths(world.server).0.loss = 1.0;
+    for socket in &sockets {
+        assert_eq!(world.on(|stack| stack.send(*socket, &[b"lost"], false)), Ok(4));
+        world.on(|stack| stack.close(*socket)).expect("a socket");
+    }
+    (world, sockets)
+}
+
+/// Who has met an error of the way counts twice among those that are too many (tcp_out_of_resources).
+#[test]
+fn an_orphan_that_has_little_hope_gives_way_first() {
+    let (mut world, sockets) = silenced(&[("tcp_max_orphans", 3)], 3);
+    assert_eq!(world.left(), (3, 0));
+    world.on(|stack| {
+        stack.parts.tcb(sockets[1]).expect("a socket").soft_error = Error::HostUnreachable.code();
+    });
+    world.wait(1000);
+    assert_eq!((world.left(), world.state(sockets[1])), ((2, 0), None));
+    let counters = |world: &World| {
+        [Counter::OrphansAborted, Counter::ResetsOut, Counter::TimedOut]
+            .map(|counter| world.network.look(world.client).counter(counter))
+    };
+    assert_eq!(counters(&world), [1, 1, 0]);
+    // The others are tried for as long as eight timeouts take, and then forgotten without a word.
+    world.wait(90_000);
+    assert_eq!(world.left(), (2, 0));
+    world.wait(60_000);
+    assert_eq!((world.left(), counters(&world)), ((0, 0), [1, 1, 2]));
+}
+
+/// Once its timeout grows no more, nothing is sent for an orphan of which a router has told an error (tcp_orphan_retries).
+#[test]
+fn an_orphan_of_which_a_router_has_spoken_is_tried_no_longer_than_its_timeout_grows() {
+    let (mut world, sockets) = silenced(&[("tcp_rto_max_ms", 1000), ("tcp_orphan_retries", 40)], 2);
+    world.on(|stack| {
+        stack.parts.tcb(sockets[0]).expect("a socket").soft_error = Error::HostUnreachable.code();
+    });
+    world.wait(5000);
+    assert_eq!([0, 1].map(|at| world.state(sockets[at])), [None, Some(State::FinWait1)]);
+    world.wait(20_000);
+    assert_eq!(world.state(sockets[1]), Some(State::FinWait1));
+    world.wait(30_000);
+    assert_eq!(world.left(), (0, 0));
+}
+
+/// What a closed socket has not sent is given up when nobody gets memory any more, and not before.
+#[test]
+fn an_orphan_gives_way_when_memory_is_short() {
+    let mut world = World::new(9, ip(2), &[]);
+    let sockets: Vec<Handle> = (5000..5050).map(|port| world.connect(port).0).collect();
+    world.wait(5);
+    world.network.paths(world.server).0.loss = 1.0;
+    let text = vec![7; 60_000];
+    let (first, rest) = sockets.split_first().expect("fifty");
+    for socket in [first, &rest[0]] {
+        assert_eq!(world.on(|stack| stack.send(*socket, &[&text], false)), Ok(60_000));
+    }
+    world.on(|stack| stack.close(*first)).expect("a socket");
+    assert_eq!(world.left(), (1, 0), "there is memory");
+    let fill = |world: &mut World| {
+        for socket in rest {
+            while world.on(|stack| stack.send(*socket, &[&text], false)).is_ok() {}
+        }
+    };
+    fill(&mut world);
+    world.wait(400);
+    assert_eq!((world.left(), world.state(*first)), ((0, 0), None), "its timer expired");
+    assert_eq!(world.state(rest[0]), Some(State::Established));
+    fill(&mut world);
+    world.on(|stack| stack.close(rest[0])).expect("a socket");
+    assert_eq!((world.left(), world.state(rest[0])), ((0, 0), None));
+    assert_eq!(world.network.look(world.client).counter(Counter::OrphansAborted), 2);
+}
+
 /// connect(2) with AF_UNSPEC, and again with an address: of a connection that is there, of one that is being made, and of one that
 /// is over.
 #[test]

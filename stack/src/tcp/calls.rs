@@ -7,7 +7,7 @@ use super::isn;
 use super::open::traffic::Want;
 use super::options;
 use super::state::{Event, State};
-use super::tcb::{Flags, Mark, Rcv, Snd, Standing};
+use super::tcb::{Flags, Mark, Rcv, Snd};
 use super::timers::Timer;
 use crate::demux::End;
 use crate::device::Device;
@@ -609,19 +609,6 @@ impl<D: Device> Stack<'_, '_, D> {
         if matches!(state, State::Established | State::CloseWait) {
             let _ = self.parts.tcp_traffic(socket, Want::Sending);
         }
-    }
-
-    /// Too many connections live on without a program: this one doesn't (tcp_check_oom).
-    fn limit_orphans(&mut self, socket: Handle) -> Result<(), Error> {
-        let is_orphan = self.parts.tcb(socket).is_ok_and(|tcb| tcb.standing() == Standing::Orphan);
-        if is_orphan && self.parts.left.orphans > self.parts.host.tcp_max_orphans {
-            self.count(Counter::OrphansAborted);
-            self.work(socket, None, |connection| {
-                connection.emit_reset();
-                connection.end();
-            })?;
-        }
-        Ok(())
     }
 
     /// A listener closes: connections that nobody will accept are reset (inet_csk_listen_stop).

@@ -14,25 +14,26 @@ use crate::time::{Duration, Instant};
 use crate::wire::tcp::Flags;
 
 impl<D: Device> Connection<'_, D> {
-    /// Does what the timers that have expired ask for, and then sends what may be sent.
-    pub(crate) fn on_timers(&mut self) {
+    /// Does what the timers that have expired ask for, and then sends what may be sent. So many connections live on without
+    /// their programs.
+    pub(crate) fn on_timers(&mut self, orphans: u32) {
         // As many as there are places for timers that don't arm each other at once.
         for _ in 0..Timer::ALL.len() {
             if self.is_over {
                 return;
             }
             let Some(timer) = self.tcb.timers.expired(self.now) else { break };
-            self.on_timer(timer);
+            self.on_timer(timer, orphans);
         }
         self.output();
     }
 
-    fn on_timer(&mut self, timer: Timer) {
+    fn on_timer(&mut self, timer: Timer, orphans: u32) {
         match timer {
-            Timer::Rto => self.on_retransmission_timer(),
+            Timer::Rto => self.on_retransmission_timer(orphans),
             Timer::Tlp => self.on_tlp_timer(),
             Timer::Reorder => self.on_reorder_timer(),
-            Timer::Persist => self.on_persist(),
+            Timer::Persist => self.on_persist(orphans),
             Timer::DelayedAck => {
                 let rto = self.rto();
                 self.tcb.delayed_ack.on_timeout(rto);
@@ -56,7 +57,7 @@ impl<D: Device> Connection<'_, D> {
         self.fail(soft.unwrap_or(Error::TimedOut));
     }
 
-    fn on_retransmission_timer(&mut self) {
+    fn on_retransmission_timer(&mut self, orphans: u32) {
         match self.tcb.state() {
             State::SynSent | State::SynReceived => self.on_syn_timer(),
             _ if self.traffic.send.sent().frames == 0 => {}
@@ -69,7 +70,12 @@ impl<D: Device> Connection<'_, D> {
                 }
                 let waited = Duration::from_millis(now.wrapping_sub(self.traffic.stalled_since - 1).into());
                 let since = Instant(self.now.0.saturating_sub(waited.0));
-                let retries = self.retries();
+                let lives = self.lives();
+                let retries = self.retries(lives);
+                let is_early = !limits::is_given_up(self.now, since, retries, None, &self.patience());
+                if self.gives_way(orphans, lives || is_early) {
+                    return;
+                }
                 if limits::is_given_up(self.now, since, retries, self.user_timeout(), &self.patience()) {
                     return self.give_up();
                 }
@@ -114,7 +120,7 @@ impl<D: Device> Connection<'_, D> {
 
     /// The window is closed, or too small for silly-window avoidance: it is probed, or filled as it is (RFC 9293 §3.8.6.1,
     /// §3.8.6.2.1). A probe repeats an octet that the peer has, so that it answers (tcp_xmit_probe_skb).
-    fn on_persist(&mut self) {
+    fn on_persist(&mut self, orphans: u32) {
         // What the user meant to go on with is pushed (tcp_write_wakeup).
         self.traffic.unpushed = 0;
         if !super::window::send::needs_probe(&self.sender()) {
@@ -129,8 +135,15 @@ impl<D: Device> Connection<'_, D> {
         let limit = self.user_timeout();
         let silence =
             Duration::from_millis(clock_ms(self.now).wrapping_sub(self.tcb.last_ack_received).into());
-        let most = self.retries();
-        if limit.is_some_and(|limit| silence >= limit && self.tcb.probes > 0) || self.tcb.probes >= most {
+        let (lives, most) = (self.lives(), self.retries(self.lives()));
+        let is_hopeless = self.tcb.flags.has(Tcbits::ORPHAN) && !lives && self.tcb.rtt.backoff() >= most;
+        if !is_hopeless && self.gives_way(orphans, true) {
+            return;
+        }
+        if is_hopeless
+            || limit.is_some_and(|limit| silence >= limit && self.tcb.probes > 0)
+            || self.tcb.probes >= most
+        {
             return self.give_up();
         }
         self.tcb.probes = self.tcb.probes.saturating_add(1);
@@ -163,16 +176,6 @@ impl<D: Device> Connection<'_, D> {
             interval: Duration::from_secs(self.host.tcp_keepalive_intvl.into()),
             probes: self.host.tcp_keepalive_probes as u8,
         }
-    }
-
-    /// R2, or what stands for it once nobody holds the socket.
-    fn retries(&self) -> u8 {
-        let retries = match self.host.tcp_orphan_retries {
-            _ if !self.tcb.flags.has(Tcbits::ORPHAN) => self.host.tcp_retries2,
-            0 => limits::ORPHAN_RETRIES.into(),
-            retries => retries,
-        };
-        retries.min(u8::MAX.into()) as u8
     }
 
     /// The connection is established, and its user wants to know whether the peer lives (RFC 9293 §3.8.4).

@@ -245,6 +245,7 @@ impl<D: Device> Connection<'_, D> {
         let tsval = self.tsval();
         self.tcb.episode.on_retransmit(segments, tsval);
         self.traffic.search.inconclusive();
+        self.tcb.last_data_sent = clock_ms(self.now);
         self.tcb.total_retrans = self.tcb.total_retrans.wrapping_add(segments.into());
         self.seldom.bytes_retrans += u64::from(bytes);
         self.stats.add(Counter::SegmentsRetransmitted, segments.into());
