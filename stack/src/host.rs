@@ -77,6 +77,8 @@ host! {
     tcp_keepalive_intvl = (keepalive::INTERVAL.0 / 1_000_000_000) as u32, 1..=32_767, "Seconds between probes.";
     tcp_keepalive_probes = keepalive::PROBES as u32, 1..=127, "Probes without an answer before a peer is given up.";
     tcp_fastopen = 1, 0..=0x607, "Fast open (RFC 7413), added: 1 as client, 2 as server; 4 sends and 512 takes text without a cookie; 1024 for listeners that don't ask.";
+    tcp_tso_win_divisor = 8, 0..=255, "The part of a window that a device gets to cut in any case, as a divisor; 0 stands for more than three segments. Linux's default is 3, which leaves a sixth of a full window unused.";
+    tcp_min_tso_segs = 2, 1..=255, "Segments that it gets at least, if there are so many, however slow the path is.";
     tcp_mtu_probing = 0, 0..=2, "Paths are searched for what they take (RFC 4821, RFC 8899): never, where large segments seem to vanish, always.";
     tcp_base_mss = 1024, 48..=65_535, "Octets of a segment, options with them, with which a search begins.";
     tcp_mtu_probe_floor = 48, 48..=65_535, "Octets of a segment that it doesn't go below.";

@@ -18,8 +18,6 @@ const HARMLESS: &[(&str, &str)] = &[
     ("tcp_early_retrans", "4"),
     ("tcp_early_retrans", "3"),
     ("tcp_recovery", "1"),
-    ("tcp_tso_win_divisor", "*"),
-    ("tcp_min_tso_segs", "*"),
     ("tcp_tso_rtt_log", "*"),
     ("tcp_limit_output_bytes", "*"),
     ("tcp_pacing_ss_ratio", "*"),

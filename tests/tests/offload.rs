@@ -230,6 +230,10 @@ fn on_the_wire_nothing_tells_that_a_device_cuts() {
         let mut all =
             [cuts, |number| ample(Setup::plain(number))].iter().zip(&mut packets).map(|(device, packets)| {
                 let (mut network, nodes) = pair(seed, [device(1), device(2)], path, texts);
+                for node in nodes {
+                    // No run waits for a longer one.
+                    assert!(network.host(node).parts().host.set("tcp_tso_win_divisor", 255));
+                }
                 network.keep_journal();
                 run(&mut network, nodes, texts);
                 *packets += network.port(nodes[0]).counters.sent;
@@ -243,6 +247,31 @@ fn on_the_wire_nothing_tells_that_a_device_cuts() {
         assert_same(seed, &plainly, &by_device);
     }
     assert!(packets[0] * 2 < packets[1], "{packets:?}");
+}
+
+/// A run that would be short waits for the next acknowledgment if that is due at once, and then fewer are needed; nobody waits for
+/// longer, with or without loss (tcp_tso_should_defer).
+#[test]
+fn short_runs_wait_for_the_next_acknowledgment_and_no_longer() {
+    let good = Path { rate: 1_000_000_000, ..Path::delayed(Duration::from_millis(1)) };
+    for (seed, path) in [(1, good), (2, Path { loss: 0.01, ..good }), (3, Path { reorder: 0.02, ..good })] {
+        let texts = [&text(seed, 3_000_000)[..], &[]];
+        let [(waiting, took), (hasty, least)] =
+            [stack::host::Host::DEFAULT.tcp_tso_win_divisor, 255].map(|divisor| {
+                let (mut network, nodes) = pair(seed, [cuts(1), cuts(2)], narrow(path), texts);
+                assert!(network.host(nodes[0]).parts().host.set("tcp_tso_win_divisor", divisor));
+                while network.look(nodes[1]).talks.first().is_none_or(|talk| talk.got != texts[0]) {
+                    assert!(network.step() && network.now() < Instant(1_000_000_000), "somebody waits");
+                }
+                let names = [Counter::Timeouts, Counter::TailLossProbes];
+                assert_eq!(names.map(|name| counters(&network, nodes, name)[0]), [0, 0], "seed {seed}");
+                (network.port(nodes[0]).counters.sent, network.now() - Instant(0))
+            });
+        let is_lossy = path.loss > 0.0;
+        assert!(waiting * 2 < hasty || is_lossy, "seed {seed}: {waiting} packets instead of {hasty}");
+        let most = if is_lossy { least.0 * 3 / 2 } else { least.0 * 21 / 20 };
+        assert!(took.0 < most, "seed {seed}: {took:?} instead of {least:?}");
+    }
 }
 
 #[test]

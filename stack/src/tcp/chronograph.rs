@@ -52,8 +52,25 @@ impl Chronograph {
         self.cause == cause as u16
     }
 
-    /// From now on something else is waited for.
+    /// Text is on its way, and there was none.
     #[inline]
+    pub const fn begin(&mut self, now_ms: u32) {
+        *self = Self { since: now_ms, cause: Cause::Path as u16, lacks_room: 0 };
+    }
+
+    /// All is acknowledged.
+    #[inline]
+    pub fn end(&mut self, now_ms: u32, waited: &mut Waited) {
+        if self.is(Cause::Path) {
+            let [path, ..] = &mut waited.0;
+            *path = path.wrapping_add(now_ms.wrapping_sub(self.since));
+            self.cause = Cause::None as u16;
+        } else {
+            self.set(Cause::None, now_ms, waited);
+        }
+    }
+
+    /// From now on something else is waited for.
     pub fn set(&mut self, cause: Cause, now_ms: u32, waited: &mut Waited) {
         if !self.is(cause) {
             waited.add(self.cause, now_ms.wrapping_sub(self.since));
@@ -90,8 +107,10 @@ mod tests {
         chronograph.set(Cause::Buffer, start.wrapping_add(8), &mut waited);
         chronograph.set(Cause::None, start.wrapping_add(20), &mut waited);
         assert_eq!(chronograph.read(start.wrapping_add(1000), &waited), [20, 3, 12]);
-        chronograph.set(Cause::Path, start.wrapping_add(1000), &mut waited);
+        chronograph.begin(start.wrapping_add(1000));
         assert_eq!(chronograph.read(start.wrapping_add(1001), &waited), [21, 3, 12]);
+        chronograph.end(start.wrapping_add(1002), &mut waited);
+        assert_eq!(chronograph.read(start.wrapping_add(2000), &waited), [22, 3, 12]);
     }
 
     #[test]

@@ -157,6 +157,8 @@ impl<D: Device> Connection<'_, D> {
         let max = self.values.max_pacing_rate;
         let since = |then: u32| ms.wrapping_sub(then);
         let is_open = tcb.has_peer();
+        let min_rtt = tcb.rtt.min_rtt().filter(|_| tcb.data_segs_out != 0 && tcb.acked > 1);
+        let rate = tcb.rate.with_single(tcb.mss, min_rtt);
         let [busy, window, buffer] = self.traffic.chronograph.read(ms, &tcb.waited);
         // The SYNs are no text.
         let sent = tcb.acked.saturating_sub(1) + u64::from(tcb.snd.nxt - tcb.snd.una);
@@ -168,7 +170,7 @@ impl<D: Device> Connection<'_, D> {
             backoff: tcb.rtt.backoff(),
             options,
             wscales: tcb.shifts,
-            bits: tcb.fast_open_failure() << 1 | u8::from(tcb.rate.is_app_limited()),
+            bits: tcb.fast_open_failure() << 1 | u8::from(rate.is_app_limited()),
             rto: super::micros(self.rto()),
             ato: super::micros(tcb.delayed_ack.ato()),
             snd_mss: if tcb.mss == 0 { 536 } else { tcb.mss.into() },
@@ -201,7 +203,7 @@ impl<D: Device> Connection<'_, D> {
             min_rtt: tcb.rtt.min_rtt().map_or(u32::MAX, super::micros),
             data_segs_in: tcb.data_segs_in,
             data_segs_out: tcb.data_segs_out,
-            delivery_rate: tcb.rate.bytes_per_second(),
+            delivery_rate: rate.bytes_per_second(),
             busy_time: busy * 1000,
             rwnd_limited: window * 1000,
             sndbuf_limited: buffer * 1000,

@@ -6,6 +6,7 @@
 
 use core::fmt;
 
+use self::run::Held;
 use super::chronograph::Cause;
 use super::connection::{Connection, clock_ms, means};
 use super::state::State;
@@ -109,6 +110,9 @@ impl<D: Device> Connection<'_, D> {
         let frame = self.traffic.send.next_unsent().filter(|_| !self.traffic.search.waits())?;
         if self.board().pipe() >= self.tcb.congestion.cwnd() || self.tcb.pacing.next_send(self.now).is_some()
         {
+            return None;
+        }
+        if self.held().is_some() {
             return None;
         }
         self.text_of(frame, Why::Text)
@@ -276,7 +280,8 @@ impl<D: Device> Connection<'_, D> {
 
     /// Whether there is more to send, and cwnd is in the way.
     pub(in crate::tcp) fn is_cwnd_full(&self) -> bool {
-        self.traffic.send.next_unsent().is_some() && self.board().pipe() >= self.tcb.congestion.cwnd()
+        self.traffic.send.next_unsent().is_some()
+            && (self.board().pipe() >= self.tcb.congestion.cwnd() || self.held() == Some(Held::Path))
     }
 
     /// What is waited for now: text that the window doesn't let go, room for the user's, or acknowledgments.
@@ -293,7 +298,8 @@ impl<D: Device> Connection<'_, D> {
             None if lacks_room && is_open => Cause::Buffer,
             Some(first) if is_open => {
                 let len = first.len.min(self.shape().mss);
-                if edge.lt(self.tcb.snd.nxt + u32::from(len)) { Cause::Window } else { Cause::Path }
+                let is_beyond = edge.lt(self.tcb.snd.nxt + u32::from(len));
+                if is_beyond || self.held() == Some(Held::Window) { Cause::Window } else { Cause::Path }
             }
             _ => Cause::Path,
         };

@@ -13,8 +13,6 @@ const AVOIDANCE_PERCENT: u64 = 120;
 const BURST_SHIFT: u32 = 10;
 /// With a round trip of below 2⁹ µs bursts may be larger (net.ipv4.tcp_tso_rtt_log).
 const BURST_RTT_BITS: u32 = 9;
-/// Segments of the smallest burst (net.ipv4.tcp_min_tso_segs).
-const BURST_SEGMENTS_MIN: u32 = 2;
 
 /// What the rate depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,16 +46,16 @@ pub fn rate(path: &Path) -> u64 {
 }
 
 /// Bytes of one burst at this rate, in whole segments: about a millisecond's worth, more on a short path, at most
-/// `most`.
+/// `most`; and `least` segments (net.ipv4.tcp_min_tso_segs).
 #[must_use]
-pub fn burst(rate: u64, mss: u16, min_rtt: Option<Duration>, most: u32) -> u32 {
+pub fn burst(rate: u64, mss: u16, min_rtt: Option<Duration>, most: u32, least: u32) -> u32 {
     let mss = u32::from(mss.max(1));
     let near = min_rtt.map_or(0, |rtt| {
         let shift = (rtt.as_micros() >> BURST_RTT_BITS).min(31) as u32;
         u64::from(most >> shift)
     });
     let bytes = (rate >> BURST_SHIFT).saturating_add(near).min(u64::from(most)) as u32;
-    (bytes / mss).max(BURST_SEGMENTS_MIN) * mss
+    (bytes / mss).max(least.clamp(1, 255)) * mss
 }
 
 /// When the next segment may leave. Zero bytes are: now.
@@ -115,10 +113,10 @@ mod tests {
 
     #[test]
     fn a_burst_is_a_millisecond_and_more_on_a_short_path() {
-        assert_eq!(burst(1_024_000_000, 1000, None, 65_536), 65_000);
-        assert_eq!(burst(10_240_000, 1000, Some(Duration::from_millis(50)), 65_536), 10_000);
-        assert_eq!(burst(1_000, 1000, Some(Duration::from_millis(50)), 65_536), 2_000, "two segments");
-        assert_eq!(burst(1_000, 1000, Some(Duration::from_micros(30)), 65_536), 65_000);
+        assert_eq!(burst(1_024_000_000, 1000, None, 65_536, 2), 65_000);
+        assert_eq!(burst(10_240_000, 1000, Some(Duration::from_millis(50)), 65_536, 2), 10_000);
+        assert_eq!(burst(1_000, 1000, Some(Duration::from_millis(50)), 65_536, 2), 2_000, "two segments");
+        assert_eq!(burst(1_000, 1000, Some(Duration::from_micros(30)), 65_536, 2), 65_000);
     }
 
     #[test]
@@ -157,7 +155,7 @@ mod tests {
         #[test]
         fn no_number_overflows(mss: u16, cwnd: u32, packets_out: u32, ssthresh: u32, srtt: u64, max: u64, now: u64, next: u64) {
             let rate = rate(&Path { mss, cwnd, packets_out, ssthresh, srtt: Some(Duration(srtt)), max });
-            let _ = burst(rate, mss, Some(Duration(srtt)), cwnd);
+            let _ = burst(rate, mss, Some(Duration(srtt)), cwnd, packets_out);
             Pacing { next: Instant(next) }.on_sent(Instant(now), packets_out, rate);
         }
     }

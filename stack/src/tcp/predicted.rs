@@ -5,13 +5,12 @@
 //! takes the long way, so that here it is one bit. What these functions do is what the steps in [`super::input`], [`super::loss`] and
 //! [`super::output`] do in such a state, no more and no less: a property test runs the same packets and calls both ways.
 
-use super::chronograph::Cause;
 use super::connection::{Connection, SEND_BYTES_MIN, clock_ms, means};
 use super::open::traffic::Want;
 use super::output::emit::{give, hops};
 use super::output::header::Written;
 use super::output::plain::Plain;
-use super::rate::{Newest, Sample};
+use super::rate::Newest;
 use super::recovery::rack::Segment as Sent;
 use super::recovery::tlp::{self, Flight};
 use super::recovery::undo::CaState;
@@ -31,7 +30,7 @@ use crate::sendq::Shape;
 use crate::seq::Seq;
 use crate::settings::Discovery;
 use crate::stack::Stack;
-use crate::time::{Duration, Instant};
+use crate::time::Instant;
 use crate::wire::checksum::Sum;
 use crate::wire::tcp::Flags as Bits;
 
@@ -144,7 +143,7 @@ impl<D: Device> Connection<'_, D> {
         self.traffic.send.acknowledge(&mut means!(self, send_charge), ack, |record| {
             newest = Some((Instant(record.sent_at), record.end()));
             // None was sent twice: the last is the newest.
-            if record.end() == ack {
+            if record.delivered_at != 0 && record.end() == ack {
                 stamp = Newest::newer(None, record);
             }
             acked += 1;
@@ -165,7 +164,11 @@ impl<D: Device> Connection<'_, D> {
             rtt = Some(sample);
         }
         self.tcb.delivered = self.tcb.delivered.wrapping_add(acked);
-        self.sample_delivery(stamp, acked, rtt);
+        // What went the short way has no stamp: it was less than the path takes.
+        match stamp {
+            None => self.traffic.delivery.note(self.now),
+            stamp => self.sample_rate(stamp),
+        }
         self.traffic.rack.on_ack(false, una, nxt);
         if self.tcb.congestion.is_cwnd_limited() || self.tcb.congestion.watches_rate() {
             self.grow_window(acked, rtt);
@@ -176,24 +179,10 @@ impl<D: Device> Connection<'_, D> {
             }
             if !self.has_unsent() {
                 let ms = clock_ms(self.now);
-                self.traffic.chronograph.set(Cause::None, ms, &mut self.tcb.waited);
+                self.traffic.chronograph.end(ms, &mut self.tcb.waited);
             }
         } else if acked != 0 {
             self.arm_probe();
-        }
-    }
-
-    /// What was sent the short way has no stamp: a single segment that is acknowledged by itself was delivered in its round
-    /// trip, and nothing waited to be sent.
-    #[inline]
-    fn sample_delivery(&mut self, stamp: Option<Newest>, acked: u32, rtt: Option<Duration>) {
-        if stamp.is_some() {
-            return self.sample_rate(stamp);
-        }
-        self.traffic.delivery.note(self.now);
-        if let Some(took) = rtt.filter(|_| acked == 1) {
-            let sample = Sample { segments: 1, took, is_app_limited: true };
-            self.tcb.rate.take(&sample, self.tcb.mss, None);
         }
     }
 
@@ -254,7 +243,7 @@ impl<D: Device> Connection<'_, D> {
             return false;
         }
         if self.traffic.send.sent().frames == 0 {
-            self.traffic.chronograph.set(Cause::Path, clock_ms(self.now), &mut self.tcb.waited);
+            self.traffic.chronograph.begin(clock_ms(self.now));
             self.traffic.delivery.begin(self.now);
             self.restart();
         }

@@ -140,12 +140,22 @@ impl DeliveryRate {
         if took == 0 || min_rtt.is_some_and(|min| took < min.0) {
             return;
         }
-        // A product of two numbers of 47 and 23 bits, or of 31 and 64.
-        let units = u128::from(bytes) * u128::from(UNITS);
-        if !sample.is_app_limited || units >= u128::from(self.sample >> 1) * u128::from(took) {
-            let units = (units / u128::from(took)).min(u128::from(u32::MAX >> 1)) as u32;
+        // More than two terabytes, or eight seconds at the highest rate, count as that.
+        let units = bytes.saturating_mul(UNITS);
+        if !sample.is_app_limited || units >= u64::from(self.sample >> 1).saturating_mul(took) {
+            let units = (units / took).min(u64::from(u32::MAX >> 1)) as u32;
             self.sample = units << 1 | u32::from(sample.is_app_limited);
         }
+    }
+
+    /// The same with the sample that each segment gives which is acknowledged by itself: one in a round trip. What goes the short way
+    /// ([`super::predicted`]) leaves it to the smallest round trip to keep the best of them.
+    #[must_use]
+    pub fn with_single(mut self, mss: u16, min_rtt: Option<Duration>) -> Self {
+        if let Some(took) = min_rtt {
+            self.take(&Sample { segments: 1, took, is_app_limited: true }, mss, None);
+        }
+        self
     }
 
     /// The rate; 0 before the first sample.
@@ -236,6 +246,10 @@ mod tests {
         assert_eq!((kept(&rate), rate.is_app_limited()), (100_000 >> 7 << 7, false));
         rate.take(&Sample { took: Duration::from_millis(8), ..sample(100, false) }, 1000, RTT);
         assert_eq!(kept(&rate), 100_000 >> 7 << 7, "faster than the path");
+        let single = rate.with_single(1000, RTT);
+        assert_eq!((kept(&single), single.is_app_limited()), (111_111 >> 7 << 7, true));
+        assert_eq!(rate.with_single(800, RTT), rate, "lower than what is known");
+        assert_eq!(rate.with_single(1000, None), rate);
     }
 
     #[test]

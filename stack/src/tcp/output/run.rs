@@ -12,6 +12,7 @@ use crate::sendq::SendQueue;
 use crate::tcp::connection::{Connection, HEADROOM};
 use crate::tcp::pacing;
 use crate::tcp::recovery::ecn;
+use crate::tcp::recovery::undo::CaState;
 use crate::tcp::tcb::Flags as Tcbits;
 use crate::tcp::window::send::{self, Sender};
 use crate::wire::tcp::Flags;
@@ -20,6 +21,22 @@ use crate::wire::tcp::Flags;
 const FRAMES_MAX: usize = 64;
 /// Most text of one packet: with its headers it is as long as a length field can say (RFC 791 §3.1).
 const BYTES_MAX: u32 = (u16::MAX - HEADROOM) as u32;
+
+/// A run waits only if the last segment was sent so lately, and the next acknowledgment comes so soon, in nanoseconds.
+const HELD_MAX: u64 = 1_000_000;
+/// Segments that leave in any case, where the host names no part of the window (tcp_max_tso_deferred_mss).
+const HELD_SEGMENTS: u32 = 3;
+
+/// What lets a run wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::tcp) enum Held {
+    /// The congestion window.
+    Path,
+    /// The peer's.
+    Window,
+    /// The user may write more.
+    User,
+}
 
 /// What leaves as one packet.
 struct Run {
@@ -36,6 +53,56 @@ impl<D: Device> Connection<'_, D> {
         self.capabilities().tso_bytes_max != 0
             && matches!(plan.why, Why::Text | Why::Lost)
             && self.run(plan, first).is_some_and(|mut run| self.transmit_run(plan, &mut run))
+    }
+
+    /// Whether text waits although a part of it may leave: its run would be short, and the next acknowledgment, which lets a
+    /// longer one go, is due at once (tcp_tso_should_defer). Something is in flight then, and timers run for it.
+    pub(in crate::tcp) fn held(&self) -> Option<Held> {
+        let device = self.capabilities();
+        let is_cut = device.tso_bytes_max != 0 && device.checksum_out;
+        let unsent = if is_cut { self.unsent() } else { 0 };
+        let mss = self.shape().mss;
+        if unsent <= mss.into() || self.tcb.episode.state() >= CaState::Recovery {
+            return None;
+        }
+        let (send, board, cwnd) = (&self.traffic.send, self.board(), self.tcb.congestion.cwnd());
+        let sent_at = |frame: Option<FrameIndex>| Some(self.frames.record(frame?)?.sent_at);
+        let first = sent_at(send.list().first()).filter(|_| board.packets_out != 0)?;
+        if self.now.0.saturating_sub(sent_at(send.flight().last())?) > HELD_MAX {
+            return None;
+        }
+        let in_flight = self.tcb.snd.nxt - self.tcb.snd.una;
+        let by_window = self.tcb.snd.wnd.saturating_sub(in_flight);
+        let by_path = cwnd.saturating_sub(board.pipe()).saturating_mul(mss.into());
+        let limit = by_window.min(by_path);
+        let window = self.tcb.snd.wnd.min(cwnd.saturating_mul(mss.into()));
+        let srtt = self.tcb.rtt.srtt()?.0;
+        let acknowledged_in = (first + srtt).saturating_sub(self.now.0);
+        let leaves = match self.host.tcp_tso_win_divisor {
+            0 => limit > HELD_SEGMENTS * u32::from(mss),
+            divisor => limit >= window / divisor,
+        };
+        if leaves || acknowledged_in > (srtt / 2).min(HELD_MAX) {
+            return None;
+        }
+        let run = self.run_max(mss);
+        let len = unsent.min(run);
+        if limit >= run {
+            None
+        } else if by_path < by_window && by_path <= len {
+            Some(Held::Path)
+        } else if by_path >= by_window && by_window <= len {
+            Some(Held::Window)
+        } else {
+            (!self.tcb.flags.has(Tcbits::FIN_QUEUED)).then_some(Held::User)
+        }
+    }
+
+    /// Most bytes of a run of segments of this size (tcp_tso_autosize).
+    fn run_max(&self, mss: u16) -> u32 {
+        let most = self.capabilities().tso_bytes_max.min(BYTES_MAX);
+        pacing::burst(pacing_rate(self), mss, self.tcb.rtt.min_rtt(), most, self.host.tcp_min_tso_segs)
+            .min(most)
     }
 
     /// The frames that leave with this one, if there are any.
@@ -59,8 +126,7 @@ impl<D: Device> Connection<'_, D> {
         let window = self.tcb.congestion.cwnd().saturating_sub(self.board().pipe()) as usize;
         let fragments_max = usize::from(device.fragments_max).min(self.device.transmit_room());
         let count_max = FRAMES_MAX.min(fragments_max).min(window);
-        let most = device.tso_bytes_max.min(BYTES_MAX);
-        let bytes_max = pacing::burst(pacing_rate(self), record.len, self.tcb.rtt.min_rtt(), most).min(most);
+        let bytes_max = self.run_max(record.len);
         let mut run = Run { fragments: [Fragment::default(); FRAMES_MAX], count: 0, bytes: 0 };
         let (to, sender) = (run.fragments.get_mut(..count_max)?, self.sender());
         let edge = self.tcb.snd.una + self.tcb.snd.wnd;
