@@ -13,7 +13,7 @@ use crate::tcp::output::emit::{hops, transmit_control};
 use crate::tcp::output::header::Head;
 use crate::tcp::segment::Segment;
 use crate::tcp::state::State;
-use crate::tcp::tcb::Flags as Tcbits;
+use crate::tcp::tcb::{Flags as Tcbits, Tcb};
 use crate::wire::checksum::{Sum, pseudo};
 use crate::wire::ip::Ip;
 use crate::wire::tcp::options::Options;
@@ -143,7 +143,9 @@ impl<D: Device> Stack<'_, '_, D> {
     /// The steps for a connection. It is asked for its output when the burst is over, or now if it answers what came out of order,
     /// since each of those has an acknowledgment of its own.
     pub(super) fn connection_segment(&mut self, socket: Handle, seg: &mut Segment) -> Option<Handle> {
-        let queues = (seg.text > 0).then_some(Want::Reception);
+        let is_early = |tcb: &mut Tcb| tcb.rcv.nxt.lt(seg.seq);
+        let is_early_fin = seg.is(Flags::FIN) && self.parts.tcb(socket).is_ok_and(is_early);
+        let queues = (seg.text > 0 || is_early_fin).then_some(Want::Reception);
         let has_queues = queues.is_some_and(|want| self.parts.tcp_traffic(socket, want).is_ok());
         let closes = self.parts.tcb(socket).is_ok_and(|tcb| tcb.flags.has(Tcbits::FIN_QUEUED));
         if closes {

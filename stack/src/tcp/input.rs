@@ -15,6 +15,7 @@ use super::timers::Timer;
 use super::timers::limits;
 use crate::device::Device;
 use crate::error::Error;
+use crate::seq::Seq;
 use crate::stats::Counter;
 use crate::wire::tcp::Flags;
 use crate::wire::tcp::options::Block;
@@ -135,7 +136,7 @@ impl<D: Device> Connection<'_, D> {
             return Continue(());
         }
         let edge = rcv.nxt + rcv.wnd;
-        let in_window = |seq: crate::seq::Seq| rcv.nxt.le(seq) && seq.lt(edge);
+        let in_window = |seq: Seq| rcv.nxt.le(seq) && seq.lt(edge);
         let acceptable = match (seg.len(), rcv.wnd) {
             (0, 0) => seg.seq == rcv.nxt,
             // The right edge itself too: RFC 9293's allowance for a peer whose window was probed (tcp_sequence).
@@ -260,12 +261,30 @@ impl<D: Device> Connection<'_, D> {
 
     /// "Eighth, check the FIN bit".
     fn eighth_check_fin(&mut self, seg: &Segment) -> ControlFlow<Stop> {
-        // Behind a gap it is held back: the peer sends it again with what fills the gap, or by itself.
-        if !seg.is(Flags::FIN) || seg.end() != self.tcb.rcv.nxt + 1 || self.tcb.state().has_received_fin() {
+        let nxt = self.tcb.rcv.nxt;
+        let is_next = seg.is(Flags::FIN) && seg.end() == nxt + 1;
+        let was_kept = self.traffic.has_fin != 0 && self.traffic.fin == nxt;
+        if self.tcb.state().has_received_fin() {
             return Continue(());
         }
-        self.receive_fin();
+        if is_next || was_kept {
+            self.receive_fin();
+            if !is_next {
+                // The gap is filled: RFC 5681 §4.2.
+                self.owe_ack(true);
+            }
+        } else if seg.is(Flags::FIN) && nxt.lt(seg.end()) {
+            self.keep_fin(seg);
+        }
         Continue(())
+    }
+
+    /// A FIN behind a gap is kept as the text before it is (SHLD-31; tcp_data_queue_ofo).
+    fn keep_fin(&mut self, seg: &Segment) {
+        if self.traffic.has_fin == 0 {
+            (self.traffic.fin, self.traffic.has_fin) = (Seq(seg.end().0.wrapping_sub(1)), 1);
+        }
+        self.owe_ack(true);
     }
 
     /// The peer's FIN is in order: "advance RCV.NXT over the FIN, and send an acknowledgment for the FIN".
@@ -280,6 +299,7 @@ impl<D: Device> Connection<'_, D> {
         }
         self.owe_ack(!is_first);
         self.traffic.reassembly.clear(&mut means!(self, receive_charge));
+        self.traffic.has_fin = 0;
         self.arrived = true;
         self.enter(Event::RcvFin);
     }

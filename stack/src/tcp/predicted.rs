@@ -98,6 +98,7 @@ impl<D: Device> Connection<'_, D> {
             && traffic.rack.tlp_end_seq().is_none()
             && traffic.only_new == 0
             && !traffic.search.is_busy()
+            && traffic.has_fin == 0
             && tcb.peek_from == 0
             && self.values.max_pacing_rate == 0
             && self.bounds() == Bounds::default()

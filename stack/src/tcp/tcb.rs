@@ -306,8 +306,10 @@ pub struct Traffic {
     pub delivery: Delivery,
     /// What is waited for.
     pub chronograph: Chronograph,
-    /// Not used.
-    pub spare: u64,
+    /// The sequence number of the peer's FIN, if `has_fin`.
+    pub fin: Seq,
+    /// 1 once that has come, and text before it has not.
+    pub has_fin: u32,
 }
 
 /// The records that rest.

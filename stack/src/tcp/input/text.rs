@@ -181,8 +181,7 @@ impl<D: Device> Connection<'_, D> {
         let wnd = self.tcb.rcv.wnd;
         self.tcb.delayed_ack.be_quick(wnd);
         self.owe_ack(true);
-        // A FIN behind a gap isn't kept: its segment isn't reported whole, and comes again.
-        if seg.is(Flags::FIN) { Break(Stop::Ack) } else { Continue(()) }
+        Continue(())
     }
 
     /// A packet's text into the out-of-order queue, frame by frame: kept if any of it is. The first frame that there is no

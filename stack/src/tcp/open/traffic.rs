@@ -101,7 +101,9 @@ impl Parts<'_> {
         let is_sending = u16::from(!traffic.send.is_empty());
         let was_sending = core::mem::replace(&mut traffic.is_sending, is_sending);
         let was_resting = traffic.is_resting != 0;
-        let rests = is_sending == 0 && traffic.receive.is_empty() && traffic.reassembly.is_empty();
+        let has_received =
+            !traffic.receive.is_empty() || !traffic.reassembly.is_empty() || traffic.has_fin != 0;
+        let rests = is_sending == 0 && !has_received;
         let queues = self.sending.queues.wrapping_sub(was_sending.into());
         self.sending.queues = queues.wrapping_add(is_sending.into());
         if !rests {

@@ -407,7 +407,11 @@ impl<D: Device> Connection<'_, D> {
             return Blocks::default();
         }
         let room = usize::from(self.tcb.mss.saturating_sub(text)).saturating_sub(4) / 8;
-        reassembly.sack_blocks(&self.frames, options.blocks_max().min(room))
+        let mut blocks = reassembly.sack_blocks(&self.frames, options.blocks_max().min(room));
+        if self.traffic.has_fin != 0 {
+            blocks.lengthen(self.traffic.fin);
+        }
+        blocks
     }
 
     /// A segment was sent that acknowledges everything received.

@@ -74,6 +74,12 @@ impl Blocks {
         true
     }
 
+    /// What follows this sequence number is reported, too, where it is reported that far.
+    pub fn lengthen(&mut self, right: Seq) {
+        let blocks = self.blocks.iter_mut().take(self.count.into());
+        blocks.filter(|block| block.right == right).for_each(|block| block.right = right + 1);
+    }
+
     /// In the order of the wire: the most recent one first (RFC 2018 §4).
     #[must_use]
     pub fn as_slice(&self) -> &[Block] {
