@@ -184,7 +184,6 @@ impl<D: Device> Connection<'_, D> {
                 room = self.room();
             }
         }
-        self.traffic.chronograph.lacks_room = (done < all).into();
         if done == 0 && all > 0 {
             return Err(Error::WouldBlock);
         }

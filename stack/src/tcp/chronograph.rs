@@ -15,7 +15,7 @@ pub enum Cause {
     Path = 1,
     /// The peer's window (TCP_CHRONO_RWND_LIMITED).
     Window = 2,
-    /// The user would write more, and the send buffer is full (TCP_CHRONO_SNDBUF_LIMITED).
+    /// The user can't write more, and all that there is was sent (TCP_CHRONO_SNDBUF_LIMITED).
     Buffer = 3,
 }
 
@@ -27,8 +27,8 @@ pub struct Chronograph {
     since: u32,
     /// A [`Cause`].
     cause: u16,
-    /// 1 while a write that found too little room waits for more (SOCK_NOSPACE).
-    pub lacks_room: u16,
+    /// Not used.
+    spare: u16,
 }
 
 /// How long each cause was waited for, in milliseconds, in the order of [`Cause`].
@@ -55,7 +55,7 @@ impl Chronograph {
     /// Text is on its way, and there was none.
     #[inline]
     pub const fn begin(&mut self, now_ms: u32) {
-        *self = Self { since: now_ms, cause: Cause::Path as u16, lacks_room: 0 };
+        *self = Self { since: now_ms, cause: Cause::Path as u16, spare: 0 };
     }
 
     /// All is acknowledged.
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn a_cause_that_is_none_is_not_counted() {
         let (mut chronograph, mut waited) =
-            (Chronograph { since: 0, cause: 77, lacks_room: 0 }, Waited::default());
+            (Chronograph { since: 0, cause: 77, spare: 0 }, Waited::default());
         chronograph.set(Cause::Path, 500, &mut waited);
         assert_eq!(chronograph.read(500, &waited), [0; 3]);
     }

@@ -290,7 +290,8 @@ impl<D: Device> Connection<'_, D> {
         let first = queue.next_unsent().and_then(|first| self.frames.record(first));
         let (chronograph, board) = (&self.traffic.chronograph, self.board());
         let is_open = board.pipe() < self.tcb.congestion.cwnd();
-        let lacks_room = chronograph.lacks_room != 0 && !self.may_write();
+        // Who waits for room does so by poll(2) mostly, which nobody tells us of.
+        let lacks_room = !self.may_write();
         let edge = self.tcb.snd.una + self.tcb.snd.wnd;
         let cause = match first {
             _ if queue.is_empty() => Cause::None,
@@ -304,7 +305,6 @@ impl<D: Device> Connection<'_, D> {
             _ => Cause::Path,
         };
         let ms = clock_ms(self.now);
-        self.traffic.chronograph.lacks_room = lacks_room.into();
         self.traffic.chronograph.set(cause, ms, &mut self.tcb.waited);
     }
 
