@@ -1,6 +1,7 @@
 //! A FIN that comes before the text that it follows: against a hand that sends every segment.
 
 use harness::sim::hand::connected;
+use stack::error::Error;
 use stack::settings::Values;
 use stack::tcp::state::State;
 use stack::wire::tcp::Flags;
@@ -41,4 +42,17 @@ fn a_fin_alone_is_kept_too() {
     let heard = bench.send(Flags::ACK, seq + 3, ack, Options::default(), b"lo");
     assert_eq!(heard.last().expect("an acknowledgment").ack, seq + 6);
     assert_eq!(bench.with(|stack| stack.state(socket)), Ok(State::CloseWait));
+}
+
+/// What ends before the gap is filled leaves nothing behind: its record is another's once nobody holds it.
+#[test]
+fn a_kept_fin_ends_with_its_connection() {
+    let (mut bench, socket, seq, ack) = connected(3, &Values::default());
+    bench.send(FIN, seq + 5, ack, Options::default(), b"");
+    bench.send(Flags::RST, seq, ack, Options::default(), b"");
+    assert_eq!(bench.with(|stack| stack.state(socket)), Ok(State::Closed));
+    assert_eq!(
+        bench.with(|stack| (stack.close(socket), stack.state(socket))),
+        (Ok(()), Err(Error::BadHandle))
+    );
 }

@@ -315,6 +315,7 @@ impl<D: Device> Connection<'_, D> {
         let ms = clock_ms(self.now);
         self.traffic.chronograph.set(Cause::None, ms, &mut self.tcb.waited);
         self.traffic.reassembly.clear(&mut means!(self, receive_charge));
+        self.traffic.has_fin = 0;
         self.tcb.timers.disarm_all();
         self.tcb.flags = self.tcb.flags.without(Flags::ACK_NOW).without(Flags::ACK_OWED)
             | Flags::RECEIVE_SHUT
