@@ -9,6 +9,7 @@ use crate::region::slab::{Record, Tag};
 use crate::wire::ip::Ip;
 
 pub mod calls;
+mod cork;
 pub mod errors;
 pub mod group;
 mod open;
@@ -78,8 +79,10 @@ pub struct UdpSocket {
     pub errors: FrameList,
     /// The address of ours that multicast is sent from (IP_MULTICAST_IF), if one was chosen; else unspecified.
     pub multicast_from: Ip,
+    /// Part of a datagram that goes on ([`cork`]).
+    pub kept: FrameList,
     /// No meaning yet; zero.
-    pub reserved_words: [u64; 4],
+    pub reserved_words: [u64; 2],
 }
 
 /// Bits of [`UdpSocket::shut`].
@@ -108,6 +111,8 @@ impl Mark {
     pub const CONNECTED: u8 = 8;
     /// A sender found no room: it is told when there is some.
     pub const WANTS_ROOM: u8 = 16;
+    /// Datagrams go on until it is switched off (UDP_CORK).
+    pub const CORK: u8 = 32;
 }
 
 impl UdpSocket {

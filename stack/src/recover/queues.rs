@@ -47,7 +47,7 @@ impl Parts<'_> {
         for index in 0..self.slabs.udp_sockets.fresh() {
             let Some(udp) = self.udp_sockets.get_mut(index as usize) else { return };
             let mut frames = Frames { pool: self.pool, records: self.frames, states: shared.frames };
-            for list in [&mut udp.receive, &mut udp.errors] {
+            for list in [&mut udp.receive, &mut udp.errors, &mut udp.kept] {
                 let is_one = udp.tag.is_used() && udp.holders != 0 && frames.claim(list, index);
                 if is_one && queue::check(&frames, list).is_err() {
                     frames.unclaim(list, list.frames());
@@ -57,7 +57,7 @@ impl Parts<'_> {
                 *list = FrameList::default();
             }
             udp.receive_charge.frames = udp.receive.frames() + udp.errors.frames();
-            udp.send_charge.frames = 0;
+            udp.send_charge.frames = udp.kept.frames();
             udp.marks &= !Mark::WANTS_ROOM;
             if let Some(word) = shared.udp_events.get(index as usize) {
                 events::set(word, if udp.tag.is_used() { udp.ready() } else { 0 }, udp.tag.is_used());
@@ -71,8 +71,8 @@ impl Parts<'_> {
         let charges = tcbs.iter().filter(|tcb| tcb.tag.is_used());
         let charges = charges.flat_map(|tcb| [tcb.send_charge.frames, tcb.receive_charge.frames]);
         let udps = &self.udp_sockets[..self.slabs.udp_sockets.fresh() as usize];
-        let udps = udps.iter().filter(|udp| udp.tag.is_used()).map(|udp| udp.receive_charge.frames);
-        let charges = charges.chain(udps);
+        let udps = udps.iter().filter(|udp| udp.tag.is_used());
+        let charges = charges.chain(udps.flat_map(|udp| [udp.send_charge.frames, udp.receive_charge.frames]));
         let (charged, holders) = charges.fold((0, 0), |(charged, holders), frames| {
             (frames.saturating_add(charged), holders + u32::from(frames > 0))
         });

@@ -81,7 +81,7 @@ impl Parts<'_> {
         let frames = Frames { pool: self.pool, records: self.frames, states: shared.frames };
         frames.check().of("frames")?;
         for udp in used(self.udp_sockets, &self.slabs.udp_sockets).iter().filter(|udp| udp.tag.is_used()) {
-            for list in [&udp.receive, &udp.errors] {
+            for list in [&udp.receive, &udp.errors, &udp.kept] {
                 queue::check(&frames, list).of("udp_sockets")?;
             }
             let waiting = udp.receive.frames().saturating_add(udp.errors.frames());

@@ -459,17 +459,20 @@ impl<D: Device> Stack<'_, '_, D> {
 
     fn udp_loop_one(&mut self, parcel: &Parcel, draft: &Draft<'_>) {
         let (mut pieces, mut at, whole) = (Pieces::new(), 0, HEADER_LEN + draft.len);
-        let Some(header) = draft.whole_header() else { return };
+        let Some(header) = draft.whole_header(self.device) else { return };
         while at < whole {
             let parts = &mut *self.parts;
             let mut frames = Frames { pool: parts.pool, records: parts.frames, states: self.shared.frames };
             let Ok(frame) = frames.take_data(&mut parts.ip.fragments, u32::MAX) else { break };
-            let len = self.device.bytes_mut(frame).and_then(|bytes| {
+            let place = self.device.bytes_mut(frame).and_then(|bytes| {
                 let ip = if at == 0 { parcel.emit(None, 0, whole, bytes)? } else { 0 };
-                let len = (whole - at).min(bytes.len().saturating_sub(ip));
-                draft.put(Some(&header), at, bytes.get_mut(ip..ip + len)?).then_some((ip, len))
+                Some((ip, (whole - at).min(bytes.len().saturating_sub(ip))))
             });
-            let (ip, len) = len.unwrap_or_default();
+            let is_put = |(ip, len): &(usize, usize)| {
+                let to = Piece { frame, offset: *ip as u16, len: *len as u16 };
+                draft.put(self.device, Some(&header), at, to)
+            };
+            let (ip, len) = place.filter(is_put).unwrap_or_default();
             let head = if at == 0 { HEADER_LEN } else { 0 };
             pieces.push(Piece { frame, offset: (ip + head) as u16, len: len.saturating_sub(head) as u16 });
             if len <= head && whole > HEADER_LEN {

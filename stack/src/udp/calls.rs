@@ -106,9 +106,10 @@ impl<D: Device> Stack<'_, '_, D> {
     /// Nothing is in its queues, and nobody is charged for what the device still sends.
     fn udp_drop_queues(&mut self, socket: Handle) -> Result<(), Error> {
         let (mut frames, udp) = self.udp_frames(socket.index).ok_or(Error::BadHandle)?;
-        let UdpSocket { receive, errors, receive_charge, .. } = udp;
+        let UdpSocket { receive, errors, kept, receive_charge, send_charge, .. } = udp;
         queue::clear(&mut frames, receive, receive_charge);
         queue::clear(&mut frames, errors, receive_charge);
+        queue::clear(&mut frames, kept, send_charge);
         let parts = &mut *self.parts;
         let udp = parts.udp_sockets.get_mut(socket.index as usize).ok_or(Error::BadHandle)?;
         parts.pool.merge(&mut udp.send_charge, &mut parts.ip.sent);

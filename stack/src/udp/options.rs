@@ -49,6 +49,7 @@ impl<D: Device> Stack<'_, '_, D> {
         let facts = self.udp_facts(&udp, &before);
         match rule {
             Rule::Is(kind) => kind.set(&mut values, (&facts, self.parts.host), level, value)?,
+            Rule::Own(Own::Cork) => return self.udp_set_cork(socket, number(level, value)? != 0),
             Rule::Own(Own::MulticastInterface) => return self.udp_set_interface(socket, value),
             Rule::Own(Own::Group(joins)) => return self.udp_set_group(socket, level, joins, value),
             Rule::Own(Own::Source(filter, adds)) => {
@@ -202,6 +203,7 @@ impl Own {
             Self::MulticastAll => udp.hears_all(values.options, true).into(),
             Self::MulticastAllV6 => udp.hears_all(values.options, false).into(),
             Self::DontFragmentV6 => has(Switch::DONT_FRAGMENT_V6),
+            Self::Cork => udp.is(Mark::CORK).into(),
             Self::Error | Self::PathMtu | Self::Group(_) | Self::Source(..) => {
                 return Err(Error::NoSuchOption);
             }

@@ -155,6 +155,34 @@ pub(crate) fn join(frames: &mut Frames<'_>, list: &mut FrameList, piece: Fragmen
     true
 }
 
+/// Adds a frame without data to the one datagram of a list, which begins with it if there is none yet.
+pub(crate) fn begin_piece(frames: &mut Frames<'_>, list: &mut FrameList, piece: Fragment, now: Instant) {
+    let last = list.last().and_then(|last| frames.record_mut(last));
+    let before = last.map_or(0, |last| {
+        last.flags |= FrameRecord::MORE;
+        last.end().0
+    });
+    let first = list.first().unwrap_or(piece.frame);
+    let Some(record) = frames.record_mut(piece.frame) else { return };
+    record.flags = FrameRecord::RECEIVED;
+    (record.offset, record.len, record.seq) = (piece.offset, 0, before);
+    record.side_previous = link(first);
+    if first == piece.frame {
+        Head { arrived: now, begin: 0, len: 0, segment: 0, drops: 0 }.put(record);
+    }
+    frames.push_back(list, piece.frame);
+}
+
+/// The last frame of the one datagram of a list has so many bytes more.
+pub(crate) fn lengthen(frames: &mut Frames<'_>, list: &mut FrameList, more: u16) {
+    let (Some(first), Some(last)) = (list.first(), list.last()) else { return };
+    frames.grow(list, last, more);
+    if let Some(record) = frames.record_mut(first) {
+        let head = Head::of(record);
+        Head { len: head.len + u32::from(more), ..head }.put(record);
+    }
+}
+
 /// Copies the data of the first datagram, from the byte `skip` on, into the slices; how many bytes.
 pub(crate) fn copy<M: Memory>(
     frames: &Frames<'_>,

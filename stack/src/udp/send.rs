@@ -7,7 +7,9 @@
 use super::errors::{Origin, Report};
 use super::{Mark, Shut, UdpSocket};
 use crate::demux::End;
-use crate::device::{Device, FrameIndex, Link};
+use core::ops::Range;
+
+use crate::device::{Device, Fragment, FrameIndex, Link, Memory};
 use crate::error::Error;
 use crate::ip::hop::{Hop, Via};
 use crate::ip::path_mtu::{Known, V4_MIN};
@@ -44,6 +46,8 @@ pub struct Sending {
     pub ttl: Option<u8>,
     /// IP_TOS, IPV6_TCLASS.
     pub tos: Option<u8>,
+    /// The datagram goes on with the next call (MSG_MORE).
+    pub more: bool,
 }
 
 /// How far datagrams may be larger than the path takes (IP_MTU_DISCOVER, IPV6_MTU_DISCOVER).
@@ -95,49 +99,84 @@ impl Discover {
     }
 }
 
-/// The text of a message in the user's pieces.
+/// Where the text of a message lies.
 #[derive(Clone, Copy)]
-pub(crate) struct Text<'t> {
-    pieces: &'t [&'t [u8]],
-    pub(crate) len: usize,
+pub(crate) enum Text<'t> {
+    /// In the user's slices.
+    Users(&'t [&'t [u8]]),
+    /// In frames, until the last part came ([`super::cork`]).
+    Kept(&'t [Fragment]),
 }
 
-impl<'t> Text<'t> {
-    pub(crate) fn new(pieces: &'t [&'t [u8]]) -> Self {
-        Self { pieces, len: pieces.iter().fold(0, |len, piece| len.saturating_add(piece.len())) }
-    }
+/// So much of each piece as is in a range of them all.
+fn range<P>(
+    pieces: &[P],
+    len_of: impl Fn(&P) -> usize,
+    mut skip: usize,
+    mut len: usize,
+) -> impl Iterator<Item = (&P, Range<usize>)> {
+    pieces.iter().map_while(move |piece| {
+        if len == 0 {
+            return None;
+        }
+        let from = skip.min(len_of(piece));
+        skip -= from;
+        let now = len.min(len_of(piece) - from);
+        len -= now;
+        Some((piece, from..from + now))
+    })
+}
 
-    /// The pieces of a range of it.
-    fn range(self, mut skip: usize, mut len: usize) -> impl Iterator<Item = &'t [u8]> {
-        self.pieces.iter().map_while(move |piece| {
-            if len == 0 {
-                return None;
-            }
-            let from = piece.get(skip.min(piece.len())..).unwrap_or_default();
-            skip -= piece.len() - from.len();
-            let now = &from[..len.min(from.len())];
-            len -= now.len();
-            Some(now)
-        })
+/// The bytes of a range of slices.
+fn slices<'t>(pieces: &'t [&'t [u8]], skip: usize, len: usize) -> impl Iterator<Item = &'t [u8]> {
+    range(pieces, |piece| piece.len(), skip, len).map(|(piece, range)| &piece[range])
+}
+
+/// The pieces of a range of fragments.
+fn fragments(pieces: &[Fragment], skip: usize, len: usize) -> impl Iterator<Item = Fragment> {
+    range(pieces, |piece| piece.len.into(), skip, len).map(|(piece, range)| Fragment {
+        frame: piece.frame,
+        offset: piece.offset + range.start as u16,
+        len: range.len() as u16,
+    })
+}
+
+/// The bytes of a fragment.
+fn bytes_of(frame: &[u8], piece: Fragment) -> Option<&[u8]> {
+    frame.get(piece.offset.into()..usize::from(piece.offset) + usize::from(piece.len))
+}
+
+impl Text<'_> {
+    pub(crate) fn len(self) -> usize {
+        match self {
+            Self::Users(pieces) => pieces.iter().fold(0, |len, piece| len.saturating_add(piece.len())),
+            Self::Kept(pieces) => pieces.iter().map(|piece| usize::from(piece.len)).sum(),
+        }
     }
 
     /// The sum of a range.
-    pub(crate) fn sum(self, skip: usize, len: usize) -> Sum {
-        self.range(skip, len).fold(Sum::ZERO, Sum::bytes)
+    pub(crate) fn sum<M: Memory>(self, memory: &M, skip: usize, len: usize) -> Sum {
+        match self {
+            Self::Users(pieces) => slices(pieces, skip, len).fold(Sum::ZERO, Sum::bytes),
+            Self::Kept(pieces) => fragments(pieces, skip, len).fold(Sum::ZERO, |sum, piece| {
+                let bytes = memory.bytes(piece.frame).and_then(|frame| bytes_of(frame, piece));
+                bytes.map_or(sum, |bytes| sum.bytes(bytes))
+            }),
+        }
     }
+}
 
-    /// Copies a range to the start of `to`; its sum.
-    pub(crate) fn copy(self, skip: usize, len: usize, to: &mut [u8]) -> Option<Sum> {
-        if let [piece] = self.pieces {
-            return Some(Sum::ZERO.copy(piece.get(skip..skip + len)?, to.get_mut(..len)?));
-        }
-        let (mut sum, mut at) = (Sum::ZERO, 0);
-        for piece in self.range(skip, len) {
-            sum = sum.copy(piece, to.get_mut(at..at + piece.len())?);
-            at += piece.len();
-        }
-        (at == len).then_some(sum)
+/// Copies a range of slices to the start of `to`; its sum.
+fn copy(pieces: &[&[u8]], skip: usize, len: usize, to: &mut [u8]) -> Option<Sum> {
+    if let [piece] = pieces {
+        return Some(Sum::ZERO.copy(piece.get(skip..skip + len)?, to.get_mut(..len)?));
     }
+    let (mut sum, mut at) = (Sum::ZERO, 0);
+    for piece in slices(pieces, skip, len) {
+        sum = sum.copy(piece, to.get_mut(at..at + piece.len())?);
+        at += piece.len();
+    }
+    (at == len).then_some(sum)
 }
 
 /// One datagram on its way.
@@ -161,12 +200,39 @@ impl Draft<'_> {
         Header::emit(source, remote, self.len, sum, to).is_some()
     }
 
-    /// Writes `len` bytes of the datagram, header and text, from the byte `from` on.
-    pub(crate) fn put(&self, whole: Option<&[u8; HEADER_LEN]>, from: usize, to: &mut [u8]) -> bool {
+    /// Writes bytes of the datagram, header and text, to a piece of a frame, from the byte `from` on. Without `whole`, its header, what
+    /// is written is all of it.
+    pub(crate) fn put<M: Memory>(
+        &self,
+        memory: &mut M,
+        whole: Option<&[u8; HEADER_LEN]>,
+        from: usize,
+        to: Fragment,
+    ) -> bool {
+        match self.text {
+            Text::Users(pieces) => {
+                let (begin, len) = (usize::from(to.offset), usize::from(to.len));
+                let bytes = memory.bytes_mut(to.frame).and_then(|bytes| bytes.get_mut(begin..begin + len));
+                bytes.is_some_and(|bytes| self.put_slices(pieces, whole, from, bytes))
+            }
+            Text::Kept(pieces) => {
+                let all = self.whole_header(memory);
+                whole.or(all.as_ref()).is_some_and(|header| self.put_kept(memory, pieces, header, from, to))
+            }
+        }
+    }
+
+    fn put_slices(
+        &self,
+        pieces: &[&[u8]],
+        whole: Option<&[u8; HEADER_LEN]>,
+        from: usize,
+        to: &mut [u8],
+    ) -> bool {
         let skipped = HEADER_LEN.saturating_sub(from).min(to.len());
         let Some((head, text)) = to.split_at_mut_checked(skipped) else { return false };
         let at = self.at + (from + skipped).saturating_sub(HEADER_LEN);
-        let Some(sum) = self.text.copy(at, text.len(), text) else { return false };
+        let Some(sum) = copy(pieces, at, text.len(), text) else { return false };
         match whole {
             Some(header) => match header.get(from..from + skipped) {
                 Some(part) => {
@@ -179,10 +245,37 @@ impl Draft<'_> {
         }
     }
 
+    fn put_kept<M: Memory>(
+        &self,
+        memory: &mut M,
+        pieces: &[Fragment],
+        header: &[u8; HEADER_LEN],
+        from: usize,
+        to: Fragment,
+    ) -> bool {
+        let (len, mut at) = (usize::from(to.len), usize::from(to.offset));
+        let skipped = HEADER_LEN.saturating_sub(from).min(len);
+        let head = memory.bytes_mut(to.frame).and_then(|bytes| bytes.get_mut(at..at + skipped));
+        match (head, header.get(from.min(HEADER_LEN)..).and_then(|rest| rest.get(..skipped))) {
+            (Some(head), Some(part)) => head.copy_from_slice(part),
+            _ => return false,
+        }
+        at += skipped;
+        let skip = self.at + (from + skipped).saturating_sub(HEADER_LEN);
+        for piece in fragments(pieces, skip, len - skipped) {
+            let Some((source, target)) = memory.pair(piece.frame, to.frame) else { return false };
+            let room = target.get_mut(at..at + usize::from(piece.len));
+            let (Some(bytes), Some(room)) = (bytes_of(source, piece), room) else { return false };
+            room.copy_from_slice(bytes);
+            at += room.len();
+        }
+        at == usize::from(to.offset) + len
+    }
+
     /// The header of a datagram whose text is read before it is copied, because it goes in pieces.
-    pub(crate) fn whole_header(&self) -> Option<[u8; HEADER_LEN]> {
+    pub(crate) fn whole_header<M: Memory>(&self, memory: &M) -> Option<[u8; HEADER_LEN]> {
         let mut header = [0; HEADER_LEN];
-        self.header(self.text.sum(self.at, self.len), &mut header).then_some(header)
+        self.header(self.text.sum(memory, self.at, self.len), &mut header).then_some(header)
     }
 }
 
@@ -253,9 +346,23 @@ impl<D: Device> Stack<'_, '_, D> {
     /// SO_BROADCAST; that there is no way; a pending error; `BrokenPipe` after shutdown(2); `WouldBlock` without room;
     /// `NoBuffers` if the device had none and IP_RECVERR is set.
     pub fn udp_send(&mut self, socket: Handle, text: &[&[u8]], how: &Sending) -> Result<usize, Error> {
+        let udp = self.parts.udp(socket)?;
+        if how.more || udp.is(Mark::CORK) || !udp.kept.is_empty() {
+            let goes_on = how.more || udp.is(Mark::CORK);
+            return self.udp_send_part(socket, text, how, goes_on);
+        }
+        self.udp_send_text(socket, Text::Users(text), how)
+    }
+
+    /// Where a message goes, what counts for it, and how it leaves: once it is known that its socket may send it.
+    fn udp_prepare(
+        &mut self,
+        socket: Handle,
+        len: usize,
+        how: &Sending,
+    ) -> Result<(UdpSocket, (Ip, u16), Wish, Leaves), Error> {
         let mut udp = *self.parts.udp(socket)?;
-        let text = Text::new(text);
-        if text.len > usize::from(u16::MAX) {
+        if len > usize::from(u16::MAX) {
             return Err(Error::MessageSize);
         }
         let remote = destination(&udp, how)?;
@@ -264,7 +371,7 @@ impl<D: Device> Stack<'_, '_, D> {
             udp = *self.parts.udp(socket)?;
         }
         let wish = Wish::of(settings::of(self.parts.settings, udp.settings), &remote.0, how);
-        let mut leaves = self.udp_leaves(socket, &udp, &wish, &remote.0, how)?;
+        let leaves = self.udp_leaves(socket, &udp, &wish, &remote.0, how)?;
         if udp.error != 0
             && let Some(error) = self.udp_take_error(socket)?
         {
@@ -273,16 +380,38 @@ impl<D: Device> Stack<'_, '_, D> {
         if udp.shut & Shut::WRITE != 0 {
             return Err(Error::BrokenPipe);
         }
+        Ok((udp, remote, wish, leaves))
+    }
+
+    /// Whether a socket may send so many bytes, of which some will come with later calls (ip_append_data).
+    pub(super) fn udp_may_send(&mut self, socket: Handle, len: usize, how: &Sending) -> Result<(), Error> {
+        let (_, remote, wish, leaves) = self.udp_prepare(socket, len, how)?;
+        let header = if remote.0.is_v4() { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
+        let all = header + HEADER_LEN + len;
+        let fits =
+            all <= if wish.cuts() || wish.segment != 0 { usize::from(u16::MAX) } else { leaves.mtu.into() };
+        if fits { Ok(()) } else { Err(Error::MessageSize) }
+    }
+
+    /// Sends a whole message.
+    pub(super) fn udp_send_text(
+        &mut self,
+        socket: Handle,
+        text: Text<'_>,
+        how: &Sending,
+    ) -> Result<usize, Error> {
+        let len = text.len();
+        let (udp, remote, wish, mut leaves) = self.udp_prepare(socket, len, how)?;
         let is_unchecked = wish.has(Switch::NO_CHECKSUM, Switch::NO_CHECKSUM_V6);
         let source = (leaves.source, udp.local_port);
-        let draft = Draft { source, remote, text, at: 0, len: text.len, is_unchecked };
+        let draft = Draft { source, remote, text, at: 0, len, is_unchecked };
         let mut parcel = Parcel {
             ttl: wish.ttl,
             tos: wish.tos,
             payer: Some(socket),
             ..Parcel::new(leaves.source, remote.0, protocol::UDP)
         };
-        let done = if wish.segment == 0 || text.len <= wish.segment {
+        let done = if wish.segment == 0 || len <= wish.segment {
             self.udp_send_one(&wish, &mut parcel, &mut leaves, &draft)
         } else {
             self.udp_send_cut(&wish, &mut parcel, &mut leaves, &draft)
@@ -294,7 +423,7 @@ impl<D: Device> Stack<'_, '_, D> {
         if leaves.is_many {
             self.udp_loop_back(wish.options, &parcel, &draft, wish.segment);
         }
-        Ok(text.len)
+        Ok(len)
     }
 
     /// UDP_SEGMENT: the text in datagrams of this size, and a last one of what is left.
@@ -340,15 +469,18 @@ impl<D: Device> Stack<'_, '_, D> {
         parcel.may_fragment = !fits || wish.discover.may_be_cut(leaves.path_may);
         // Of a datagram that goes in pieces, each is copied by itself, and the sum of all is in the first.
         let is_whole = all <= most;
-        let whole = if is_whole { None } else { Some(draft.whole_header().ok_or(Error::MessageSize)?) };
+        let whole = match is_whole {
+            true => None,
+            false => Some(draft.whole_header(self.device).ok_or(Error::MessageSize)?),
+        };
         if self.udp_is_full(index) || self.udp_lacks_room(if is_whole { 1 } else { parcel.pieces(most, len) })
         {
             return self.udp_no_room(index, wish);
         }
         let hop = &mut leaves.hop;
         let mut put = |device: &mut D, frame: FrameIndex, place: usize, from, len| {
-            let to = device.bytes_mut(frame).and_then(|bytes| bytes.get_mut(place..place + len));
-            to.is_some_and(|to| draft.put(whole.as_ref(), from, to))
+            let to = Fragment { frame, offset: place as u16, len: len as u16 };
+            draft.put(device, whole.as_ref(), from, to)
         };
         let sent = match whole {
             None => self.send_piece(parcel, hop, (None, 0), 0..len, &mut put),
@@ -587,7 +719,7 @@ impl<D: Device> Stack<'_, '_, D> {
 }
 
 /// Where a message goes.
-fn destination(udp: &UdpSocket, how: &Sending) -> Result<(Ip, u16), Error> {
+pub(super) fn destination(udp: &UdpSocket, how: &Sending) -> Result<(Ip, u16), Error> {
     let Some((ip, port)) = how.to else {
         let is_connected = udp.is(Mark::CONNECTED);
         return if is_connected {

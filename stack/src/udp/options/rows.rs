@@ -16,6 +16,7 @@ pub(crate) enum Own {
     MulticastAll,
     MulticastAllV6,
     DontFragmentV6,
+    Cork,
     /// Whether the group is joined.
     Group(bool),
     /// What the source is, and whether it is added.
@@ -29,6 +30,7 @@ use Rule::{Is, Own as Special};
 #[rustfmt::skip]
 pub(crate) const ROWS: &[Row<Rule<Own>>] = &[
     row(SOL_SOCKET, 4, "SO_ERROR", Special(Own::Error)),
+    row(IPPROTO_UDP, 1, "UDP_CORK", Special(Own::Cork)),
     row(IPPROTO_UDP, 101, "UDP_NO_CHECK6_TX", Is(Switched(Switch::NO_CHECKSUM_V6))),
     row(IPPROTO_UDP, 102, "UDP_NO_CHECK6_RX", Is(Switched(Switch::NO_CHECKSUM_V6_IN))),
     row(IPPROTO_UDP, 103, "UDP_SEGMENT", Is(Number(0, 65_535, |to, bytes| to.gso_size = bytes as u16, |view| view.values.gso_size.into()))),
