@@ -10,8 +10,7 @@
 //! | [`meeting`] | how the two ends of a TCP connection find each other and share that memory; its `mailbox` | yes |
 //! | [`diag`] | inet_diag: what the kernel knows of the socket at the other end | yes |
 //! | [`cards`] | the public record of each socket, read by `accel explain` and `accel stat` | yes |
-//! | [`netlink`] | rtnetlink: asking the kernel for its tables, and hearing of changes | yes |
-//! | [`links`] | interfaces as the kernel has them | no |
+//! | [`netlink`] | rtnetlink: interfaces, addresses, routes and neighbours as the kernel has them, and what changes | yes |
 //! | [`xdp`] | AF_XDP: frames, rings, sockets, and the stack's device over them | yes |
 //! | [`bpf`] | BPF programs and maps, without a compiler | yes |
 //! | [`steering`] | which packets of an interface are whose: our XDP program and its maps | no |
@@ -31,8 +30,6 @@ pub mod copy;
 pub mod diag;
 #[cfg(not(loom))]
 pub mod fault;
-#[cfg(not(loom))]
-pub mod links;
 #[cfg(not(loom))]
 pub mod meeting;
 #[cfg(not(loom))]

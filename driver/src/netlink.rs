@@ -1,9 +1,16 @@
 //! rtnetlink(7): messages to the kernel about links, addresses, routes and neighbours, and its answers.
 //!
 //! A message is a header, a struct that depends on its kind, and attributes; all in the machine's order of bytes but for
-//! addresses. What is read is checked against the length that was received: nothing is believed.
+//! addresses ([`links`], [`addresses`], [`routes`], [`neighbours`]). What is read is checked against the length that was received: nothing is believed.
+
+use stack::wire::ip::Ip;
 
 use crate::sys::{self, Errno, Fd};
+
+pub mod addresses;
+pub mod links;
+pub mod neighbours;
+pub mod routes;
 
 /// Bytes of `struct nlmsghdr`, of `struct nlattr`, and what both are padded to (linux/netlink.h).
 const HEADER: usize = 16;
@@ -71,6 +78,12 @@ impl Message {
         self
     }
 
+    /// What follows the header.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        self.0.get(HEADER..).unwrap_or_default()
+    }
+
     fn finish(mut self, sequence: u32) -> Vec<u8> {
         let len = self.0.len() as u32;
         self.0[..4].copy_from_slice(&len.to_ne_bytes());
@@ -89,6 +102,15 @@ pub fn half(bytes: &[u8], at: usize) -> Option<u16> {
 #[must_use]
 pub fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+/// An address in bytes: four of IPv4, sixteen of IPv6.
+#[must_use]
+pub fn address(bytes: &[u8]) -> Option<Ip> {
+    match *bytes {
+        [a, b, c, d] => Some(Ip::v4([a, b, c, d])),
+        _ => bytes.try_into().ok().map(Ip),
+    }
 }
 
 /// The attributes in these bytes: kind and value of each.

@@ -4,7 +4,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd};
 
-use driver::links::ifinfomsg;
+use driver::netlink::links::ifinfomsg;
 use driver::netlink::{Message, Netlink};
 
 use super::namespace::Namespace;

@@ -9,8 +9,8 @@ use super::device::{AfXdp, QUEUES};
 use super::socket::{self, Config, Mode, Socket};
 use super::umem::{self, Umem};
 use crate::bpf::object::Attach;
-use crate::links::{self, Link};
 use crate::netlink::Netlink;
+use crate::netlink::links::{self, Link};
 use crate::steering::{self, Requests, Steering};
 use crate::sys::{Errno, Fd};
 

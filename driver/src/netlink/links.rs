@@ -1,6 +1,6 @@
 //! Interfaces as the kernel has them: RTM_GETLINK of rtnetlink(7).
 
-use crate::netlink::{Message, Netlink, attribute, word};
+use super::{Message, Netlink, attribute, word};
 use crate::sys::{self, Errno};
 
 /// Bytes of `struct ifinfomsg`.
