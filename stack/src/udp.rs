@@ -10,6 +10,7 @@ use crate::wire::ip::Ip;
 
 pub mod calls;
 mod cork;
+pub(crate) mod draft;
 pub mod errors;
 pub mod group;
 mod open;

@@ -69,7 +69,7 @@ fn run_options(bytes: &[u8]) {
         && let Some(len) = options.emit(&mut again)
     {
         assert!(len <= 40 && len % 4 == 0, "{len}");
-        let whole = Options { stopped: None, ..options };
+        let whole = Options { stopped: None, signed: false, ..options };
         assert_eq!(Options::parse(&again[..len]), whole, "what is written is read");
     }
     assert!(options.window_scale.is_none_or(|shift| shift <= 14), "RFC 7323 §2.3");

@@ -6,7 +6,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::send::{Sending, Text, destination};
+use super::draft::Text;
+use super::send::{Sending, destination};
 use super::{Mark, UdpSocket, queue};
 use crate::device::{Device, Fragment, FrameIndex};
 use crate::error::Error;
