@@ -36,6 +36,11 @@ fn talk_to_kernel(cable: Cable, len: usize) {
         }
     }
     ours.host.check();
+    // The kernel found nothing wrong with what we put into its rings.
+    for queue in ours.opened.device.queues() {
+        let seen = queue.statistics().expect("its counts");
+        assert_eq!((seen.rx_invalid, seen.tx_invalid), (0, 0));
+    }
 }
 
 /// A connection between our stack and the kernel's.
@@ -143,12 +148,8 @@ fn an_interface_that_somebody_has_is_refused() {
 fn both_ends() {
     let Some([near, far]) = Cable::default().lay() else { return };
     let mut one = Xsk::new(&near, (1, 2), FRAMES, None, PORT);
-    let other = std::thread::spawn(move || {
-        let mut other = Xsk::new(&far, (2, 1), FRAMES, None, PORT);
-        let listener = other.listen(PORT, &Values::default());
-        (other, listener)
-    });
-    let (mut other, listener) = joined(other);
+    let mut other = Xsk::new(&far, (2, 1), FRAMES, None, PORT);
+    let listener = other.listen(PORT, &Values::default());
     let ended = Ended::default();
     let there = ended.clone();
     let serving = std::thread::spawn(move || {

@@ -9,7 +9,6 @@ use crate::sys::{self, Errno, Fd};
 
 // Commands.
 const MAP_CREATE: u32 = 0;
-const MAP_LOOKUP: u32 = 1;
 const MAP_UPDATE: u32 = 2;
 const MAP_DELETE: u32 = 3;
 const PROG_LOAD: u32 = 5;
@@ -125,12 +124,6 @@ impl Map {
         Ok(Self { fd, key, value, entries })
     }
 
-    /// The map behind a descriptor that somebody else has made like this.
-    #[must_use]
-    pub const fn adopt(fd: Fd, (key, value): (usize, usize), entries: u32) -> Self {
-        Self { fd, key, value, entries }
-    }
-
     /// Its descriptor.
     #[must_use]
     pub const fn fd(&self) -> &Fd {
@@ -155,23 +148,6 @@ impl Map {
         }
         // SAFETY: key and value have the lengths that the kernel reads, and live until it returns.
         unsafe { attributes.pointer(16, value.as_ptr()).call(MAP_UPDATE) }.map(drop)
-    }
-
-    /// Reads an entry; false if there is none.
-    ///
-    /// # Errors
-    /// EINVAL for a key or value of another length.
-    pub fn get(&self, key: &[u8], value: &mut [u8]) -> sys::Result<bool> {
-        let attributes = self.attributes(key)?;
-        if value.len() != self.value {
-            return Err(Errno(libc::EINVAL));
-        }
-        // SAFETY: key and value have the lengths that the kernel reads and writes, and live until it returns.
-        match unsafe { attributes.pointer(16, value.as_mut_ptr()).call(MAP_LOOKUP) } {
-            Ok(_) => Ok(true),
-            Err(Errno(libc::ENOENT)) => Ok(false),
-            Err(errno) => Err(errno),
-        }
     }
 
     /// Removes an entry; false if there was none.

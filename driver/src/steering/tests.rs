@@ -42,7 +42,7 @@ fn claimed(protocol: Protocol, mixed: bool) -> Option<(Steering, Requests)> {
     let steering = match Steering::new() {
         Ok(steering) => steering,
         Err(Refused { errno: Errno(libc::EPERM), .. }) => {
-            println!("skipped: programs can be loaded by root only");
+            println!("SKIP steering: only root may load programs");
             return None;
         }
         Err(refused) => panic!("{refused}"),

@@ -38,11 +38,6 @@ impl AfXdp {
         &self.queues
     }
 
-    /// The link has another MTU now.
-    pub const fn set_mtu(&mut self, mtu: u32) {
-        self.capabilities.mtu = mtu;
-    }
-
     /// Pays the kick that [`Device::flush`] said is owed, without the stack's lock: a system call of 2 µs and more. Whether the
     /// kernel wants to be asked again.
     pub fn kick(&mut self) -> bool {

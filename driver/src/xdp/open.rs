@@ -79,7 +79,7 @@ pub struct Request<'a> {
     pub name: &'a str,
     /// Whose its packets are, from 1 on.
     pub owner: u32,
-    /// Frames, for all queues together: a power of two.
+    /// Frames, for all queues together.
     pub frames: u32,
     /// The way, if it is not to be chosen.
     pub way: Option<Way>,
@@ -203,7 +203,7 @@ fn sockets(request: &Request<'_>, link: &Link, way: Way, umem: &Umem) -> Result<
             queue,
             mode: way.mode,
             multi_buffer: has_many(link, way),
-            entries: request.frames.clamp(64, ENTRIES),
+            entries: request.frames.clamp(64, ENTRIES).next_power_of_two(),
         };
         match Socket::open(&config, umem, sockets.first()) {
             Ok(socket) => sockets.push(socket),

@@ -166,16 +166,20 @@ impl Socket {
     /// Has the kernel send what is in the transmit ring: as much as it takes in one go, until there is nothing left or it
     /// wants to be asked later. Whether something is left.
     pub fn kick(&self) -> bool {
-        while self.tx.waiting() != 0 {
+        loop {
             let before = self.tx.waiting();
+            if before == 0 || !self.tx.needs_wakeup() {
+                return false;
+            }
             match sys::kick(&self.fd) {
+                // A device that reads frames itself was told, and goes on by itself.
+                Ok(()) if self.tx.waiting() == before => return false,
                 Ok(()) => {}
                 // Its budget for one call is used up, or its buffers are: it is asked again as long as that helps.
                 Err(Errno(libc::EAGAIN)) if self.tx.waiting() != before => {}
                 Err(_) => return true,
             }
         }
-        false
     }
 
     /// The kernel's counts.

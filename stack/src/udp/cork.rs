@@ -86,7 +86,7 @@ impl<D: Device> Stack<'_, '_, D> {
         how: &Sending,
         goes_on: bool,
     ) -> Result<usize, Error> {
-        let len = text.iter().fold(0, |len: usize, piece| len.saturating_add(piece.len()));
+        let len = Text::Users(text).len();
         let kept = self.udp_keep(socket, text, len, how);
         let done = match kept {
             Ok(()) if goes_on => return Ok(len),

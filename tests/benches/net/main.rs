@@ -1,8 +1,9 @@
 //! Our stack over AF_XDP beside the kernel's, on one cable between two hosts, in one run.
 //!
 //! ```text
-//! cargo bench -p accel-tests --bench net                   every row (root; about a minute on a quiet machine)
+//! cargo bench -p accel-tests --bench net                   64 bytes to and fro (root; about a minute on a quiet machine)
 //! cargo bench -p accel-tests --bench net -- stack          peers whose name has one of these words
+//! cargo bench -p accel-tests --bench net -- bulk           bytes one way, by packet size, instead
 //! ```
 //!
 //! Each end is a thread on a core of its own, in a network namespace of its own. Peers take turns for several rounds; the median of
@@ -61,6 +62,9 @@ type Peer = (&'static str, fn() -> Option<Trips>);
 /// What all others are compared with.
 const RAW: &str = "raw frames";
 
+/// What is said where nothing can be measured.
+const NO_RIGHTS: &str = "skipped: network namespaces and AF_XDP need the rights of root";
+
 const PEERS: &[Peer] = &[
     (RAW, || raw::trips(Cable::default())),
     ("stack", || ours::trips(Cable::default())),
@@ -89,7 +93,9 @@ fn print_bulk() -> Option<()> {
 
 fn main() -> ExitCode {
     if std::env::args().any(|word| word == "bulk") {
-        print_bulk();
+        if print_bulk().is_none() {
+            println!("{NO_RIGHTS}");
+        }
         return ExitCode::SUCCESS;
     }
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
@@ -100,7 +106,7 @@ fn main() -> ExitCode {
     for _ in 0..ROUNDS {
         for (times, (_, trips)) in rounds.iter_mut().zip(&peers) {
             let Some(trips) = trips() else {
-                println!("skipped: network namespaces and AF_XDP need the rights of root");
+                println!("{NO_RIGHTS}");
                 return ExitCode::SUCCESS;
             };
             times.push(trips);
