@@ -106,7 +106,8 @@ impl<D: Device> Stack<'_, '_, D> {
         self.take_completions();
         let mut touched = Touched::NONE;
         // What fits into few entries is taken so, too, if the device joins segments.
-        let is_stopped = match self.device.waiting() {
+        let waiting = self.device.waiting();
+        let is_stopped = match waiting {
             0 => false,
             BATCH_MANY.. if self.device.capabilities().gro => self.receive_joined(&mut touched),
             _ => self.receive_burst::<BATCH>(&mut touched) == BURST,
@@ -127,7 +128,11 @@ impl<D: Device> Stack<'_, '_, D> {
             let entered = core::mem::take(&mut self.parts.pool.entered);
             self.shared.counters().add(Counter::PressureEntered, entered.into());
         }
-        self.fill();
+        // Who polls because something came has something to read: the ring is filled when there is time, or need.
+        let target = self.parts.pool.limits.fill_min;
+        if waiting == 0 || self.parts.pool.filled() < target - target / 4 {
+            self.fill();
+        }
         let kick = self.device.flush();
         let word = self.due();
         let deadline = (word != u64::MAX).then_some(Instant(word));

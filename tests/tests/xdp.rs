@@ -1,5 +1,6 @@
 //! The stack over AF_XDP, on a cable between two hosts: with the kernel at the far end, and with itself.
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use driver::bpf::object::Attach;
@@ -14,6 +15,7 @@ use harness::wire::world::address;
 use harness::wire::xsk::{Ended, Xsk};
 use stack::region::slab::Handle;
 use stack::settings::{Switch, Values};
+use stack::stats::Counter;
 
 const PORT: u16 = 7000;
 const FRAMES: u32 = 4096;
@@ -41,6 +43,24 @@ fn talk_to_kernel(cable: Cable, len: usize) {
         let seen = queue.statistics().expect("its counts");
         assert_eq!((seen.rx_invalid, seen.tx_invalid), (0, 0));
     }
+}
+
+/// The kernel leaves checksums to a device that there isn't, and its segments go the short way all the same.
+#[test]
+fn what_the_kernel_says_is_expected() {
+    let Some([near, far]) = Cable::default().lay() else { return };
+    let mut ours = Xsk::new(&near, (1, 2), FRAMES, None, PORT);
+    let (socket, mut stream) = pair(&mut ours, &far, false, true);
+    let mut buffer = [0; 64];
+    for turn in 0..100 {
+        stream.write_all(&[turn; 64]).expect("the kernel sends");
+        assert_eq!(ours.read(socket, &mut buffer), Ok(64));
+        assert_eq!((ours.send(socket, &buffer), buffer), (64, [turn; 64]));
+        stream.read_exact(&mut buffer).expect("the kernel receives");
+    }
+    let (all, expected) =
+        (ours.host.counter(Counter::SegmentsIn), ours.host.counter(Counter::HeaderPredicted));
+    assert!(expected * 10 > all * 9, "{expected} of {all}");
 }
 
 /// A connection between our stack and the kernel's.

@@ -3,7 +3,7 @@
 //! of UDP with such headers goes to [`super::udp`].
 
 use super::Stack;
-use crate::device::{Checksum, Device, FrameIndex, Link, Received};
+use crate::device::{Checksum, ChecksumIn, Device, FrameIndex, Link, Received};
 use crate::events;
 use crate::ip::hop::Hop;
 use crate::recover::Operation;
@@ -165,7 +165,7 @@ impl<D: Device> Stack<'_, '_, D> {
 
     /// The segment in such a packet, if it looks as expected, too.
     #[inline]
-    fn plain(usual: &Usual<'_>, said: Checksum) -> Option<Plain> {
+    fn plain(usual: &Usual<'_>, said: Checksum, device: ChecksumIn) -> Option<Plain> {
         let Usual { source, destination, payload: segment, .. } = usual;
         let head: &[u8; TCP] = segment.first_chunk()?;
         let bits = word16(head, 12);
@@ -173,7 +173,8 @@ impl<D: Device> Stack<'_, '_, D> {
             return None;
         }
         let sum = pseudo(source, destination, protocol::TCP, segment.len() as u32);
-        if said == Checksum::Unchecked && !sum.bytes(segment).holds() {
+        let is_partial = device == ChecksumIn::Partial && sum.fold() == word16(head, 16);
+        if said == Checksum::Unchecked && !is_partial && !sum.bytes(segment).holds() {
             return None;
         }
         Some(Plain {
@@ -206,8 +207,9 @@ impl<D: Device> Stack<'_, '_, D> {
             let is_taken = plain.is_some_and(|datagram| self.udp_plain(&datagram));
             return if is_taken { Prediction::Taken(None) } else { Prediction::Unusual };
         }
+        let device = self.device.capabilities().checksum_in;
         let plain = Some(usual).filter(|usual| usual.protocol == protocol::TCP);
-        let Some(plain) = plain.and_then(|usual| Self::plain(&usual, packet.checksum)) else {
+        let Some(plain) = plain.and_then(|usual| Self::plain(&usual, packet.checksum, device)) else {
             return Prediction::Unusual;
         };
         let found =
