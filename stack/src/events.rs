@@ -10,6 +10,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+pub mod log;
+
 /// Text, the peer's FIN, a connection to accept, or an error can be taken.
 pub const READABLE: u64 = 1;
 /// There is room to send.
@@ -51,25 +53,31 @@ pub fn load(word: &AtomicU64) -> Events {
 }
 
 /// Sets what is ready. `arrived` says that something came that a reader hasn't seen, even if it was readable before
-/// (EPOLLET tells each arrival); becoming writable is an edge by itself.
-pub(crate) fn set(word: &AtomicU64, ready: u64, arrived: bool) {
+/// (EPOLLET tells each arrival); becoming writable is an edge by itself. Whether a waiter is to look at it.
+#[must_use]
+pub(crate) fn set(word: &AtomicU64, ready: u64, arrived: bool) -> bool {
     let old = word.load(Ordering::Relaxed);
     let count = |shift: u32, by: bool| ((old >> shift).wrapping_add(by.into()) & COUNT) << shift;
     let opens = ready & !old & WRITABLE != 0;
     let arrivals = count(IN_SHIFT, arrived || ready & !old & (READABLE | FAILED | HUNG_UP) != 0);
     word.store(ready & STATE | arrivals | count(OUT_SHIFT, opens), Ordering::Release);
+    arrived || ready & !old & STATE != 0
 }
 
 /// Something came that a reader hasn't seen, and nothing stopped being ready; `writable` is asked if there was no room to send.
+/// Whether a waiter is to look at it.
 #[inline]
-pub(crate) fn add(word: &AtomicU64, arrived: bool, writable: impl FnOnce() -> bool) {
+#[must_use]
+pub(crate) fn add(word: &AtomicU64, arrived: bool, writable: impl FnOnce() -> bool) -> bool {
     let old = word.load(Ordering::Relaxed);
     if old & WRITABLE == 0 && writable() {
-        set(word, old & STATE | WRITABLE | if arrived { READABLE } else { 0 }, arrived);
-    } else if arrived {
+        return set(word, old & STATE | WRITABLE | if arrived { READABLE } else { 0 }, arrived);
+    }
+    if arrived {
         let arrivals = (old >> IN_SHIFT).wrapping_add(1) & COUNT;
         word.store(old & !(COUNT << IN_SHIFT) | arrivals << IN_SHIFT | READABLE, Ordering::Release);
     }
+    arrived
 }
 
 /// There is nothing to read any more.
@@ -90,12 +98,12 @@ mod tests {
     #[test]
     fn each_arrival_is_an_edge_and_each_opening_one() {
         let word = AtomicU64::new(0);
-        set(&word, WRITABLE, false);
-        set(&word, WRITABLE | READABLE, true);
-        set(&word, WRITABLE | READABLE, true);
+        let _ = set(&word, WRITABLE, false);
+        let _ = set(&word, WRITABLE | READABLE, true);
+        let _ = set(&word, WRITABLE | READABLE, true);
         assert_eq!(load(&word), Events { ready: WRITABLE | READABLE, arrivals: 2, openings: 1 });
-        set(&word, 0, false);
-        set(&word, WRITABLE, false);
+        let _ = set(&word, 0, false);
+        let _ = set(&word, WRITABLE, false);
         assert_eq!(load(&word), Events { ready: WRITABLE, arrivals: 2, openings: 2 });
         clear(&word);
         assert_eq!(load(&word), Events { ready: 0, arrivals: 2, openings: 2 });
@@ -104,7 +112,7 @@ mod tests {
     #[test]
     fn counts_come_round_without_touching_each_other() {
         let word = AtomicU64::new(!STATE);
-        set(&word, WRITABLE, true);
+        let _ = set(&word, WRITABLE, true);
         assert_eq!(load(&word), Events { ready: WRITABLE, arrivals: 0, openings: 0 });
     }
 }

@@ -163,6 +163,7 @@ impl Parts<'_> {
         for index in 0..self.slabs.listeners.fresh() {
             self.tell_queue(shared, index);
         }
+        shared.note_all();
         fence();
         *self.intent = Intent::default();
     }

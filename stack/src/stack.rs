@@ -387,8 +387,10 @@ impl<D: Device> Stack<'_, '_, D> {
             let (mut hop, heard) = (connection.hop, connection.heard());
             self.after(&mut hop, Some(heard));
         }
-        if let Some(word) = self.shared.tcp_events.get(socket.index as usize) {
-            events::set(word, ready, arrived);
+        if let Some(word) = self.shared.tcp_events.get(socket.index as usize)
+            && events::set(word, ready, arrived)
+        {
+            self.shared.note_tcp(socket.index);
         }
         if before != after {
             self.parts.left.moved(before, after);

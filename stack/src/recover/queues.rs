@@ -60,7 +60,7 @@ impl Parts<'_> {
             udp.send_charge.frames = udp.kept.frames();
             udp.marks &= !Mark::WANTS_ROOM;
             if let Some(word) = shared.udp_events.get(index as usize) {
-                events::set(word, if udp.tag.is_used() { udp.ready() } else { 0 }, udp.tag.is_used());
+                let _ = events::set(word, if udp.tag.is_used() { udp.ready() } else { 0 }, udp.tag.is_used());
             }
         }
     }

@@ -56,7 +56,7 @@ impl Parts<'_> {
         *seldom = Seldom { holders: seldom.holders, queue, ..Seldom::default() };
         if let Some(word) = shared.tcp_events.get(index as usize) {
             let over = events::READABLE | events::WRITABLE | events::READ_HUNG_UP;
-            events::set(word, over | events::HUNG_UP | events::FAILED, true);
+            let _ = events::set(word, over | events::HUNG_UP | events::FAILED, true);
         }
     }
 
@@ -282,7 +282,7 @@ impl Parts<'_> {
             return;
         };
         if let Some(word) = shared.tcp_events.get(listener.socket as usize) {
-            events::set(word, if listener.accept_len > 0 { events::READABLE } else { 0 }, false);
+            let _ = events::set(word, if listener.accept_len > 0 { events::READABLE } else { 0 }, false);
         }
     }
 }

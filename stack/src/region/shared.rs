@@ -3,6 +3,7 @@
 use core::sync::atomic::AtomicU64;
 
 use super::limits::{Limits, Refused};
+use crate::events::log;
 use crate::stats;
 
 /// Words of a cache line: parts begin at one, so that two parties never fight for a line without need.
@@ -69,8 +70,12 @@ shared! {
     polled: |_limits| 1;
     /// Whether a system call is owed to the device, and which.
     kick: |_limits| 1;
-    /// A stamp for each process: it moves while the process is alive and at work here.
+    /// Threads of each process that sleep until its doorbell is rung.
     processes: |limits| limits.processes;
+    /// How many entries the log of changes ever had; up to which of them those who sleep were told.
+    changed: |_limits| 2;
+    /// The log of changes ([`crate::events::log`]).
+    changes: |_limits| log::ENTRIES;
     /// Readiness of each socket of TCP, with a counter of its edges.
     tcp_events: |limits| limits.tcp_sockets;
     /// Readiness of each socket of UDP.

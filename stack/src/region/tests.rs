@@ -235,6 +235,8 @@ fn shared_words_are_apart() {
         shared.polled,
         shared.kick,
         shared.processes,
+        shared.changed,
+        shared.changes,
         shared.tcp_events,
         shared.udp_events,
         shared.frames,

@@ -350,8 +350,10 @@ impl<D: Device> Stack<'_, '_, D> {
         let Some(seldom) = self.parts.seldoms.get(socket as usize) else { return };
         let record = seldom.queue.checked_sub(1).and_then(|index| self.parts.listeners.get(index as usize));
         let ready = record.map_or(0, |record| if record.accept_len > 0 { events::READABLE } else { 0 });
-        if let Some(word) = self.shared.tcp_events.get(socket as usize) {
-            events::set(word, ready, arrived);
+        if let Some(word) = self.shared.tcp_events.get(socket as usize)
+            && events::set(word, ready, arrived)
+        {
+            self.shared.note_tcp(socket);
         }
     }
 }

@@ -240,9 +240,12 @@ impl<D: Device> Stack<'_, '_, D> {
         self.count(Counter::HeaderPredicted);
         let mut spare = None;
         self.parts.intent.begin(Operation::Tcp, index);
+        let shared = self.shared;
         let mut connection = self.connection(socket, &mut spare, Hop::default()).ok()?;
         let wants_output = connection.expected_arrives(seg, packet.fragment.frame);
-        events::add(word, connection.arrived, || connection.may_write());
+        if events::add(word, connection.arrived, || connection.may_write()) {
+            shared.note_tcp(index);
+        }
         let armed = connection.armed;
         if !wants_output {
             self.arm_wheel_at(index, armed);

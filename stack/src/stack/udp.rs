@@ -351,8 +351,10 @@ impl<D: Device> Stack<'_, '_, D> {
             };
             queue::push(&mut frames, &mut udp.receive, &head, arrival.pieces);
         }
-        if let Some(word) = self.shared.udp_events.get(index as usize) {
-            events::add(word, true, || false);
+        if let Some(word) = self.shared.udp_events.get(index as usize)
+            && events::add(word, true, || false)
+        {
+            self.shared.note_udp(index);
         }
         self.count(Counter::DatagramsIn);
         true

@@ -75,8 +75,10 @@ impl<D: Device> Stack<'_, '_, D> {
     /// Writes down what is ready.
     pub(crate) fn udp_tell(&self, index: u32, arrived: bool) {
         let udp = self.parts.udp_sockets.get(index as usize);
-        if let Some((udp, word)) = udp.zip(self.shared.udp_events.get(index as usize)) {
-            events::set(word, udp.ready(), arrived);
+        if let Some((udp, word)) = udp.zip(self.shared.udp_events.get(index as usize))
+            && events::set(word, udp.ready(), arrived)
+        {
+            self.shared.note_udp(index);
         }
     }
 
