@@ -14,6 +14,7 @@
 //! | [`xdp`] | AF_XDP: frames, rings, sockets, and the stack's device over them | yes |
 //! | [`bpf`] | BPF programs and maps, without a compiler | yes |
 //! | [`steering`] | which packets of an interface are whose: our XDP program and its maps | no |
+//! | [`keeper`] | what programs and the process that has the rights say to each other | no |
 //! | [`clock`] | ticks for spinning: the CPU's counter, calibrated against CLOCK_MONOTONIC | yes |
 
 #[cfg(not(loom))]
@@ -30,6 +31,8 @@ pub mod copy;
 pub mod diag;
 #[cfg(not(loom))]
 pub mod fault;
+#[cfg(not(loom))]
+pub mod keeper;
 #[cfg(not(loom))]
 pub mod meeting;
 #[cfg(not(loom))]

@@ -287,6 +287,14 @@ impl Requests {
         Ok(Self { map, values })
     }
 
+    /// Those behind a descriptor that somebody else has opened.
+    ///
+    /// # Errors
+    /// What mmap(2) says: EINVAL or ENODEV for what is no such map.
+    pub fn adopt(fd: Fd) -> sys::Result<Self> {
+        Self::over(Map::adopt(fd, (4, PORTS), LOCALS * 2))
+    }
+
     /// The map's descriptor, for a process that is to write them.
     #[must_use]
     pub const fn fd(&self) -> &Fd {

@@ -425,3 +425,107 @@ pub fn descriptor_limits() -> (u64, u64) {
 pub fn lseek(fd: c_int, offset: i64, whence: c_int) -> Result<i64> {
     call!(libc::SYS_lseek, fd, offset, whence).map(|position| position as i64)
 }
+
+/// Most descriptors that one message carries: SCM_MAX_FD (include/net/scm.h).
+pub const PASSED_MAX: usize = 253;
+/// Bytes of a control message's header, and words of room for one with so many descriptors (cmsg(3)).
+const CONTROL_HEADER: usize = size_of::<libc::cmsghdr>();
+const CONTROL_WORDS: usize = (CONTROL_HEADER + PASSED_MAX * size_of::<c_int>()).div_ceil(size_of::<u64>());
+
+/// What came with [`receive_with`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Came {
+    /// Bytes, 0 at the end of a connection.
+    pub len: usize,
+    /// There were more bytes than room.
+    pub is_cut: bool,
+    /// There were more descriptors than this process may have.
+    pub lacks_descriptors: bool,
+}
+
+fn message(vector: &mut iovec, control: &mut [u64], length: usize) -> msghdr {
+    // SAFETY: all-zero bytes are a valid `msghdr`.
+    let mut message: msghdr = unsafe { core::mem::zeroed() };
+    message.msg_iov = vector;
+    message.msg_iovlen = 1;
+    if length != 0 {
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = length as _;
+    }
+    message
+}
+
+/// `sendmsg(2)` of bytes, and of descriptors that the receiver gets too (SCM_RIGHTS); without SIGPIPE.
+///
+/// # Errors
+/// EINVAL for more than [`PASSED_MAX`]; what sendmsg(2) says.
+pub fn send_with(fd: &Fd, bytes: &[u8], passed: &[c_int], flags: c_int) -> Result<usize> {
+    if passed.len() > PASSED_MAX {
+        return Err(Errno(libc::EINVAL));
+    }
+    let mut control = [0u64; CONTROL_WORDS];
+    let length = CONTROL_HEADER + size_of_val(passed);
+    let header =
+        libc::cmsghdr { cmsg_len: length as _, cmsg_level: libc::SOL_SOCKET, cmsg_type: libc::SCM_RIGHTS };
+    let at: *mut u8 = control.as_mut_ptr().cast();
+    // SAFETY: the control message begins aligned, and has room for its header.
+    unsafe { at.cast::<libc::cmsghdr>().write(header) };
+    // SAFETY: there is room for so many descriptors behind it.
+    let place = unsafe { at.add(CONTROL_HEADER) };
+    // SAFETY: both are so many numbers, apart from each other.
+    unsafe { core::ptr::copy_nonoverlapping(passed.as_ptr(), place.cast(), passed.len()) };
+    let mut vector = iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let message = message(&mut vector, &mut control, if passed.is_empty() { 0 } else { length });
+    // SAFETY: the message points to the locals above and to `bytes`, which it only reads.
+    unsafe { sendmsg(fd.0, &raw const message, flags | libc::MSG_NOSIGNAL) }
+}
+
+/// `recvmsg(2)` of bytes, and of descriptors, close-on-exec, which are added to `passed`.
+///
+/// # Errors
+/// What recvmsg(2) says.
+pub fn receive_with(fd: &Fd, bytes: &mut [u8], passed: &mut Vec<Fd>, flags: c_int) -> Result<Came> {
+    let mut control = [0u64; CONTROL_WORDS];
+    let mut vector = iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    let mut message = message(&mut vector, &mut control, size_of::<[u64; CONTROL_WORDS]>());
+    // SAFETY: the message points to the locals above and to `bytes`.
+    let len = unsafe { recvmsg(fd.0, &raw mut message, flags | libc::MSG_CMSG_CLOEXEC) }?;
+    let at: *const u8 = control.as_ptr().cast();
+    // SAFETY: there is room for a header, and any bytes are one.
+    let header = unsafe { at.cast::<libc::cmsghdr>().read() };
+    let length = header.cmsg_len.min(message.msg_controllen);
+    let is_rights = header.cmsg_level == libc::SOL_SOCKET && header.cmsg_type == libc::SCM_RIGHTS;
+    if is_rights && length >= CONTROL_HEADER {
+        for index in 0..(length - CONTROL_HEADER) / size_of::<c_int>() {
+            // SAFETY: the kernel wrote so many numbers behind the header, each a new descriptor of ours.
+            passed.push(Fd(unsafe { at.add(CONTROL_HEADER).cast::<c_int>().add(index).read() }));
+        }
+    }
+    let flag = |flag| message.msg_flags & flag != 0;
+    Ok(Came { len, is_cut: flag(libc::MSG_TRUNC), lacks_descriptors: flag(libc::MSG_CTRUNC) })
+}
+
+/// `poll(2)` of these.
+///
+/// # Errors
+/// What poll(2) says.
+pub fn poll_all(fds: &mut [libc::pollfd], timeout_ms: c_int) -> Result<usize> {
+    // SAFETY: the entries are as many as said.
+    unsafe { poll(fds.as_mut_ptr(), fds.len(), timeout_ms) }
+}
+
+/// `eventfd(2)`, close-on-exec.
+///
+/// # Errors
+/// What eventfd(2) says.
+pub fn eventfd(flags: c_int) -> Result<Fd> {
+    call!(libc::SYS_eventfd2, 0, flags | libc::EFD_CLOEXEC).map(|fd| Fd(fd as c_int))
+}
+
+/// `pidfd_open(2)`: readable once the process has ended.
+///
+/// # Errors
+/// ESRCH when there is no such process.
+pub fn pidfd_open(pid: i32) -> Result<Fd> {
+    call!(libc::SYS_pidfd_open, pid, 0).map(|fd| Fd(fd as c_int))
+}

@@ -124,6 +124,12 @@ impl Map {
         Ok(Self { fd, key, value, entries })
     }
 
+    /// A map that somebody else has made like this.
+    #[must_use]
+    pub const fn adopt(fd: Fd, (key, value): (usize, usize), entries: u32) -> Self {
+        Self { fd, key, value, entries }
+    }
+
     /// Its descriptor.
     #[must_use]
     pub const fn fd(&self) -> &Fd {

@@ -28,6 +28,12 @@ macro_rules! limits {
             pub const fn values(&self) -> [u32; LIMITS.len()] {
                 [$(self.$name),+]
             }
+
+            /// With these values, in the order of [`LIMITS`].
+            #[must_use]
+            pub const fn of([$($name),+]: [u32; LIMITS.len()]) -> Self {
+                Self { $($name),+ }
+            }
         }
     };
 }
