@@ -38,6 +38,8 @@ pub enum Path {
     Kernel = 3,
     /// A listening socket.
     Listener = 4,
+    /// The network stack carries it.
+    Stack = 5,
 }
 
 impl Path {
@@ -47,6 +49,7 @@ impl Path {
             1 => Self::Meeting,
             2 => Self::Local,
             4 => Self::Listener,
+            5 => Self::Stack,
             _ => Self::Kernel,
         }
     }
@@ -60,6 +63,7 @@ impl Path {
             Self::Local => "local",
             Self::Kernel => "kernel",
             Self::Listener => "listener",
+            Self::Stack => "stack",
         }
     }
 }

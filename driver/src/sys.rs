@@ -5,6 +5,7 @@
 //! kernel's: a negative errno becomes [`Errno`]; the thread's `errno` is never touched.
 
 use core::arch::asm;
+use core::sync::atomic::AtomicU64;
 use libc::{c_int, c_void, iovec, msghdr, sockaddr, socklen_t};
 
 /// An errno value, e.g. `EAGAIN`.
@@ -66,6 +67,14 @@ impl Fd {
     #[must_use]
     pub const fn raw(&self) -> c_int {
         self.0
+    }
+
+    /// Another descriptor of the same thing, with a number that is not lower.
+    ///
+    /// # Errors
+    /// What fcntl(2) says.
+    pub fn duplicate(&self) -> Result<Self> {
+        call!(libc::SYS_fcntl, self.0, libc::F_DUPFD_CLOEXEC, self.0).map(|fd| Self(fd as c_int))
     }
 
     /// Gives the number away without closing it.
@@ -424,6 +433,39 @@ pub fn descriptor_limits() -> (u64, u64) {
 /// `lseek(2)`.
 pub fn lseek(fd: c_int, offset: i64, whence: c_int) -> Result<i64> {
     call!(libc::SYS_lseek, fd, offset, whence).map(|position| position as i64)
+}
+
+/// Waits while the low half of a word has this value, `nanoseconds` at most; false if that time is over. The word may be shared with
+/// other processes.
+pub fn futex_wait(word: &AtomicU64, value: u32, nanoseconds: u64) -> bool {
+    let limit = libc::timespec {
+        tv_sec: (nanoseconds / 1_000_000_000) as i64,
+        tv_nsec: (nanoseconds % 1_000_000_000) as i64,
+    };
+    let low = word.as_ptr().cast::<u32>();
+    call!(libc::SYS_futex, low, libc::FUTEX_WAIT, value, &raw const limit, 0usize, 0usize)
+        != Err(Errno(libc::ETIMEDOUT))
+}
+
+/// Wakes so many who wait for the low half of a word.
+pub fn futex_wake(word: &AtomicU64, count: u32) {
+    let low = word.as_ptr().cast::<u32>();
+    let _ = call!(libc::SYS_futex, low, libc::FUTEX_WAKE, count);
+}
+
+/// `ppoll(2)` without a signal mask; `None` waits for ever.
+pub fn wait_for(fds: &mut [libc::pollfd], nanoseconds: Option<u64>) -> Result<usize> {
+    let time = nanoseconds.map(|nanoseconds| libc::timespec {
+        tv_sec: (nanoseconds / 1_000_000_000) as i64,
+        tv_nsec: (nanoseconds % 1_000_000_000) as i64,
+    });
+    let limit = time.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
+    call!(libc::SYS_ppoll, fds.as_mut_ptr(), fds.len(), limit, 0usize, 0usize)
+}
+
+/// `epoll_create1(2)`.
+pub fn epoll_create() -> Result<Fd> {
+    call!(libc::SYS_epoll_create1, libc::EPOLL_CLOEXEC).map(|fd| Fd(fd as c_int))
 }
 
 /// Most descriptors that one message carries: SCM_MAX_FD (include/net/scm.h).

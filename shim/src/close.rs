@@ -11,13 +11,14 @@ use libc::c_int;
 use rows::reasons::Reason;
 
 use crate::slot::{Both, Outcome, Sending, Socket};
-use crate::{epoll, family, guard, meet, nagle, process, real, rx, statistics, tx};
+use crate::{epoll, family, guard, meet, nagle, net, process, real, rx, statistics, tx};
 
 /// The last descriptor of this process is going. `closing`: the program closes it now; otherwise the number
 /// was reused behind our back and nothing may be done to what it names today.
 pub(crate) fn last_descriptor(socket: &Socket, closing: bool) {
     epoll::leave_all(socket);
     meet::close_mailbox(socket);
+    net::open::closed(socket, closing);
     {
         let both = socket.lock_both();
         if socket.is_current() {

@@ -46,6 +46,8 @@ pub(crate) struct Config {
     pub keep_env: bool,
     /// `ACCEL_IO_URING=refuse`.
     pub refuses_io_uring: bool,
+    /// `ACCEL_INTERFACES`: what accel drives.
+    pub interfaces: Option<&'static str>,
     pub log: Level,
     pub log_file: Option<&'static CStr>,
     pub stats_file: Option<&'static CStr>,
@@ -73,6 +75,7 @@ impl Config {
         spin_select: false,
         keep_env: false,
         refuses_io_uring: false,
+        interfaces: None,
         log: Level::Off,
         log_file: None,
         stats_file: None,
@@ -196,11 +199,17 @@ fn read<'a>(environment: impl Iterator<Item = &'a CStr>, complaints: &mut Vec<St
         keep_env: on(Id::KeepEnv),
         refuses_io_uring: choice(Id::IoUring) == 1,
         log: [Level::Off, Level::Warn, Level::Info, Level::Debug][choice(Id::Log)],
+        interfaces: kept(text(Id::Interfaces)),
         log_file: path(text(Id::LogFile)),
         stats_file: path(text(Id::StatsFile)),
         ports: ports(Id::Ports),
         ports_exclude: ports(Id::PortsExclude),
     }
+}
+
+/// The text; lives as long as the process.
+fn kept(text: &str) -> Option<&'static str> {
+    (!text.is_empty()).then(|| &*Box::leak(text.to_owned().into_boxed_str()))
 }
 
 /// The path as it is from the working directory of the start; lives as long as the process.

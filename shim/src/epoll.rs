@@ -21,11 +21,13 @@ use crate::slot::{self, Socket};
 use crate::{family, rx};
 use members::Members;
 
+mod carried;
 mod control;
 mod members;
 mod park;
 mod wait;
 
+pub(crate) use carried::carried;
 pub(crate) use control::{control, is_outdated, reopen, signal};
 pub(crate) use park::{never_again, tell_kernel, tell_kernel_of};
 pub(crate) use wait::{Sleeping, Waiting, close_for_sleep, has_something, wait};
@@ -56,6 +58,8 @@ pub(crate) struct Set {
 pub(crate) struct Inner {
     /// Followed sockets that are registered, by descriptor.
     members: Members,
+    /// Those of the network stack.
+    carried: carried::Members,
     open: Vec<Open>,
     /// Epoll sets inside this one.
     nested: Vec<Nested>,
@@ -239,6 +243,7 @@ pub(crate) fn leave_all(socket: &Socket) {
     for index in socket.slot.sets.iter().filter_map(|set| set.swap(0, SeqCst).checked_sub(1)) {
         let Some(set) = at_index(index) else { continue };
         let mut inner = set.lock();
+        inner.carried.remove_socket(socket);
         let is_parked = inner.members.get(socket.fd).is_some_and(|member| member.parked);
         if is_parked && !socket.card.is_sole_holder(family::pid()) {
             park::forget(set, socket.fd);

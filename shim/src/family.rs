@@ -20,7 +20,7 @@ use rows::reasons::Reason;
 use crate::config::config;
 use crate::fdtable::{self, Entry};
 use crate::slot::{self, Socket};
-use crate::{cgroup, close, epoll, guard, meet, statistics, unread};
+use crate::{cgroup, close, epoll, guard, meet, net, statistics, unread};
 
 /// Where our own few descriptors go: above what programs use, below what makes the kernel's table huge.
 const FLOOR_MAX: u64 = 4096;
@@ -233,6 +233,7 @@ pub(crate) fn fork_prepare() {
     if STARTED.load(Acquire) == YES {
         let _guard = guard::Guard::enter();
         meet::drop_all_pending();
+        net::fork::prepare();
         epoll::lock_all();
         unread::lock_for_fork();
         meet::lock_for_fork();
@@ -270,6 +271,9 @@ pub(crate) fn fork_parent_of(child: Option<u32>) {
         return;
     }
     let _guard = guard::Guard::enter();
+    if child.is_none() {
+        net::fork::failed();
+    }
     let expected = expected().replace(0) as u32;
     if expected != 0 {
         for_each_socket(|socket| {
@@ -301,6 +305,7 @@ pub(crate) fn fork_child() {
     let pid = sys::getpid() as u32;
     PID.store(pid, SeqCst);
     statistics::after_fork();
+    net::fork::child();
     let expected = expected().replace(0) as u32;
     for_each_socket(|socket| {
         let named = expected != 0 && socket.card.name_holder(expected, pid);

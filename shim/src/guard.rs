@@ -28,6 +28,8 @@ pub(crate) struct Thread {
     /// The signals that accel blocked until the thread leaves; bit `signal - 1`.
     deferred: AtomicU64,
     tid: AtomicI32,
+    /// Handlers that ran at once, and how many of them were installed without `SA_RESTART`.
+    ran: [AtomicU32; 2],
     /// Free for the data path's own per-thread state.
     pub spare: [Cell<u64>; 8],
     /// The calls of accel that let handlers run and hold something.
@@ -208,6 +210,32 @@ pub(crate) fn note_deferred(signal: c_int, restart: bool) {
     thread.deferred.fetch_or(1 << (signal - 1), Relaxed);
     if !restart {
         thread.eintr.store(1, Relaxed);
+    }
+}
+
+/// A handler runs at once.
+pub(crate) fn note_run(restart: bool) {
+    let [all, cutting] = &thread().ran;
+    all.store(all.load(Relaxed).wrapping_add(1), Relaxed);
+    if !restart {
+        cutting.store(cutting.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+}
+
+/// How many handlers ran at once on this thread, and how many of them cut calls short: for [`since`].
+pub(crate) fn runs() -> [u32; 2] {
+    thread().ran.each_ref().map(|count| count.load(Relaxed))
+}
+
+/// What the handlers mean that ran since then, for a call of our own that the kernel never restarts.
+pub(crate) fn since(before: [u32; 2]) -> Interrupt {
+    let now = runs();
+    if now[1] != before[1] {
+        Interrupt::Eintr
+    } else if now[0] != before[0] {
+        Interrupt::Restart
+    } else {
+        Interrupt::None
     }
 }
 

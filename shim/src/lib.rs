@@ -36,6 +36,7 @@ mod lock;
 mod log;
 mod meet;
 mod nagle;
+mod net;
 mod poll;
 mod process;
 mod rawcall;

@@ -133,6 +133,8 @@ unsafe fn by_number(
         libc::SYS_accept4 => always!(accept4(a, b, c, d)),
         libc::SYS_shutdown => by_fd!(shutdown(b)),
         libc::SYS_close => by_entry!(close()),
+        libc::SYS_getsockname => by_fd!(getsockname(b, c)),
+        libc::SYS_getpeername => by_fd!(getpeername(b, c)),
         libc::SYS_getsockopt => by_fd!(getsockopt(b, c, d, e)),
         libc::SYS_setsockopt => by_fd!(setsockopt(b, c, d, e)),
 

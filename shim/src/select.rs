@@ -1,5 +1,6 @@
 //! select and pselect, as a poll over the same descriptors.
 
+use driver::clock::monotonic_ns;
 use driver::sys::{self, Errno};
 use libc::{
     POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, POLLRDBAND, POLLRDNORM, POLLWRBAND, POLLWRNORM,
@@ -7,6 +8,7 @@ use libc::{
 };
 
 use crate::buffers::is_plausible;
+use crate::net::ready;
 use crate::poll::{Poll, concerns_us};
 use crate::{jump, real};
 
@@ -44,7 +46,8 @@ pub(crate) unsafe fn sets_of(
     if sets.iter().any(|set| !set.is_null() && !is_plausible(*set)) {
         return None;
     }
-    if count <= 0 || !concerns_us((0..count).filter(|fd| in_any(*fd))) {
+    let all = || (0..count).filter(|fd| in_any(*fd));
+    if count <= 0 || !concerns_us(all()) && !ready::concerns(all()) {
         return None;
     }
     let mut fds = Vec::new();
@@ -100,6 +103,12 @@ impl Select {
         mask: Option<&sigset_t>,
     ) -> (sys::Result<usize>, Option<u64>) {
         let mut fds = core::mem::take(&mut self.fds);
+        if ready::concerns(fds.iter().map(|entry| entry.fd)) {
+            let started = monotonic_ns();
+            let outcome = ready::poll(&mut fds, timeout_ns, may_spin, mask);
+            let left = timeout_ns.map(|limit| limit.saturating_sub(monotonic_ns() - started));
+            return (outcome.and_then(|_| self.answer(&fds)), left);
+        }
         let array = &raw mut fds;
         let mut call = Poll::new(&mut fds, timeout_ns, may_spin, mask.is_some());
         let mut wait = || {

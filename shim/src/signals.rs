@@ -217,6 +217,7 @@ unsafe extern "C-unwind" fn wrapper(signal: c_int, info: *mut siginfo_t, context
     if guard::inside() && DEFER.load(Relaxed) && unsafe { defer(signal, word, info, context) } {
         return;
     }
+    guard::note_run(word & NO_RESTART == 0);
     // SAFETY: info and context are the kernel's, for this very frame.
     unsafe { run_handler(signal, info, context) }
 }

@@ -120,6 +120,10 @@ pub(crate) struct Slot {
     pub(crate) sets: [AtomicU32; SETS_MAX],
     /// It is in more sets than that.
     pub(crate) crowded_sets: AtomicU8,
+    /// What the stack has of it: the words of [`crate::net`].
+    pub(crate) net: AtomicU32,
+    /// Under which handle.
+    pub(crate) handle: AtomicU64,
     channel: UnsafeCell<Option<Channel>>,
     meeting: UnsafeCell<Option<Box<Meeting>>>,
     /// A channel that was given up before it carried anything: calls without a lock may still count on it.
@@ -272,6 +276,7 @@ impl Slot {
         self.short_waits.store(0, Relaxed);
         self.invited.store(0, Relaxed);
         self.listed.store(0, Relaxed);
+        self.net.store(0, Relaxed);
         self.crowded_sets.store(0, Relaxed);
         for set in &self.sets {
             set.store(0, Relaxed);

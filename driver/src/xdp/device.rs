@@ -45,6 +45,11 @@ impl AfXdp {
         self.owes_kick
     }
 
+    /// Whether a kick is owed; whoever asks pays it ([`Socket::kick`]), after the stack's lock is given back.
+    pub const fn take_kick(&mut self) -> bool {
+        core::mem::replace(&mut self.owes_kick, false)
+    }
+
     fn fragment(&self, entry: &xdp_desc) -> Fragment {
         let size = u64::from(self.umem.frame_size());
         Fragment {

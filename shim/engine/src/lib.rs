@@ -4,5 +4,13 @@
 //! | module | what | unsafe |
 //! |---|---|---|
 //! | [`region`] | the memory of a stack's state, mapped | yes |
+//! | [`lock`] | the lock of a stack: one word that processes share | no |
+//! | [`engine`] | the stack at work in this process | yes |
+//! | [`bells`] | how those who sleep are told | yes |
+//! | [`service`] | the thread that keeps the protocol moving | yes |
 
+pub mod bells;
+pub mod engine;
+pub mod lock;
 pub mod region;
+pub mod service;

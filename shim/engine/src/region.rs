@@ -21,6 +21,8 @@ const PAGE: usize = 4096;
 pub enum Refused {
     /// What is there is no region that this library knows.
     NotOurs(NotOurs),
+    /// No process more can use it.
+    Full,
     /// There is no memory for it.
     Memory {
         /// Bytes that it needs.
@@ -34,6 +36,11 @@ impl fmt::Display for Refused {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotOurs(why) => write!(to, "{why}"),
+            Self::Full => write!(
+                to,
+                "{} processes use the stack already, and no more can",
+                stack::process::PROCESSES_MAX
+            ),
             Self::Memory { bytes, errno } => {
                 write!(
                     to,

@@ -28,6 +28,8 @@ macro_rules! interposed {
             by_fd fn shutdown = shutdown(fd: c_int, how: c_int) -> c_int, "closes the ring directions, then the kernel";
             by_entry fn close = close(fd: c_int) -> c_int, "drops the entry; unread ring bytes make it a reset as on Linux";
             by_entry fn __close = close(fd: c_int) -> c_int, "alias of close";
+            by_fd fn getsockname = getsockname(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int, "kernel, or the stack's connection";
+            by_fd fn getpeername = getpeername(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int, "kernel, or the stack's connection";
             by_fd fn getsockopt = getsockopt(fd: c_int, level: c_int, name: c_int, value: *mut c_void, length: *mut socklen_t) -> c_int, "kernel, with what travelled by the rings added (TCP_INFO, SO_ERROR)";
             by_fd fn setsockopt = setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, length: socklen_t) -> c_int, "kernel; timeouts and options that forbid the rings are noted";
 

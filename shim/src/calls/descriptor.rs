@@ -11,7 +11,7 @@ use crate::guard::Guard;
 use crate::process::in_vfork_child;
 use crate::real::{self, types::*};
 use crate::slot::{self, Socket};
-use crate::{rx, tx};
+use crate::{net, rx, tx};
 
 /// # Safety
 /// dup(2).
@@ -93,8 +93,20 @@ pub(crate) unsafe fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int 
     if command == libc::F_SETFL && argument as c_int & libc::O_ASYNC != 0 {
         errno::kept(|| super::send::kernel_for_good(fd, Reason::Signals));
     }
+    let listener = slot::find(fd).and_then(|socket| socket.stack_listener());
+    // The kernel's part of a listener never waits: what the program set is ours to know.
+    let given = match command {
+        libc::F_SETFL if listener.is_some() => argument | libc::O_NONBLOCK as usize,
+        _ => argument,
+    };
     // SAFETY: the caller's contract.
-    let result = unsafe { real::fcntl(fd, command, argument) };
+    let result = unsafe { real::fcntl(fd, command, given) };
+    if command == libc::F_GETFL
+        && result >= 0
+        && listener.is_some_and(|listener| !listener.socket.card.has(flag::NONBLOCK))
+    {
+        return result & !libc::O_NONBLOCK;
+    }
     match command {
         libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => return duplicated(fd, result),
         libc::F_SETFL if result >= 0 => note_blocking(fd, argument as c_int & libc::O_NONBLOCK != 0),
@@ -118,6 +130,23 @@ fn note_blocking(fd: c_int, nonblocking: bool) {
 pub(crate) unsafe fn ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_int {
     if request == libc::FIOASYNC as c_ulong {
         errno::kept(|| super::send::kernel_for_good(fd, Reason::Signals));
+    }
+    if let Some(carried) = net::find(fd).filter(|_| is_plausible(argument as *const c_int)) {
+        let _guard = Guard::enter();
+        if let Some(count) = net::options::count(&carried, request) {
+            // SAFETY: the caller's contract.
+            unsafe { (argument as *mut c_int).write_unaligned(count) };
+            return 0;
+        }
+    }
+    let listener = slot::find(fd).and_then(|socket| socket.stack_listener());
+    if let Some(listener) = listener.filter(|_| request == FIONBIO && is_plausible(argument as *const c_int))
+    {
+        // The kernel's part of it never waits.
+        // SAFETY: the caller's contract.
+        let nonblocking = unsafe { (argument as *const c_int).read_unaligned() } != 0;
+        listener.socket.card.set(flag::NONBLOCK, nonblocking);
+        return 0;
     }
     // SAFETY: the caller's contract.
     let result = unsafe { real::ioctl(fd, request, argument) };
@@ -149,7 +178,7 @@ const FIONBIO: u64 = libc::FIONBIO;
 const FIONREAD: u64 = libc::FIONREAD;
 const SIOCOUTQ: u64 = libc::TIOCOUTQ;
 /// linux/sockios.h.
-const SIOCATMARK: u64 = 0x8905;
+pub(crate) const SIOCATMARK: u64 = 0x8905;
 
 /// # Safety
 /// `value` must be valid.
@@ -181,6 +210,10 @@ fn waiting(socket: &Socket) -> bool {
 /// # Safety
 /// sockatmark(3).
 pub(crate) unsafe fn sockatmark(fd: c_int) -> c_int {
+    if let Some(carried) = net::find(fd) {
+        let _guard = Guard::enter();
+        return net::options::count(&carried, SIOCATMARK).unwrap_or(0);
+    }
     if slot::find(fd).is_some_and(|socket| socket.is_live() && waiting(&socket)) {
         return 0;
     }

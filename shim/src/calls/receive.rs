@@ -2,6 +2,7 @@
 
 use crate::buffers::{MOST, can_be_buffer, is_plausible};
 use crate::guard::Guard;
+use crate::net;
 use crate::real::{self, types::*};
 use crate::rx::{self, Control, Quick};
 use crate::slot::{self, Outcome};
@@ -19,6 +20,11 @@ unsafe fn by_path(
     control: Option<&Control>,
     call: impl Fn() -> isize,
 ) -> isize {
+    if let Some(carried) = net::find(fd) {
+        let _guard = Guard::enter();
+        // SAFETY: the caller's contract.
+        return super::result(unsafe { net::receive::receive(&carried, vector, flags) });
+    }
     super::by_path(
         fd,
         true,
@@ -260,7 +266,7 @@ pub(crate) unsafe fn recvmmsg(
     flags: c_int,
     timeout: *mut timespec,
 ) -> c_int {
-    let socket = slot::find(fd).filter(slot::Socket::is_live);
+    let socket = slot::find(fd).filter(|socket| socket.is_live() || socket.connection().is_some());
     let legal = is_plausible(messages) && (timeout.is_null() || is_plausible(timeout));
     let Some(socket) = socket.filter(|_| legal) else {
         // SAFETY: the caller's contract.

@@ -8,7 +8,7 @@ use crate::buffers::{MOST, can_be_buffer, is_plausible};
 use crate::guard::Guard;
 use crate::real::{self, types::*};
 use crate::slot;
-use crate::{close, family, fdtable, meet, rx, tx};
+use crate::{close, family, fdtable, meet, net, rx, tx};
 
 /// Files up to this size go into the ring at once; larger ones are the kernel's.
 const FILE_MAX: usize = 64 << 10;
@@ -19,6 +19,11 @@ const FILE_MAX: usize = 64 << 10;
 /// The caller's contract for the buffers and for `call`.
 #[inline(never)]
 unsafe fn by_path(fd: c_int, vector: &[iovec], flags: c_int, call: impl Fn() -> isize) -> isize {
+    if let Some(carried) = net::find(fd) {
+        let _guard = Guard::enter();
+        // SAFETY: the caller's contract.
+        return super::result(unsafe { net::send::send(&carried, vector, flags) });
+    }
     // Under a filter its directions are revoked: nobody counts any more.
     // SAFETY: the caller's contract.
     super::by_path(fd, false, |socket| unsafe { tx::send(socket, vector, flags) }, |_| None, call)
@@ -153,7 +158,7 @@ pub(crate) unsafe fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) ->
     // SAFETY: the caller's contract.
     let Some(buffers) = (unsafe { vector(list, count) }) else { return call() };
     // SAFETY: the caller's contract.
-    if unsafe { (*message).msg_controllen } != 0 {
+    if unsafe { (*message).msg_controllen } != 0 && net::find(fd).is_none() {
         // Control messages (SO_TIMESTAMPING, zero copy) are the kernel's.
         let socket = slot::find(fd).filter(slot::Socket::is_live);
         let bytes = buffers.iter().map(|buffer| buffer.iov_len as u64).sum();
@@ -222,6 +227,19 @@ pub(crate) unsafe fn sendfile(fd: c_int, source: c_int, offset: *mut off_t, coun
     };
     let Some(socket) = slot::find(fd) else { return call() };
     let guard = Guard::enter();
+    if let Some(carried) = socket.connection() {
+        if !offset.is_null() && !is_plausible(offset) {
+            return crate::errno::fail(libc::EFAULT);
+        }
+        // SAFETY: the caller's contract.
+        let mut at = (!offset.is_null()).then(|| unsafe { offset.read_unaligned() });
+        let sent = net::send::send_file(&carried, source, &mut at, count.min(MOST));
+        if let Some(at) = at {
+            // SAFETY: the caller's contract.
+            unsafe { offset.write_unaligned(at) };
+        }
+        return super::result(sent);
+    }
     if socket.is_live() {
         // SAFETY: the caller's contract for `offset`.
         if let Some(result) = unsafe { small_file(&socket, source, offset, count) } {

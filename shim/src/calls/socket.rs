@@ -12,6 +12,9 @@ use crate::config::config;
 use crate::errno;
 use crate::fdtable::{self, Entry};
 use crate::guard::Guard;
+use crate::net::address::Read;
+use crate::net::open::Accepted;
+use crate::net::{self, attach, options};
 use crate::process::in_vfork_child;
 use crate::real::{self, types::*};
 use crate::slot::{self, Socket};
@@ -31,6 +34,7 @@ pub(crate) unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_in
         && matches!(protocol, 0 | libc::IPPROTO_TCP);
     if tcp && family::follows() && !in_vfork_child() {
         let _guard = Guard::enter();
+        attach::start();
         errno::kept(|| slot::follow(fd, kind & libc::SOCK_NONBLOCK != 0, false));
     } else if fdtable::is_known(fd) && !in_vfork_child() {
         fdtable::forget_number(fd);
@@ -48,12 +52,32 @@ pub(crate) unsafe fn connect(fd: c_int, address: *const sockaddr, length: sockle
         let _guard = Guard::enter();
         close::disconnect(&socket);
     }
+    if !unspecific
+        && !in_vfork_child()
+        // SAFETY: the caller's contract.
+        && let Some(result) = unsafe { connect_by_stack(fd, address, length) }
+    {
+        return result;
+    }
     if config().local_after == 0 && !unspecific && !in_vfork_child() {
         // SAFETY: the caller's contract.
         errno::kept(|| unsafe { invite(fd, address, length) });
     }
     // SAFETY: the caller's contract.
     unsafe { real::connect(fd, address, length) }
+}
+
+/// connect(2) where the stack carries the socket, or is to.
+///
+/// # Safety
+/// The address is the caller's promise for `length` bytes.
+unsafe fn connect_by_stack(fd: c_int, address: *const sockaddr, length: socklen_t) -> Option<c_int> {
+    let socket = slot::find(fd).filter(|socket| attach::is_on() || socket.is_in_stack())?;
+    // SAFETY: the caller's contract.
+    let Read::Name(remote) = (unsafe { net::address::read(address, length) }) else { return None };
+    let _guard = Guard::enter();
+    let outcome = errno::kept(|| net::open::connect(&socket, &remote))?;
+    Some(super::result(outcome) as c_int)
 }
 
 /// Leaves memory for the listener, before the kernel connects.
@@ -75,6 +99,10 @@ unsafe fn invite(fd: c_int, address: *const sockaddr, length: socklen_t) {
 /// # Safety
 /// listen(2).
 pub(crate) unsafe fn listen(fd: c_int, backlog: c_int) -> c_int {
+    if let Some(socket) = slot::find(fd).filter(|_| !in_vfork_child()) {
+        let _guard = Guard::enter();
+        errno::kept(|| net::open::before_listen(&socket));
+    }
     // SAFETY: the caller's contract.
     let result = unsafe { real::listen(fd, backlog) };
     if result == 0
@@ -87,7 +115,10 @@ pub(crate) unsafe fn listen(fd: c_int, backlog: c_int) -> c_int {
         }
         socket.card.describe(fd, Path::Listener, Reason::None as u8);
         socket.card.set(flag::LISTENER, true);
-        errno::kept(|| meet::open_mailbox(&socket));
+        errno::kept(|| {
+            net::open::listen(&socket, backlog);
+            meet::open_mailbox(&socket);
+        });
     }
     result
 }
@@ -96,7 +127,45 @@ pub(crate) unsafe fn listen(fd: c_int, backlog: c_int) -> c_int {
 /// accept(2).
 pub(crate) unsafe fn accept(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int {
     // SAFETY: the caller's contract.
+    if let Some(result) = unsafe { accept_by_stack(fd, address, length, 0) } {
+        return result;
+    }
+    // SAFETY: the caller's contract.
     accepted(fd, unsafe { real::accept(fd, address, length) }, 0)
+}
+
+/// accept(2) on a listener of the stack's: `None` where the kernel has a connection for it.
+///
+/// # Safety
+/// The caller's contract for both pointers.
+unsafe fn accept_by_stack(
+    fd: c_int,
+    address: *mut sockaddr,
+    length: *mut socklen_t,
+    flags: c_int,
+) -> Option<c_int> {
+    let carried =
+        slot::find(fd).filter(|socket| socket.is_in_stack() && !in_vfork_child())?.stack_listener()?;
+    if flags & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) != 0 {
+        return None;
+    }
+    let _guard = Guard::enter();
+    match net::open::accept(&carried, flags) {
+        Accepted::Kernel => None,
+        Accepted::Failed(error) => Some(errno::fail(error.0)),
+        Accepted::Stack(new, remote, is_v6) => {
+            // SAFETY: the caller's contract.
+            match unsafe { net::address::give(&remote, is_v6, address, length) } {
+                Ok(()) => Some(new),
+                Err(error) => {
+                    // As Linux: the connection is gone (do_accept in net/socket.c).
+                    // SAFETY: nobody else knows the number.
+                    unsafe { close(new) };
+                    Some(errno::fail(error))
+                }
+            }
+        }
+    }
 }
 
 /// # Safety
@@ -107,6 +176,10 @@ pub(crate) unsafe fn accept4(
     length: *mut socklen_t,
     flags: c_int,
 ) -> c_int {
+    // SAFETY: the caller's contract.
+    if let Some(result) = unsafe { accept_by_stack(fd, address, length, flags) } {
+        return result;
+    }
     // SAFETY: the caller's contract.
     accepted(fd, unsafe { real::accept4(fd, address, length, flags) }, flags)
 }
@@ -155,6 +228,10 @@ fn is_tcp_listener(fd: c_int) -> bool {
 /// # Safety
 /// shutdown(2).
 pub(crate) unsafe fn shutdown(fd: c_int, how: c_int) -> c_int {
+    if let Some(carried) = net::find(fd) {
+        let _guard = Guard::enter();
+        return super::result(net::open::shutdown(&carried, how)) as c_int;
+    }
     let known_how = matches!(how, libc::SHUT_RD | libc::SHUT_WR | libc::SHUT_RDWR);
     if let Some(socket) = slot::find(fd).filter(|socket| known_how && !socket.card.has(flag::LISTENER)) {
         let _guard = Guard::enter();
@@ -184,6 +261,30 @@ pub(crate) unsafe fn close(fd: c_int) -> c_int {
 }
 
 /// # Safety
+/// getsockname(2).
+pub(crate) unsafe fn getsockname(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int {
+    if let Some(carried) = net::find(fd) {
+        let _guard = Guard::enter();
+        // SAFETY: the caller's contract.
+        return super::result(unsafe { options::name(&carried, false, address, length) }) as c_int;
+    }
+    // SAFETY: the caller's contract.
+    unsafe { real::getsockname(fd, address, length) }
+}
+
+/// # Safety
+/// getpeername(2).
+pub(crate) unsafe fn getpeername(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int {
+    if let Some(carried) = net::find(fd) {
+        let _guard = Guard::enter();
+        // SAFETY: the caller's contract.
+        return super::result(unsafe { options::name(&carried, true, address, length) }) as c_int;
+    }
+    // SAFETY: the caller's contract.
+    unsafe { real::getpeername(fd, address, length) }
+}
+
+/// # Safety
 /// getsockopt(2).
 pub(crate) unsafe fn getsockopt(
     fd: c_int,
@@ -192,6 +293,13 @@ pub(crate) unsafe fn getsockopt(
     value: *mut c_void,
     length: *mut socklen_t,
 ) -> c_int {
+    if let Some(carried) = net::find(fd) {
+        let _guard = Guard::enter();
+        // SAFETY: the caller's contract.
+        if let Some(outcome) = unsafe { options::get(&carried, level, name, value, length) } {
+            return super::result(outcome) as c_int;
+        }
+    }
     if let Some(socket) = slot::find(fd)
         .filter(|socket| socket.is_live() && level == libc::SOL_SOCKET && name == libc::SO_ERROR)
     {
@@ -306,12 +414,26 @@ pub(crate) unsafe fn setsockopt(
         // SAFETY: the caller's contract.
         return unsafe { real::setsockopt(fd, level, name, value, length) };
     };
+    if let Some(carried) = socket.connection() {
+        let _guard = Guard::enter();
+        // SAFETY: the caller's contract.
+        if let Some(outcome) = unsafe { options::set(&carried, level, name, value, length) } {
+            return super::result(outcome) as c_int;
+        }
+        // SAFETY: the caller's contract.
+        return unsafe { real::setsockopt(fd, level, name, value, length) };
+    }
     if KERNEL_ONLY.contains(&(level, name)) {
         // Before the call: kTLS must find the stream where the kernel left it.
         errno::kept(|| super::send::kernel_for_good(fd, Reason::Option));
     }
     // SAFETY: the caller's contract.
     let result = unsafe { set_option(&socket, level, name, value, length) };
+    if result == 0 && attach::is_on() {
+        let _guard = Guard::enter();
+        // SAFETY: the caller's contract: the kernel has read it.
+        errno::kept(|| unsafe { options::note(&socket, level, name, value, length) });
+    }
     if result == 0 && GIVE_CONTROL.contains(&(level, name)) {
         socket.slot.controls.store(1, Relaxed);
     }

@@ -9,6 +9,7 @@ use crate::errno;
 use crate::family;
 use crate::fdtable;
 use crate::guard::Guard;
+use crate::net::ready;
 use crate::poll::{Poll, concerns_us};
 use crate::process::in_vfork_child;
 use crate::real::{self, types::*};
@@ -82,6 +83,10 @@ unsafe fn entries<'a>(fds: *mut pollfd, count: nfds_t) -> Option<&'a mut [pollfd
 pub(crate) unsafe fn poll(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int {
     // SAFETY: the caller's contract.
     match unsafe { entries(fds, count) } {
+        Some(list) if ready::concerns(list.iter().map(|entry| entry.fd)) => {
+            let _guard = Guard::enter();
+            result(ready::poll(list, milliseconds(timeout), config().spin_poll, None))
+        }
         Some(list) if concerns_us(list.iter().map(|entry| entry.fd)) => {
             let _guard = Guard::enter();
             let mut call = Poll::new(list, milliseconds(timeout), config().spin_poll, false);
@@ -107,6 +112,12 @@ pub(crate) unsafe fn ppoll(
     // SAFETY: the caller's contract.
     let (list, limit) = unsafe { (entries(fds, count), nanoseconds(timeout)) };
     match (list, limit) {
+        (Some(list), Ok(limit)) if is_mask(mask) && ready::concerns(list.iter().map(|entry| entry.fd)) => {
+            let _guard = Guard::enter();
+            // SAFETY: the caller's contract.
+            let mask = (!mask.is_null()).then(|| unsafe { &*mask });
+            result(ready::poll(list, limit, config().spin_poll, mask))
+        }
         (Some(list), Ok(limit)) if is_mask(mask) && concerns_us(list.iter().map(|entry| entry.fd)) => {
             let _guard = Guard::enter();
             // With a mask the signals that it lets in belong to the kernel's call: do not spin before it.
@@ -253,8 +264,13 @@ pub(crate) unsafe fn epoll_wait(fd: c_int, events: *mut epoll_event, count: c_in
     match (epoll::find(fd), unsafe { room(events, count) }) {
         (Some(set), Some(events)) => {
             let _guard = Guard::enter();
-            let call =
-                Waiting { fd, events, timeout_ns: milliseconds(timeout), may_spin: config().spin_epoll };
+            let call = Waiting {
+                fd,
+                events,
+                timeout_ns: milliseconds(timeout),
+                may_spin: config().spin_epoll,
+                mask: None,
+            };
             result(epoll::wait(set, call, |events, left| {
                 // SAFETY: the events are a live slice.
                 outcome(unsafe {
@@ -281,7 +297,9 @@ pub(crate) unsafe fn epoll_pwait(
         (Some(set), Some(events)) if is_mask(mask) => {
             let _guard = Guard::enter();
             let may_spin = config().spin_epoll && mask.is_null();
-            let call = Waiting { fd, events, timeout_ns: milliseconds(timeout), may_spin };
+            // SAFETY: the caller's contract.
+            let given = (!mask.is_null()).then(|| unsafe { &*mask });
+            let call = Waiting { fd, events, timeout_ns: milliseconds(timeout), may_spin, mask: given };
             result(epoll::wait(set, call, |events, left| {
                 // SAFETY: the events are a live slice; the mask is the caller's.
                 outcome(unsafe {
@@ -313,7 +331,10 @@ pub(crate) unsafe fn epoll_pwait2(
     match (epoll::find(fd), unsafe { room(events, count) }, unsafe { nanoseconds(timeout) }) {
         (Some(set), Some(events), Ok(timeout_ns)) if is_mask(mask) => {
             let _guard = Guard::enter();
-            let call = Waiting { fd, events, timeout_ns, may_spin: config().spin_epoll && mask.is_null() };
+            let may_spin = config().spin_epoll && mask.is_null();
+            // SAFETY: the caller's contract.
+            let given = (!mask.is_null()).then(|| unsafe { &*mask });
+            let call = Waiting { fd, events, timeout_ns, may_spin, mask: given };
             result(epoll::wait(set, call, |events, left| {
                 let left = left.map(to_timespec);
                 let pointer = left.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);

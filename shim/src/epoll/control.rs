@@ -27,6 +27,9 @@ pub(crate) fn control(
             return done;
         }
     }
+    if let Some(done) = super::carried::control(set, operation, fd, event) {
+        return done;
+    }
     let mut kernel_event = event.unwrap_or(epoll_event { events: 0, u64: 0 });
     let pointer = if event.is_some() { &raw mut kernel_event } else { core::ptr::null_mut() };
     // SAFETY: the event is a local.
@@ -226,12 +229,12 @@ fn note_nested(set: &Set, operation: c_int, fd: c_int, name: fdtable::Name, even
 }
 
 /// The number under which sockets know the set.
-fn number(set: &Set) -> u32 {
+pub(super) fn number(set: &Set) -> u32 {
     let position = ALL.iter().position(|entry| core::ptr::eq(entry.load(Acquire), set));
     position.map_or(0, |index| index as u32 + 1)
 }
 
-fn join(socket: &Socket, number: u32) {
+pub(super) fn join(socket: &Socket, number: u32) {
     if socket.slot.sets.iter().any(|set| set.load(SeqCst) == number) {
         return;
     }

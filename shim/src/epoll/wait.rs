@@ -30,6 +30,8 @@ pub(crate) struct Waiting<'a> {
     /// Nanoseconds; `None` waits for ever.
     pub(crate) timeout_ns: Option<u64>,
     pub(crate) may_spin: bool,
+    /// The call's signal mask, if it has one.
+    pub(crate) mask: Option<&'a libc::sigset_t>,
 }
 
 /// Waits. `sleep` is the program's own blocking call with the time that is left (in nanoseconds).
@@ -38,6 +40,10 @@ pub(crate) fn wait(
     mut call: Waiting<'_>,
     sleep: impl Fn(&mut [epoll_event], Option<u64>) -> sys::Result<usize>,
 ) -> sys::Result<usize> {
+    if set.has_carried() {
+        let mask = call.mask;
+        return super::carried::wait(set, call, mask);
+    }
     let started = ticks();
     loop {
         if let Some(count) = call.look(set, started)? {
@@ -158,7 +164,7 @@ impl Waiting<'_> {
     }
 
     /// Rings, and the kernel where it is due. `None`: nothing anywhere.
-    fn look(&mut self, set: &Set, started: u64) -> sys::Result<Option<usize>> {
+    pub(super) fn look(&mut self, set: &Set, started: u64) -> sys::Result<Option<usize>> {
         let fd = self.fd;
         if set.kernel_is_next() {
             // The rings filled the whole room last time: it is the kernel's turn.
@@ -328,7 +334,7 @@ fn brought(set_fd: c_int, set: &Set, events: &mut [epoll_event], at_once: bool) 
 }
 
 /// Whether the kernel would report anything, without taking edges: a poll on the set itself.
-fn kernel_is_ready(fd: c_int) -> bool {
+pub(super) fn kernel_is_ready(fd: c_int) -> bool {
     let mut poll = pollfd { fd, events: libc::POLLIN, revents: 0 };
     // SAFETY: one entry.
     unsafe { sys::poll(&raw mut poll, 1, 0) }.is_ok_and(|count| count > 0)

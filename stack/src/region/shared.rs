@@ -68,6 +68,8 @@ shared! {
     deadline: |_limits| 1;
     /// When somebody last polled, in nanoseconds: a service thread stays away meanwhile.
     polled: |_limits| 1;
+    /// The thread that sleeps until the device has something, for all of them; 0 is none.
+    leader: |_limits| 1;
     /// Whether a system call is owed to the device, and which.
     kick: |_limits| 1;
     /// Threads of each process that sleep until its doorbell is rung.

@@ -233,6 +233,7 @@ fn shared_words_are_apart() {
         shared.deferred,
         shared.deadline,
         shared.polled,
+        shared.leader,
         shared.kick,
         shared.processes,
         shared.changed,

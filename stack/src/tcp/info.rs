@@ -116,7 +116,27 @@ fn micros(length: Option<Duration>) -> u32 {
     length.map_or(0, super::micros)
 }
 
+/// What waits in a send queue, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Queued {
+    /// All that is not acknowledged (SIOCOUTQ).
+    pub all: u32,
+    /// What of it was not sent (SIOCOUTQNSD).
+    pub unsent: u32,
+}
+
 impl<D: Device> Stack<'_, '_, D> {
+    /// What waits to be sent or acknowledged.
+    ///
+    /// # Errors
+    /// `BadHandle`.
+    pub fn queued(&mut self, socket: Handle) -> Result<Queued, Error> {
+        self.work(socket, None, |connection| Queued {
+            all: connection.traffic.send.bytes(),
+            unsent: connection.unsent(),
+        })
+    }
+
     /// STATUS (RFC 9293 §3.10.6), as TCP_INFO has it. Of a listener: how many wait for accept(2) in `unacked`, and how many
     /// may in `sacked`.
     ///

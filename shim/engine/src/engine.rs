@@ -1,0 +1,343 @@
+//! A stack at work in this process: the lock is taken, the device is asked, calls are made, and afterwards the device is kicked
+//! and those who sleep are rung for.
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use driver::clock::monotonic_ns;
+use driver::sys::{self, Errno, Fd};
+use driver::xdp::device::AfXdp;
+use driver::xdp::socket::Socket;
+use driver::xdp::umem::Umem;
+use stack::device::Capabilities;
+use stack::error::Error;
+use stack::hash::Secret;
+use stack::ip::Interface;
+use stack::ports::Lease;
+use stack::process::Identity;
+use stack::region::slab::Handle;
+use stack::region::{Header, Limits, Parts, Shared};
+use stack::stack::Stack;
+use stack::time::Instant;
+
+use crate::bells::Bells;
+use crate::lock::{Lock, Taken};
+use crate::region::{Refused, Region};
+
+/// What a process gets of a stack that others may use, too.
+#[derive(Debug)]
+pub struct Materials {
+    /// The region's memory.
+    pub region: Fd,
+    /// How many of everything it has.
+    pub limits: Limits,
+    /// The frames' memory.
+    pub frames: Fd,
+    /// A socket for each queue of the interface.
+    pub queues: Vec<Fd>,
+    /// Entries of each of their rings.
+    pub entries: u32,
+    /// What the device can do.
+    pub capabilities: Capabilities,
+    /// A doorbell for each process slot of the region: an eventfd.
+    pub bells: Vec<Fd>,
+    /// How the stack is on its link.
+    pub interface: Interface,
+    /// Ports that connections from here may have: the first, and how many.
+    pub ports: Vec<(u16, u16)>,
+}
+
+/// What the lock guards.
+struct Work {
+    parts: Parts<'static>,
+    device: AfXdp,
+}
+
+/// The stack, as this process has it.
+pub struct Engine {
+    shared: Shared<'static>,
+    work: UnsafeCell<Work>,
+    /// For kicks without the lock: another mapping of the queue that everything is sent by.
+    kicker: Socket,
+    /// The kernel took less than there was: it is asked again.
+    owes_kick: AtomicBool,
+    bells: Bells,
+    /// The process's slot: index and generation.
+    slot: [AtomicU32; 2],
+    queues: Vec<i32>,
+    /// Packets wait for a neighbour: the service thread was told ([`Engine::nudge`]).
+    attention: AtomicBool,
+    nudge: Fd,
+}
+
+// SAFETY: `work` is used under the region's lock only, which one thread of all processes has; the rest is atomics and numbers.
+unsafe impl Sync for Engine {}
+// SAFETY: as above.
+unsafe impl Send for Engine {}
+
+impl core::fmt::Debug for Engine {
+    fn fmt(&self, to: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        to.debug_struct("Engine")
+            .field("slot", &self.process())
+            .field("queues", &self.queues)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Number, start time and user of this process, as regions know it (/proc/self/stat).
+#[must_use]
+pub fn identity() -> Identity {
+    Identity { pid: sys::getpid() as u32, started: started(c"/proc/self/stat"), uid: sys::geteuid() }
+}
+
+/// When a process started, in clock ticks since boot; 0 if nobody tells.
+fn started(path: &core::ffi::CStr) -> u64 {
+    let mut text = [0u8; 1024];
+    let Ok(file) = sys::open(path, libc::O_RDONLY, 0) else { return 0 };
+    // SAFETY: the buffer is writable for its length.
+    let Ok(len) = (unsafe { sys::read(file.raw(), text.as_mut_ptr().cast(), text.len()) }) else { return 0 };
+    // The name in parentheses may hold anything; the start time is the 22nd field, the 20th behind it (proc(5)).
+    let behind = text[..len].iter().rposition(|byte| *byte == b')').unwrap_or(0);
+    let fields = core::str::from_utf8(&text[behind..len]).unwrap_or_default();
+    fields.split_ascii_whitespace().nth(20).and_then(|field| field.parse().ok()).unwrap_or(0)
+}
+
+impl Engine {
+    /// Attaches this process to a stack, and makes it first if nobody did. What is mapped stays mapped as long as the process lives.
+    ///
+    /// # Errors
+    /// What doesn't fit together, or what the kernel says.
+    pub fn attach(materials: Materials, secret: impl FnOnce() -> Secret) -> Result<&'static Self, Refused> {
+        let no_memory = |errno| Refused::Memory { bytes: 0, errno };
+        let limits = materials.limits;
+        let region: &'static Region = Box::leak(Box::new(Region::map(&materials.region, &limits)?));
+        let shared = region.shared()?;
+        let frame_size = materials.capabilities.frame_size;
+        let umem = Umem::map(&materials.frames, limits.frames, frame_size).map_err(no_memory)?;
+        let again =
+            materials.queues.first().ok_or(no_memory(Errno(libc::ENODEV)))?.duplicate().map_err(no_memory)?;
+        let kicker = Socket::adopt(again, materials.entries).map_err(no_memory)?;
+        let sockets = materials.queues.into_iter().map(|fd| Socket::adopt(fd, materials.entries));
+        let sockets = sockets.collect::<sys::Result<Vec<_>>>().map_err(no_memory)?;
+        let queues = sockets.iter().map(|socket| socket.fd().raw()).collect();
+        let device = AfXdp::new(umem, sockets, materials.capabilities);
+        let lock = Lock::new(&shared.lock[0]);
+        let taken = lock.take(sys::gettid());
+        // SAFETY: the lock is held; there is no other such value of this mapping.
+        let made = unsafe { region.parts(secret) };
+        let work = made.and_then(|parts| {
+            let mut work = Work { parts, device };
+            work.begin(&shared, taken == Taken::FromTheDead, &materials.interface, &materials.ports);
+            let slot = work.parts.attach_process(&identity()).map_err(|_| Refused::Full)?;
+            Ok((work, slot))
+        });
+        lock.give();
+        let (work, slot) = work?;
+        Ok(Box::leak(Box::new(Self {
+            shared,
+            work: UnsafeCell::new(work),
+            kicker,
+            owes_kick: AtomicBool::new(false),
+            bells: Bells::new(materials.bells),
+            slot: [AtomicU32::new(slot.index), AtomicU32::new(slot.generation)],
+            queues,
+            attention: AtomicBool::new(false),
+            nudge: sys::eventfd(libc::EFD_NONBLOCK).map_err(no_memory)?,
+        })))
+    }
+
+    /// The slot of this process in the region.
+    #[must_use]
+    pub fn process(&self) -> Handle {
+        let [index, generation] = self.slot.each_ref().map(|word| word.load(Ordering::Relaxed));
+        Handle { index, generation }
+    }
+
+    /// This process has another slot from now on: it is a fork's child.
+    pub fn become_process(&self, slot: Handle) {
+        self.slot[0].store(slot.index, Ordering::Relaxed);
+        self.slot[1].store(slot.generation, Ordering::Relaxed);
+        self.bells.after_fork();
+    }
+
+    /// Every descriptor that is kept of it.
+    pub fn descriptors(&self) -> impl Iterator<Item = i32> {
+        self.queues
+            .iter()
+            .copied()
+            .chain([self.kicker.fd().raw(), self.nudge.raw()])
+            .chain(self.bells.descriptors())
+    }
+
+    /// Has every thread of this process that sleeps look again.
+    pub fn ring_here(&self) {
+        self.bells.ring(1u64.checked_shl(self.process().index).unwrap_or(0));
+    }
+
+    /// Before fork: the child gets a slot, and holds every socket that this process holds.
+    ///
+    /// # Errors
+    /// `NoBuffers` when there are too many processes.
+    pub fn expect_child(&self, thread: i32) -> Result<Handle, Error> {
+        let parent = self.process();
+        self.with(thread, |stack| stack.parts.fork_process(parent))
+    }
+
+    /// After fork, in the child: it is who was expected.
+    pub fn be_child(&self, thread: i32, slot: Handle) {
+        self.become_process(slot);
+        let who = identity();
+        let _ = self.with(thread, |stack| stack.parts.name_process(slot, &who));
+    }
+
+    /// A process that never was, or is no more: what it holds is closed.
+    pub fn end_process(&self, thread: i32, slot: Handle) {
+        const AT_ONCE: usize = 64;
+        while self.with(thread, |stack| stack.end_process(slot, AT_ONCE)) == Ok(true) {}
+    }
+
+    /// The shared words.
+    #[must_use]
+    pub const fn shared(&self) -> &Shared<'static> {
+        &self.shared
+    }
+
+    /// The device's descriptors, for those who wait: readable when something has arrived.
+    #[must_use]
+    pub fn queues(&self) -> &[i32] {
+        &self.queues
+    }
+
+    pub(crate) const fn bells(&self) -> &Bells {
+        &self.bells
+    }
+
+    /// Does something with the stack, as the lock's only holder; then the device is kicked if it must be, and whoever sleeps and
+    /// has got something is rung for. `thread` is the caller's.
+    pub fn with<R>(&self, thread: i32, act: impl FnOnce(&mut Stack<'_, 'static, AfXdp>) -> R) -> R {
+        let lock = Lock::new(&self.shared.lock[0]);
+        let taken = lock.take(thread);
+        // SAFETY: this thread holds the lock, and gives it back below, when nothing of this is used any more.
+        let work = unsafe { &mut *self.work.get() };
+        if taken == Taken::FromTheDead {
+            work.mend(&self.shared);
+        }
+        let result = act(&mut work.stack(&self.shared));
+        let ring = self.who_sleeps(&mut work.parts);
+        let waits = work.parts.ip.waiting.frames != 0;
+        let kick = work.device.take_kick() || self.owes_kick.load(Ordering::Relaxed);
+        lock.give();
+        if kick {
+            self.owes_kick.store(self.kicker.kick(), Ordering::Relaxed);
+        }
+        if ring != 0 {
+            self.bells.ring(ring);
+        }
+        if waits && !self.attention.load(Ordering::Relaxed) {
+            self.call_service();
+        }
+        result
+    }
+
+    /// Packets wait for a neighbour that somebody must ask the kernel for.
+    #[cold]
+    fn call_service(&self) {
+        self.attention.store(true, Ordering::Relaxed);
+        let one = 1u64;
+        // SAFETY: eight bytes that live as long as the call.
+        let _ = unsafe { sys::write(self.nudge.raw(), (&raw const one).cast(), size_of::<u64>()) };
+    }
+
+    /// Readable when the service thread is wanted at once.
+    #[must_use]
+    pub fn nudge(&self) -> i32 {
+        self.nudge.raw()
+    }
+
+    /// The service thread comes: from now on it is called again.
+    pub fn attended(&self) {
+        let mut count = 0u64;
+        // SAFETY: eight bytes that live as long as the call.
+        let _ = unsafe { sys::read(self.nudge.raw(), (&raw mut count).cast(), size_of::<u64>()) };
+        self.attention.store(false, Ordering::Relaxed);
+    }
+
+    /// Lets the stack take what arrived and do what is due; when it wants to be polled again.
+    pub fn poll(&self, thread: i32) -> Option<Instant> {
+        loop {
+            let polled = self.with(thread, |stack| stack.poll());
+            if let Some(word) = self.shared.polled.first() {
+                word.store(monotonic_ns(), Ordering::Relaxed);
+            }
+            if !polled.more {
+                return polled.deadline;
+            }
+        }
+    }
+
+    /// The slots of processes that hold a socket to which something has come, and have a thread asleep. The lock is held: who falls
+    /// asleep says so first, and then looks at his sockets under the lock, so that either he sees it or he is seen.
+    fn who_sleeps(&self, parts: &mut Parts<'_>) -> u64 {
+        let Some(told) = self.shared.changed.get(1) else { return 0 };
+        let (from, end) = (told.load(Ordering::Relaxed), self.shared.log_end());
+        if from == end {
+            return 0;
+        }
+        told.store(end, Ordering::Relaxed);
+        let mut asleep = 0u64;
+        for (slot, count) in self.shared.processes.iter().enumerate() {
+            asleep |= u64::from(count.load(Ordering::SeqCst) != 0) << (slot % 64);
+        }
+        if asleep == 0 {
+            return 0;
+        }
+        let mut holders = 0;
+        let seen = self.shared.log_since(from, |changed| {
+            let index = changed.socket as usize;
+            holders |= match changed.is_udp {
+                true => parts.udp_sockets.get(index).map_or(0, |socket| socket.holders),
+                false => parts.seldoms.get(index).map_or(0, |socket| socket.holders),
+            };
+        });
+        if seen.is_err() { asleep } else { asleep & holders }
+    }
+}
+
+impl Work {
+    fn stack<'s>(&'s mut self, shared: &'s Shared<'static>) -> Stack<'s, 'static, AfXdp> {
+        let now = Instant(monotonic_ns());
+        Stack { parts: &mut self.parts, shared, device: &mut self.device, now }
+    }
+
+    /// What the first who comes does, and whoever finds it half done.
+    fn begin(
+        &mut self,
+        shared: &Shared<'static>,
+        was_left: bool,
+        interface: &Interface,
+        ports: &[(u16, u16)],
+    ) {
+        if was_left {
+            self.mend(shared);
+        }
+        if self.parts.slabs.processes.fresh() != 0 {
+            return;
+        }
+        self.parts.set_interface(interface);
+        for (first, count) in ports {
+            let Some(handle) = self.parts.slabs.leases.take(self.parts.leases) else { break };
+            let Some(lease) = self.parts.leases.get_mut(handle.index as usize) else { break };
+            let (first, count, tag) = (*first, *count, lease.tag);
+            *lease = Lease { tag, first, count, protocols: 3, is_ephemeral: 1, reserved: 0 };
+        }
+        self.stack(shared).poll();
+    }
+
+    /// The last holder of the lock has died while he had it. A region that can't be made whole is given up: its sockets fail.
+    #[cold]
+    fn mend(&mut self, shared: &Shared<'static>) {
+        if self.stack(shared).recover() == Err(Error::Corrupt) {
+            self.parts.header.state = Header::GIVEN_UP;
+        }
+    }
+}

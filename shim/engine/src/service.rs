@@ -1,0 +1,128 @@
+//! The service thread: it keeps the protocol moving while the program computes, or sleeps in something that accel doesn't see; and it
+//! keeps the kernel's tables current ([`Duty`]).
+//!
+//! While threads of the program come by, or one of them waits for the device, it only looks after timers. When nobody did for
+//! [`AWAY`] it waits for the device itself. All signals are blocked in it.
+
+use core::ptr;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use driver::clock::monotonic_ns;
+use driver::sys;
+use libc::{c_void, pollfd, pthread_t};
+
+use crate::engine::Engine;
+
+/// Nanoseconds without a poll after which nobody comes by any more.
+const AWAY: u64 = 2_000_000;
+/// The longest time between two looks: who waits for the device may leave it and compute, and calls set timers.
+const LOOK_MAX: u64 = 50_000_000;
+/// Bytes of its stack.
+const STACK: usize = 256 << 10;
+/// Descriptors that end its wait: the call for it, its duty's own, the queues.
+const FDS: usize = 2 + 64;
+
+/// What the thread does besides.
+pub trait Duty: Sync + 'static {
+    /// The stack that it serves.
+    fn engine(&self) -> &Engine;
+
+    /// A descriptor that becomes readable when there is something to do; -1 if there is none.
+    fn fd(&self) -> i32;
+
+    /// It is: or packets wait for a neighbour.
+    fn attend(&self);
+}
+
+/// Starts the thread of this process. Where there can't be one, the stack moves when the program calls.
+///
+/// # Errors
+/// What pthread_create(3) says.
+pub fn start<D: Duty>(duty: &'static D) -> Result<(), i32> {
+    // SAFETY: all-zero bytes may be overwritten by the calls that make these values.
+    let (mut all, mut before): (libc::sigset_t, libc::sigset_t) =
+        unsafe { (core::mem::zeroed(), core::mem::zeroed()) };
+    // SAFETY: as above.
+    let mut attributes: libc::pthread_attr_t = unsafe { core::mem::zeroed() };
+    let mut thread: pthread_t = 0;
+    let argument = ptr::from_ref(duty).cast_mut().cast();
+    // SAFETY: the values are ours; the mask is put back; the duty lives for ever.
+    let result = unsafe {
+        libc::sigfillset(&raw mut all);
+        // By libc: glibc's own signals, which setuid(3) needs in every thread, stay open.
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+        libc::pthread_attr_init(&raw mut attributes);
+        libc::pthread_attr_setstacksize(&raw mut attributes, STACK);
+        libc::pthread_attr_setdetachstate(&raw mut attributes, libc::PTHREAD_CREATE_DETACHED);
+        let result = libc::pthread_create(&raw mut thread, &raw const attributes, serve::<D>, argument);
+        libc::pthread_attr_destroy(&raw mut attributes);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut());
+        result
+    };
+    if result == 0 { Ok(()) } else { Err(result) }
+}
+
+extern "C" fn serve<D: Duty>(duty: *mut c_void) -> *mut c_void {
+    // SAFETY: `start` passes one that lives for ever.
+    let duty: &'static D = unsafe { &*duty.cast::<D>() };
+    let thread = sys::gettid();
+    duty.attend();
+    let mut patience = AWAY;
+    loop {
+        patience = turn(duty, thread, patience);
+    }
+}
+
+fn word(words: &[AtomicU64]) -> u64 {
+    words.first().map_or(0, |word| word.load(Ordering::Relaxed))
+}
+
+/// One look, one wait. `patience`: how long it may look away; it grows while the program sleeps. The next one.
+fn turn<D: Duty>(duty: &D, thread: i32, patience: u64) -> u64 {
+    let engine = duty.engine();
+    let now = monotonic_ns();
+    let (deadline, polled) = (word(engine.shared().deadline), word(engine.shared().polled));
+    let left = deadline.saturating_sub(now);
+    if left == 0 {
+        engine.poll(thread);
+        return AWAY;
+    }
+    if engine.leader().is_some() {
+        rest(duty, &[], left.min(patience));
+        return (patience * 2).min(LOOK_MAX);
+    }
+    if now.saturating_sub(polled) < AWAY {
+        rest(duty, &[], left.min(AWAY));
+        return AWAY;
+    }
+    // What arrived while nobody was here.
+    engine.poll(thread);
+    match engine.fall_asleep(thread) {
+        Ok(sleeper) => {
+            // Its own bell would tell it of what it has done itself.
+            let fds: Vec<pollfd> = sleeper.fds().skip(1).collect();
+            // A call of the program may set a timer meanwhile, and tells nobody.
+            let left = word(engine.shared().deadline).saturating_sub(monotonic_ns()).min(LOOK_MAX);
+            rest(duty, &fds, left);
+        }
+        Err(_) => rest(duty, &[], AWAY),
+    }
+    engine.poll(thread);
+    AWAY
+}
+
+/// Waits for so many nanoseconds, or until it is called, or one of these has something; and does its duty if there is any.
+fn rest<D: Duty>(duty: &D, others: &[pollfd], nanoseconds: u64) {
+    let mut fds = [pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; FDS];
+    (fds[0].fd, fds[1].fd) = (duty.engine().nudge(), duty.fd());
+    for (to, other) in fds[2..].iter_mut().zip(others) {
+        *to = *other;
+    }
+    let count = (2 + others.len()).min(FDS);
+    if sys::wait_for(&mut fds[..count], Some(nanoseconds)).is_ok()
+        && fds[..2].iter().any(|entry| entry.revents != 0)
+    {
+        duty.engine().attended();
+        duty.attend();
+    }
+}

@@ -1,0 +1,162 @@
+//! The network path: sockets whose packets leave by an interface that accel drives are carried by our own stack, in this process.
+//!
+//! The program's descriptor stays a kernel socket, the *placeholder*: it keeps the number, the options and an explicit bind. What the
+//! connection is stands in the stack's region; the slot knows its handle there.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`attach`] | which interfaces there are for this process, and their stacks |
+//! | [`open`] | connect, listen, accept, close: where the path of a socket is decided |
+//! | [`receive`], [`send`] | the data |
+//! | [`wait`] | waiting for one socket |
+//! | [`ready`] | readiness as poll(2) tells it, and poll and select over any mix |
+//! | [`options`] | options and names |
+//! | [`address`] | addresses of the program's and of the stack's |
+
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use libc::c_int;
+use stack::device::Device;
+use stack::error::Error;
+use stack::events::Events;
+use stack::region::slab::Handle;
+use stack::stack::Stack;
+
+use crate::guard;
+use crate::slot::{self, Outcome, Slot, Socket};
+use driver::sys::Errno;
+use driver::xdp::device::AfXdp;
+
+pub(crate) mod address;
+pub(crate) mod attach;
+mod control;
+pub(crate) mod fork;
+pub(crate) mod open;
+pub(crate) mod options;
+pub(crate) mod ready;
+pub(crate) mod receive;
+pub(crate) mod send;
+pub(crate) mod wait;
+
+pub(crate) use attach::Interface;
+
+/// What of a socket the stack has, in the slot's `net` word.
+const NONE: u32 = 0;
+/// The connection is the stack's.
+const CONNECTION: u32 = 1;
+/// It listens in the stack as well as in the kernel.
+const LISTENER: u32 = 2;
+/// Nothing, and never: an option is set that only the kernel knows.
+const REFUSED: u32 = 3;
+const KIND: u32 = 0xff;
+const INTERFACE_SHIFT: u32 = 8;
+
+/// A socket, or a half of one, that the stack has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Carried {
+    pub(crate) socket: Socket,
+    pub(crate) interface: &'static Interface,
+    pub(crate) handle: Handle,
+}
+
+fn packed(handle: Handle) -> u64 {
+    u64::from(handle.generation) << 32 | u64::from(handle.index)
+}
+
+impl Slot {
+    /// The stack is to have nothing of it.
+    pub(crate) fn refuse_stack(&self) {
+        let _ = self.net.compare_exchange(NONE, REFUSED, SeqCst, Relaxed);
+    }
+
+    /// What the stack has of it, if anything.
+    #[inline]
+    fn carried(&'static self, socket: &Socket, kind: u32) -> Option<Carried> {
+        let word = self.net.load(Relaxed);
+        if word & KIND != kind {
+            return None;
+        }
+        let interface = attach::interface(word >> INTERFACE_SHIFT)?;
+        let handle = self.handle.load(Relaxed);
+        let handle = Handle { index: handle as u32, generation: (handle >> 32) as u32 };
+        Some(Carried { socket: *socket, interface, handle })
+    }
+}
+
+impl Socket {
+    /// The connection in the stack, if this is one.
+    #[inline]
+    pub(crate) fn connection(&self) -> Option<Carried> {
+        if self.slot.net.load(Relaxed) == NONE { None } else { self.slot.carried(self, CONNECTION) }
+    }
+
+    /// The listener in the stack beside the kernel's, if there is one.
+    pub(crate) fn stack_listener(&self) -> Option<Carried> {
+        if self.slot.net.load(Relaxed) == NONE { None } else { self.slot.carried(self, LISTENER) }
+    }
+
+    /// Whether the stack has anything of it.
+    #[inline]
+    pub(crate) fn is_in_stack(&self) -> bool {
+        !matches!(self.slot.net.load(Relaxed) & KIND, NONE | REFUSED)
+    }
+
+    /// Whether the stack may have it.
+    fn may_be_carried(&self) -> bool {
+        self.slot.net.load(Relaxed) == NONE
+    }
+
+    fn set_carried(&self, kind: u32, interface: &Interface, handle: Handle) {
+        self.slot.handle.store(packed(handle), SeqCst);
+        self.slot.net.store(kind | interface.number << INTERFACE_SHIFT, SeqCst);
+    }
+}
+
+/// The connection behind a descriptor that the stack carries.
+#[inline]
+pub(crate) fn find(fd: c_int) -> Option<Carried> {
+    slot::find(fd)?.connection()
+}
+
+/// What of this descriptor the stack can tell readiness of.
+#[inline]
+pub(crate) fn waitable(fd: c_int) -> Option<Carried> {
+    let socket = slot::find(fd)?;
+    socket.connection().or_else(|| socket.stack_listener())
+}
+
+/// The errno of an error of the stack's.
+pub(crate) fn failure(error: Error) -> Outcome {
+    Outcome::Fail(Errno(error.number()))
+}
+
+impl Carried {
+    /// Does something with the stack.
+    #[inline]
+    pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Stack<'_, 'static, AfXdp>) -> R) -> R {
+        self.interface.serve();
+        self.interface.engine.with(guard::tid(), act)
+    }
+
+    /// What is ready, as far as the stack knows without a look at the device.
+    #[inline]
+    pub(crate) fn events(&self) -> Events {
+        let words = self.interface.engine.shared().tcp_events;
+        match words.get(self.handle.index as usize) {
+            Some(word) => stack::events::load(word),
+            None => Events { ready: 0, arrivals: 0, openings: 0 },
+        }
+    }
+
+    /// The same after a look at the device.
+    pub(crate) fn poll(&self) -> Events {
+        self.interface.engine.poll(guard::tid());
+        self.events()
+    }
+}
+
+/// A device whose stack this library runs.
+const _: fn() = || {
+    fn is_device<D: Device>() {}
+    is_device::<AfXdp>();
+};

@@ -1,0 +1,218 @@
+//! The interfaces that accel drives for this process: each has a keeper, and a stack that this process runs together with others.
+
+use core::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU32,
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
+};
+
+use driver::keeper::{Attached, Keeper, Refusal};
+use driver::netlink::Netlink;
+use driver::netlink::links;
+use driver::steering::{LOCALS, Place, Protocol, Requests};
+use driver::sys;
+use engine::engine::{Engine, Materials};
+use engine::service::Duty;
+use libc::c_int;
+use stack::hash::Secret;
+use stack::ip::Interface as OnLink;
+use stack::wire::ethernet;
+use stack::wire::ip::Ip;
+
+use crate::config::config;
+use crate::fdtable::{self, Entry};
+use crate::lock::Lock;
+use crate::log;
+use crate::{errno, family};
+
+/// Interfaces of one process.
+const INTERFACES: usize = 8;
+
+/// One that accel drives.
+pub(crate) struct Interface {
+    /// Its place among those of this process.
+    pub(crate) number: u32,
+    /// Its number in the kernel.
+    pub(crate) index: u32,
+    /// The stack.
+    pub(crate) engine: &'static Engine,
+    keeper: Lock<Keeper>,
+    /// Which packets are wanted.
+    requests: Requests,
+    /// This process has a service thread.
+    is_served: AtomicBool,
+}
+
+impl core::fmt::Debug for Interface {
+    fn fmt(&self, to: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        to.debug_struct("Interface").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+static ALL: [AtomicPtr<Interface>; INTERFACES] =
+    [const { AtomicPtr::new(core::ptr::null_mut()) }; INTERFACES];
+static COUNT: AtomicU32 = AtomicU32::new(0);
+static STATE: AtomicU8 = AtomicU8::new(NO);
+const NO: u8 = 0;
+const STARTING: u8 = 1;
+const DONE: u8 = 2;
+
+/// The interface with this number.
+#[inline]
+pub(crate) fn interface(number: u32) -> Option<&'static Interface> {
+    // SAFETY: what is entered stays for good.
+    unsafe { ALL.get(number as usize)?.load(Acquire).as_ref() }
+}
+
+/// Those that this process has.
+pub(crate) fn interfaces() -> impl Iterator<Item = &'static Interface> {
+    (0..COUNT.load(Acquire)).filter_map(interface)
+}
+
+/// Whether there are any.
+#[inline]
+pub(crate) fn is_on() -> bool {
+    COUNT.load(Relaxed) != 0
+}
+
+/// At the first socket: attaches to the interfaces that the options name. What fails is said once, and the sockets stay on the kernel.
+#[inline]
+pub(crate) fn start() {
+    if STATE.load(Relaxed) == NO && config().interfaces.is_some() {
+        errno::kept(attach_all);
+    }
+}
+
+#[cold]
+fn attach_all() {
+    if STATE.compare_exchange(NO, STARTING, SeqCst, Relaxed).is_err() {
+        return;
+    }
+    let names = config().interfaces.unwrap_or_default();
+    for name in names.split(',').map(str::trim).filter(|name| !name.is_empty()).take(INTERFACES) {
+        match attach(name) {
+            Ok(interface) => {
+                let number = interface.number as usize;
+                interface.attend();
+                ALL[number].store(Box::into_raw(Box::new(interface)), Release);
+                COUNT.store(number as u32 + 1, Release);
+            }
+            Err(why) => log::warn(format_args!("interface {name}: {why}; its sockets stay on the kernel")),
+        }
+    }
+    STATE.store(DONE, Release);
+}
+
+fn attach(name: &str) -> Result<Interface, String> {
+    let there = Netlink::open(0).and_then(|mut netlink| links::named(&mut netlink, name));
+    let link = there.map_err(|errno| format!("errno {}: there is none with this name here", errno.0))?;
+    let refused = |refusal: Refusal| refusal.to_string();
+    let mut keeper = Keeper::connect(link.index, family::number_floor()).map_err(refused)?;
+    let Attached { terms, region, frames, queues, requests, bells } = keeper.attach().map_err(refused)?;
+    let wants = requests.ok_or("the keeper gave no map of requests")?;
+    let interface = OnLink { link: ethernet::Address(terms.mac), ..OnLink::default() };
+    let materials = Materials {
+        region,
+        limits: terms.limits,
+        frames,
+        queues,
+        entries: terms.entries,
+        capabilities: terms.capabilities,
+        bells,
+        interface,
+        ports: terms.ports.clone(),
+    };
+    let engine = Engine::attach(materials, secret).map_err(|why| why.to_string())?;
+    let requests =
+        Requests::adopt(wants).map_err(|errno| format!("its map of requests: errno {}", errno.0))?;
+    for fd in engine.descriptors() {
+        hide(fd);
+    }
+    // The ports that connections come from are this owner's already; they are wanted from now on.
+    for (first, count) in &terms.ports {
+        for port in (*first..).take(usize::from(*count)) {
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                for slot in 0..LOCALS {
+                    requests.want(Place { slot, protocol, port }, true);
+                }
+            }
+        }
+    }
+    Ok(Interface {
+        number: COUNT.load(Acquire),
+        index: link.index,
+        engine,
+        keeper: Lock::new(keeper),
+        requests,
+        is_served: AtomicBool::new(false),
+    })
+}
+
+/// Bytes that nobody else knows.
+fn secret() -> Secret {
+    let mut words = [0u64; 2];
+    // SAFETY: the words are writable; getrandom(2) for so few bytes gives all of them.
+    unsafe { sys::syscall(libc::SYS_getrandom, [words.as_mut_ptr() as usize, 16, 0, 0, 0, 0]) };
+    Secret(words)
+}
+
+impl Interface {
+    /// Packets to this port come to the stack from now on. `placeholder` is bound to it in the kernel.
+    ///
+    /// # Errors
+    /// What the keeper says.
+    pub(crate) fn claim(
+        &self,
+        protocol: Protocol,
+        local: Ip,
+        port: u16,
+        placeholder: c_int,
+    ) -> Result<(), Refusal> {
+        let claimed = self.keeper.lock().claim(protocol, local, port, placeholder)?;
+        for place in claimed.places(protocol, port) {
+            self.requests.want(place, true);
+        }
+        Ok(())
+    }
+
+    /// In a fork's child: it is another process to the keeper, and has no thread that serves the stack yet.
+    pub(super) fn after_fork(&self) {
+        if let Ok(mut keeper) = Keeper::connect(self.index, family::number_floor())
+            && keeper.hold().is_ok()
+        {
+            *self.keeper.lock() = keeper;
+        }
+        self.is_served.store(false, Relaxed);
+    }
+
+    /// Starts the service thread of this process, if there is none.
+    #[inline]
+    pub(crate) fn serve(&'static self) {
+        if !self.is_served.load(Relaxed) {
+            self.start_service();
+        }
+    }
+
+    #[cold]
+    fn start_service(&'static self) {
+        if !self.is_served.swap(true, SeqCst)
+            && let Err(error) = errno::kept(|| engine::service::start(self))
+        {
+            log::warn(format_args!("no thread for the stack of interface {}: errno {error}", self.index));
+        }
+    }
+
+    /// Has the kernel ask for a neighbour.
+    pub(super) fn resolve(&self, ip: Ip) {
+        let _ = self.keeper.lock().resolve(ip);
+    }
+
+    /// They don't any more, as far as this process is concerned.
+    pub(crate) fn release(&self, protocol: Protocol, local: Ip, port: u16) {
+        let _ = self.keeper.lock().release(protocol, local, port);
+    }
+}
+
+/// Descriptors of ours are kept from the program.
+pub(crate) fn hide(fd: c_int) {
+    fdtable::set(fd, Entry::Internal);
+}

@@ -1,0 +1,47 @@
+//! fork: the child has a slot of its own in every stack, and holds what its parent holds.
+
+use std::cell::Cell;
+
+use stack::region::slab::Handle;
+
+use super::attach;
+use crate::guard;
+
+/// The slots that the child of this thread's fork gets.
+struct Expected(Cell<[Option<Handle>; 8]>);
+
+// SAFETY: it is used between the two ends of a fork, by the thread that holds every lock meanwhile; the child has its own.
+unsafe impl Sync for Expected {}
+
+static EXPECTED: Expected = Expected(Cell::new([None; 8]));
+
+/// Before fork, in the parent.
+pub(crate) fn prepare() {
+    let mut expected = [None; 8];
+    for interface in attach::interfaces() {
+        expected[interface.number as usize % 8] = interface.engine.expect_child(guard::tid()).ok();
+    }
+    EXPECTED.0.set(expected);
+}
+
+/// After a fork that made no child.
+pub(crate) fn failed() {
+    let expected = EXPECTED.0.take();
+    for interface in attach::interfaces() {
+        if let Some(slot) = expected[interface.number as usize % 8] {
+            interface.engine.end_process(guard::tid(), slot);
+        }
+    }
+}
+
+/// In the child.
+pub(crate) fn child() {
+    let expected = EXPECTED.0.take();
+    for interface in attach::interfaces() {
+        match expected[interface.number as usize % 8] {
+            Some(slot) => interface.engine.be_child(guard::tid(), slot),
+            None => continue,
+        }
+        interface.after_fork();
+    }
+}

@@ -1,0 +1,307 @@
+//! Where the path of a socket is decided: connect by the route, listen by the address; and how what the stack has of it ends.
+
+use core::sync::atomic::Ordering::SeqCst;
+
+use driver::cards::Path;
+use driver::steering::Protocol;
+use driver::sys::{self, Errno};
+use libc::c_int;
+use rows::reasons::Reason;
+use stack::error::Error;
+use stack::events;
+use stack::region::slab::Handle;
+use stack::tcp::calls::How;
+use stack::wire::ip::Ip;
+
+use super::address::{self, Name};
+use super::attach::{self, Interface};
+use super::wait::{Timeout, Wait, is_readable};
+use super::{CONNECTION, Carried, LISTENER, NONE, failure, options};
+use crate::config::config;
+use crate::slot::{self, Outcome, Socket, State};
+use crate::{epoll, errno, real};
+
+/// What connect(2) comes to on a followed socket: `None` leaves it to the kernel.
+pub(crate) fn connect(socket: &Socket, remote: &Name) -> Option<Outcome> {
+    if let Some(carried) = socket.connection() {
+        return Some(again(&carried, remote));
+    }
+    if !attach::is_on() || !socket.may_be_carried() || socket.slot.state() != State::Candidate {
+        return None;
+    }
+    let (local, is_v6) = address::of_socket(socket.fd)?;
+    if !may_carry(remote, is_v6) {
+        return None;
+    }
+    let interface = attach::interfaces().find(|interface| interface.reaches(&local.ip, &remote.ip))?;
+    let handle = make(interface, socket, is_v6, Some(&local)).ok()?;
+    let carried = Carried { socket: *socket, interface, handle };
+    let outcome = carried.with(|stack| {
+        stack.poll();
+        stack.connect(handle, &unmapped(&local.ip), (&remote.ip, remote.port))
+    });
+    if let Err(Error::NetworkUnreachable | Error::AddressNotAvailable | Error::NoBuffers) = outcome {
+        // It changed meanwhile, or ports are used up: the kernel may still have a way.
+        discard(&carried);
+        return None;
+    }
+    enter(&carried, CONNECTION);
+    Some(connected(&carried, outcome))
+}
+
+fn may_carry(remote: &Name, is_v6: bool) -> bool {
+    let ip = &remote.ip;
+    let is_legal = remote.port != 0 && (is_v6 || ip.is_v4());
+    let is_host = !(ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast() || ip.is_loopback());
+    is_legal && is_host && config().carries(remote.port, remote.port)
+}
+
+/// `::` and an unspecified address of IPv4 mean the same to a connect.
+fn unmapped(ip: &Ip) -> Ip {
+    if ip.is_unspecified() { Ip::UNSPECIFIED } else { *ip }
+}
+
+/// connect(2) once more.
+fn again(carried: &Carried, remote: &Name) -> Outcome {
+    let handle = carried.handle;
+    let outcome = carried.with(|stack| {
+        stack.poll();
+        stack.connect(handle, &Ip::UNSPECIFIED, (&remote.ip, remote.port))
+    });
+    connected(carried, outcome)
+}
+
+/// Waits for the end of a handshake, if the socket waits.
+fn connected(carried: &Carried, outcome: Result<(), Error>) -> Outcome {
+    match outcome {
+        Ok(()) => return Outcome::Value(0),
+        Err(Error::InProgress | Error::Already) if carried.socket.may_block(0) => {}
+        Err(error) => return failure(error),
+    }
+    let wait = Wait::of(carried, Timeout::Send, config().spin_recv);
+    match wait.until(carried, events::WRITABLE | events::FAILED | events::HUNG_UP) {
+        Ok(()) => {}
+        // connect(2): it goes on.
+        Err(Errno(libc::EAGAIN)) => return failure(Error::InProgress),
+        Err(error) => return Outcome::Fail(error),
+    }
+    let handle = carried.handle;
+    match carried.with(|stack| stack.take_error(handle)) {
+        Ok(Some(error)) | Err(error) => failure(error),
+        Ok(None) => Outcome::Value(0),
+    }
+}
+
+/// A socket of the stack like this one: with its options, and bound as it is.
+fn make(
+    interface: &'static Interface,
+    socket: &Socket,
+    is_v6: bool,
+    local: Option<&Name>,
+) -> Result<Handle, Error> {
+    let engine = interface.engine;
+    let thread = crate::guard::tid();
+    let slot = engine.process().index;
+    let handle = engine.with(thread, |stack| stack.parts.tcp_socket(is_v6, slot))?;
+    let carried = Carried { socket: *socket, interface, handle };
+    options::carry_over(&carried);
+    let bound = local.filter(|local| local.port != 0 || !local.ip.is_unspecified());
+    let done = bound.map_or(Ok(()), |local| {
+        if local.port != 0 {
+            let claimed = interface.claim(Protocol::Tcp, local.ip, local.port, socket.fd);
+            claimed.map_err(|_| Error::AddressNotAvailable)?;
+        }
+        engine.with(thread, |stack| stack.parts.tcp_bind(handle, (&local.ip, local.port)))
+    });
+    if done.is_err() {
+        discard(&carried);
+    }
+    done.map(|()| handle)
+}
+
+/// A socket of the stack that nobody has seen goes.
+fn discard(carried: &Carried) {
+    let (handle, process) = (carried.handle, carried.interface.engine.process());
+    let _ = carried.with(|stack| stack.close_by(handle, process));
+}
+
+/// The slot says from now on what the stack has of the socket.
+fn enter(carried: &Carried, kind: u32) {
+    let socket = &carried.socket;
+    if kind == CONNECTION {
+        socket.card.describe(socket.fd, Path::Stack, Reason::None as u8);
+    }
+    socket.set_carried(kind, carried.interface, carried.handle);
+    epoll::carried(socket);
+}
+
+/// listen(2) is about to be called: where the stack will listen, too, the kernel's listener must not answer what comes in by the interface.
+/// The kernel listens first, so that its own right to the port is beyond doubt; a SYN that comes in between is lost.
+pub(crate) fn before_listen(socket: &Socket) {
+    if let Some((_, _, interface)) = listens_at(socket) {
+        deafen(socket.fd, interface.index);
+    }
+}
+
+/// Where the stack is to listen: the address, whether the socket is of IPv6, the interface.
+fn listens_at(socket: &Socket) -> Option<(Name, bool, &'static Interface)> {
+    if !attach::is_on() || !socket.may_be_carried() || socket.slot.state() != State::Candidate {
+        return None;
+    }
+    let (local, is_v6) = address::of_socket(socket.fd)?;
+    if local.port == 0 || local.ip.is_loopback() || !config().carries(local.port, local.port) {
+        return None;
+    }
+    let interface = attach::interfaces().find(|interface| interface.has(&local.ip))?;
+    Some((local, is_v6, interface))
+}
+
+/// listen(2) was called: the stack listens where the address is an interface's, or any. The kernel's listener stays for everybody else.
+pub(crate) fn listen(socket: &Socket, backlog: c_int) {
+    if let Some(carried) = socket.stack_listener() {
+        let handle = carried.handle;
+        let _ = carried.with(|stack| stack.listen(handle, backlog.max(0) as u32));
+        return;
+    }
+    let Some((local, is_v6, interface)) = listens_at(socket) else { return };
+    let Ok(handle) = make(interface, socket, is_v6, Some(&local)) else { return };
+    let carried = Carried { socket: *socket, interface, handle };
+    if carried.with(|stack| stack.listen(handle, backlog.max(0) as u32)).is_err() {
+        interface.release(Protocol::Tcp, local.ip, local.port);
+        return discard(&carried);
+    }
+    // Whether the program waits is ours to know: the kernel's listener never does.
+    let flags = sys::fcntl(socket.fd, libc::F_GETFL, 0).unwrap_or(0);
+    let _ = sys::fcntl(socket.fd, libc::F_SETFL, flags | libc::O_NONBLOCK as usize);
+    enter(&carried, LISTENER);
+}
+
+/// The kernel's listener drops what came in by this interface: a packet that the stack missed meets silence, not a reset.
+fn deafen(fd: c_int, interface: u32) {
+    let statement = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    let mut program = [
+        statement(
+            libc::BPF_LD | libc::BPF_W | libc::BPF_ABS,
+            0,
+            0,
+            (libc::SKF_AD_OFF + libc::SKF_AD_IFINDEX) as u32,
+        ),
+        statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, interface),
+        statement(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+        statement(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+    ];
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    let _ = sys::setsockopt(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &filter);
+}
+
+/// A connection that a listener gave: its peer, and the stack's part of it if it is the stack's.
+#[derive(Debug)]
+pub(crate) enum Accepted {
+    /// A connection of the stack's, with its descriptor.
+    Stack(c_int, Name, bool),
+    /// The kernel has one: the caller takes it.
+    Kernel,
+    /// None.
+    Failed(Errno),
+}
+
+/// accept(2) on a listener that both listen at.
+pub(crate) fn accept(carried: &Carried, flags: c_int) -> Accepted {
+    let listener = &carried.socket;
+    let (handle, slot) = (carried.handle, carried.interface.engine.process().index);
+    let mut wait = None;
+    loop {
+        let is_known = carried.events().ready & events::READABLE != 0;
+        let accepted = carried.with(|stack| {
+            if !is_known {
+                stack.poll();
+            }
+            let child = stack.accept(handle, slot)?;
+            let tcb = stack.parts.tcb(child)?;
+            Ok((child, Name { ip: tcb.remote, port: tcb.remote_port }))
+        });
+        match accepted {
+            Ok((child, remote)) => return take_in(carried, child, remote, flags),
+            Err(Error::WouldBlock) => {}
+            Err(error) => return Accepted::Failed(Errno(error.number())),
+        }
+        if is_readable(listener.fd) {
+            return Accepted::Kernel;
+        }
+        if !listener.may_block(0) {
+            return Accepted::Failed(Errno(libc::EAGAIN));
+        }
+        let wait = wait.get_or_insert_with(|| {
+            Wait::of(carried, Timeout::Receive, config().spin_recv).or_readable(listener.fd)
+        });
+        if let Err(error) = wait.until(carried, events::READABLE) {
+            return Accepted::Failed(error);
+        }
+    }
+}
+
+/// An accepted connection gets a descriptor.
+fn take_in(listener: &Carried, handle: Handle, remote: Name, flags: c_int) -> Accepted {
+    let is_v6 = address::of_socket(listener.socket.fd).is_some_and(|(_, is_v6)| is_v6);
+    let domain = if is_v6 { libc::AF_INET6 } else { libc::AF_INET };
+    let kind = libc::SOCK_STREAM | flags & (libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
+    // SAFETY: no pointers.
+    let fd = unsafe { real::socket(domain, kind, 0) };
+    if fd < 0 {
+        // EMFILE and its like: the connection waited for nothing, and is reset.
+        let error = Errno(errno::get());
+        discard(&Carried { handle, ..*listener });
+        return Accepted::Failed(error);
+    }
+    slot::follow(fd, flags & libc::SOCK_NONBLOCK != 0, true);
+    let Some(socket) = slot::find(fd) else {
+        sys::close(fd);
+        discard(&Carried { handle, ..*listener });
+        return Accepted::Failed(Errno(libc::ENFILE));
+    };
+    enter(&Carried { socket, interface: listener.interface, handle }, CONNECTION);
+    Accepted::Stack(fd, remote, is_v6)
+}
+
+/// shutdown(2) of a connection.
+pub(crate) fn shutdown(carried: &Carried, how: c_int) -> Outcome {
+    let how = match how {
+        libc::SHUT_RD => How::Read,
+        libc::SHUT_WR => How::Write,
+        libc::SHUT_RDWR => How::Both,
+        _ => return failure(Error::Invalid),
+    };
+    let handle = carried.handle;
+    match carried.with(|stack| stack.shutdown(handle, how)) {
+        Ok(()) => Outcome::Value(0),
+        Err(error) => failure(error),
+    }
+}
+
+/// The last descriptor of this process is gone: the stack closes the connection when no other process holds it. `closing`: the number
+/// still names the placeholder.
+pub(crate) fn closed(socket: &Socket, closing: bool) {
+    options::forget(socket);
+    let Some(carried) = socket.connection().or_else(|| socket.stack_listener()) else { return };
+    socket.slot.net.store(NONE, SeqCst);
+    discard(&carried);
+    if closing && let Some((local, _)) = address::of_socket(socket.fd).filter(|(local, _)| local.port != 0) {
+        carried.interface.release(Protocol::Tcp, local.ip, local.port);
+    }
+}
+
+impl Interface {
+    /// Whether a connection to this address leaves by the interface, from this address if that is not unspecified.
+    fn reaches(&self, local: &Ip, remote: &Ip) -> bool {
+        let thread = crate::guard::tid();
+        self.engine.with(thread, |stack| {
+            let is_ours = local.is_unspecified() || stack.parts.is_ours(local);
+            is_ours && !stack.parts.is_ours(remote) && stack.way(remote).is_ok()
+        })
+    }
+
+    /// Whether connections to this address come in by the interface.
+    fn has(&self, local: &Ip) -> bool {
+        local.is_unspecified() || self.engine.with(crate::guard::tid(), |stack| stack.parts.is_ours(local))
+    }
+}
