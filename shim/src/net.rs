@@ -13,8 +13,10 @@
 //! | [`options`] | options and names |
 //! | [`address`] | addresses of the program's and of the stack's |
 
+use core::cell::Cell;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
+use engine::engine::Kick;
 use libc::c_int;
 use stack::device::Device;
 use stack::error::Error;
@@ -118,6 +120,12 @@ pub(crate) fn find(fd: c_int) -> Option<Carried> {
     slot::find(fd)?.connection()
 }
 
+/// How many things the thread's last wait gave it to do.
+#[inline]
+pub(crate) fn events_given() -> &'static Cell<u64> {
+    &guard::thread().spare[5]
+}
+
 /// What of this descriptor the stack can tell readiness of.
 #[inline]
 pub(crate) fn waitable(fd: c_int) -> Option<Carried> {
@@ -131,11 +139,13 @@ pub(crate) fn failure(error: Error) -> Outcome {
 }
 
 impl Carried {
-    /// Does something with the stack.
+    /// Does something with the stack. What it sends, the device is told at once, unless the thread's last wait gave it several things
+    /// to do: then with the next wait.
     #[inline]
     pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Stack<'_, 'static, AfXdp>) -> R) -> R {
         self.interface.serve();
-        self.interface.engine.with(guard::tid(), act)
+        let kick = if events_given().get() > 1 { Kick::Soon } else { Kick::Now };
+        self.interface.engine.with_kick(guard::tid(), kick, act)
     }
 
     /// What is ready, as far as the stack knows without a look at the device.

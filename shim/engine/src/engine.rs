@@ -2,7 +2,7 @@
 //! and those who sleep are rung for.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use driver::clock::monotonic_ns;
 use driver::sys::{self, Errno, Fd};
@@ -47,6 +47,19 @@ pub struct Materials {
     pub ports: Vec<(u16, u16)>,
 }
 
+/// When the device is told of what a call has put into its ring: a system call of 2 µs and more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kick {
+    /// At once.
+    Now,
+    /// With what follows soon: the caller has more to do before it waits.
+    Soon,
+}
+
+/// Calls after which the device is told in any case, and nanoseconds.
+const OWED_MAX: u32 = 32;
+const OWED_NS: u64 = 20_000;
+
 /// What the lock guards.
 struct Work {
     parts: Parts<'static>,
@@ -59,8 +72,10 @@ pub struct Engine {
     work: UnsafeCell<Work>,
     /// For kicks without the lock: another mapping of the queue that everything is sent by.
     kicker: Socket,
-    /// The kernel took less than there was: it is asked again.
-    owes_kick: AtomicBool,
+    /// Calls whose packets the kernel was not told of, or of which it took less than there was: a kick is owed.
+    owed: AtomicU32,
+    /// Since when, in nanoseconds.
+    owed_since: AtomicU64,
     bells: Bells,
     /// The process's slot: index and generation.
     slot: [AtomicU32; 2],
@@ -137,7 +152,8 @@ impl Engine {
             shared,
             work: UnsafeCell::new(work),
             kicker,
-            owes_kick: AtomicBool::new(false),
+            owed: AtomicU32::new(0),
+            owed_since: AtomicU64::new(0),
             bells: Bells::new(materials.bells),
             slot: [AtomicU32::new(slot.index), AtomicU32::new(slot.generation)],
             queues,
@@ -215,6 +231,17 @@ impl Engine {
     /// Does something with the stack, as the lock's only holder; then the device is kicked if it must be, and whoever sleeps and
     /// has got something is rung for. `thread` is the caller's.
     pub fn with<R>(&self, thread: i32, act: impl FnOnce(&mut Stack<'_, 'static, AfXdp>) -> R) -> R {
+        self.with_kick(thread, Kick::Now, act)
+    }
+
+    /// The same, with a choice of when the device is told.
+    #[inline]
+    pub fn with_kick<R>(
+        &self,
+        thread: i32,
+        kick: Kick,
+        act: impl FnOnce(&mut Stack<'_, 'static, AfXdp>) -> R,
+    ) -> R {
         let lock = Lock::new(&self.shared.lock[0]);
         let taken = lock.take(thread);
         // SAFETY: this thread holds the lock, and gives it back below, when nothing of this is used any more.
@@ -222,13 +249,15 @@ impl Engine {
         if taken == Taken::FromTheDead {
             work.mend(&self.shared);
         }
-        let result = act(&mut work.stack(&self.shared));
+        let mut stack = work.stack(&self.shared);
+        let now = stack.now;
+        let result = act(&mut stack);
         let ring = self.who_sleeps(&mut work.parts);
         let waits = work.parts.ip.waiting.frames != 0;
-        let kick = work.device.take_kick() || self.owes_kick.load(Ordering::Relaxed);
+        let has_sent = work.device.take_kick();
         lock.give();
-        if kick {
-            self.owes_kick.store(self.kicker.kick(), Ordering::Relaxed);
+        if has_sent || self.owed.load(Ordering::Relaxed) != 0 {
+            self.kick(kick, has_sent, now);
         }
         if ring != 0 {
             self.bells.ring(ring);
@@ -237,6 +266,25 @@ impl Engine {
             self.call_service();
         }
         result
+    }
+
+    /// Tells the device, or notes that it is to be told.
+    fn kick(&self, kick: Kick, has_sent: bool, now: Instant) {
+        let owed = self.owed.load(Ordering::Relaxed) + u32::from(has_sent);
+        if kick == Kick::Soon {
+            if owed == 1 {
+                self.owed_since.store(now.0, Ordering::Relaxed);
+            }
+            let waited = now.0.saturating_sub(self.owed_since.load(Ordering::Relaxed));
+            if owed < OWED_MAX && waited < OWED_NS {
+                return self.owed.store(owed, Ordering::Relaxed);
+            }
+        }
+        // Whoever comes meanwhile owes anew.
+        self.owed.store(0, Ordering::Relaxed);
+        if self.kicker.kick() {
+            self.owed.store(1, Ordering::Relaxed);
+        }
     }
 
     /// Packets wait for a neighbour that somebody must ask the kernel for.

@@ -323,6 +323,7 @@ pub(super) fn wait(set: &'static Set, mut call: Waiting<'_>, mask: Option<&sigse
         ready::poll_all();
         let count = look(set, &mut call, started)?;
         if count > 0 {
+            net::events_given().set(count as u64);
             spin::record(started);
             return Ok(count);
         }

@@ -116,6 +116,7 @@ pub(crate) fn poll(
         poll_all();
         let count = call.answer()?;
         if count > 0 {
+            super::events_given().set(count as u64);
             spin::record(started);
             return Ok(count);
         }

@@ -69,6 +69,8 @@ impl Wait {
     }
 
     fn wait(&self, carried: &Carried, is_enough: impl Fn(Events) -> bool) -> sys::Result<()> {
+        // It waits for one thing: whatever it does next is waited for, too.
+        super::events_given().set(1);
         let started = ticks();
         let is_ready = |carried: &Carried| is_enough(carried.events());
         loop {
