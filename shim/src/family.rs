@@ -360,5 +360,6 @@ pub(crate) fn exiting() {
             close::before_exit(&socket);
         }
     });
+    net::fork::ended();
     statistics::write();
 }

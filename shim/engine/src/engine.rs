@@ -105,6 +105,21 @@ pub fn identity() -> Identity {
     Identity { pid: sys::getpid() as u32, started: started(c"/proc/self/stat"), uid: sys::geteuid() }
 }
 
+/// Whether this process still runs: another one may have its number by now.
+fn is_alive(who: &Identity) -> bool {
+    let mut path = *b"/proc/0000000000/stat\0";
+    let (mut left, begin) = (who.pid, b"/proc/".len());
+    for place in path[begin..begin + 10].iter_mut().rev() {
+        *place = b'0' + (left % 10) as u8;
+        left /= 10;
+    }
+    // Leading zeros are no number to /proc.
+    let zeros = path[begin..begin + 9].iter().take_while(|digit| **digit == b'0').count();
+    path.copy_within(begin + zeros.., begin);
+    let Ok(path) = core::ffi::CStr::from_bytes_until_nul(&path) else { return true };
+    started(path) == who.started
+}
+
 /// When a process started, in clock ticks since boot; 0 if nobody tells.
 fn started(path: &core::ffi::CStr) -> u64 {
     let mut text = [0u8; 1024];
@@ -114,6 +129,10 @@ fn started(path: &core::ffi::CStr) -> u64 {
     // The name in parentheses may hold anything; the start time is the 22nd field, the 20th behind it (proc(5)).
     let behind = text[..len].iter().rposition(|byte| *byte == b')').unwrap_or(0);
     let fields = core::str::from_utf8(&text[behind..len]).unwrap_or_default();
+    // One that was not waited for is dead all the same.
+    if matches!(fields.split_ascii_whitespace().nth(1), Some("Z" | "X")) {
+        return 0;
+    }
     fields.split_ascii_whitespace().nth(20).and_then(|field| field.parse().ok()).unwrap_or(0)
 }
 
@@ -210,6 +229,16 @@ impl Engine {
     pub fn end_process(&self, thread: i32, slot: Handle) {
         const AT_ONCE: usize = 64;
         while self.with(thread, |stack| stack.end_process(slot, AT_ONCE)) == Ok(true) {}
+    }
+
+    /// Ends every process of the stack that has died without a word; how many those were.
+    pub fn bury(&self, thread: i32) -> usize {
+        let known: Vec<(Handle, Identity)> = self.with(thread, |stack| {
+            let all = stack.parts.processes.iter().zip(0u32..).filter(|(process, _)| process.tag.is_used());
+            all.filter_map(|(process, index)| Some((process.tag.handle(index), process.identity()?))).collect()
+        });
+        let dead = known.iter().filter(|(_, who)| !is_alive(who));
+        dead.map(|(slot, _)| self.end_process(thread, *slot)).count()
     }
 
     /// The shared words.
@@ -387,5 +416,22 @@ impl Work {
         if self.stack(shared).recover() == Err(Error::Corrupt) {
             self.parts.header.state = Header::GIVEN_UP;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_runs_is_told_from_who_has_its_number_by_now() {
+        let ours = identity();
+        assert!(ours.pid != 0 && ours.started != 0 && is_alive(&ours));
+        assert!(!is_alive(&Identity { started: ours.started + 1, ..ours }));
+        let mut child = std::process::Command::new("true").spawn().expect("a child");
+        let pid = child.id();
+        let known = Identity { pid, started: 1, uid: 0 };
+        child.wait().expect("it ends");
+        assert!(!is_alive(&known));
     }
 }

@@ -17,6 +17,8 @@ use crate::engine::Engine;
 const AWAY: u64 = 2_000_000;
 /// The longest time between two looks: who waits for the device may leave it and compute, and calls set timers.
 const LOOK_MAX: u64 = 50_000_000;
+/// How often it looks whether all processes of the stack still run.
+const LOOK_FOR_DEAD: u64 = 500_000_000;
 /// Bytes of its stack.
 const STACK: usize = 256 << 10;
 /// Descriptors that end its wait: the call for it, its duty's own, the queues.
@@ -67,9 +69,14 @@ extern "C" fn serve<D: Duty>(duty: *mut c_void) -> *mut c_void {
     let duty: &'static D = unsafe { &*duty.cast::<D>() };
     let thread = sys::gettid();
     duty.attend();
-    let mut patience = AWAY;
+    let (mut patience, mut looked) = (AWAY, 0);
     loop {
         patience = turn(duty, thread, patience);
+        let now = monotonic_ns();
+        if now.saturating_sub(looked) >= LOOK_FOR_DEAD {
+            looked = now;
+            duty.engine().bury(thread);
+        }
     }
 }
 

@@ -45,3 +45,10 @@ pub(crate) fn child() {
         interface.after_fork();
     }
 }
+
+/// The process ends: what it alone holds is closed.
+pub(crate) fn ended() {
+    for interface in attach::interfaces() {
+        interface.engine.end_process(guard::tid(), interface.engine.process());
+    }
+}
