@@ -86,39 +86,53 @@ pub struct Sleeper<'e> {
     engine: &'e Engine,
     set: c_int,
     slot: u32,
-    /// It waits for the device, for all others.
-    leads: bool,
+    /// It waits for the device, for all others, under this name.
+    leads: Option<u64>,
 }
+
+/// Who sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// A thread of a program: what arrives may be for it, so it had better wait for the device itself.
+    Caller,
+    /// A thread that only serves: it gives way to a caller.
+    Service,
+}
+
+/// A leader that only serves, in the leader's word beside its number.
+const SERVES: u64 = 1 << 32;
 
 impl Engine {
     /// Says that this thread falls asleep: after this it looks at its sockets once more, and then waits for what [`Sleeper::fds`] names.
     ///
     /// # Errors
     /// What the kernel says when there are no descriptors left: then it must not sleep for long.
-    pub fn fall_asleep(&self, thread: i32) -> sys::Result<Sleeper<'_>> {
+    pub fn fall_asleep(&self, thread: i32, who: Who) -> sys::Result<Sleeper<'_>> {
         let slot = self.process().index;
         let set = self.bells().set(slot)?;
         if let Some(count) = self.shared().processes.get(slot as usize) {
             count.fetch_add(1, Ordering::SeqCst);
         }
-        let leads = self.shared().leader.first().is_some_and(|leader| {
-            leader.compare_exchange(0, thread as u32 as u64, Ordering::SeqCst, Ordering::Relaxed).is_ok()
-        });
-        Ok(Sleeper { engine: self, set, slot, leads })
+        let named = u64::from(thread as u32) | if who == Who::Service { SERVES } else { 0 };
+        let lead = |leader: u64| (leader == 0 || who == Who::Caller && leader & SERVES != 0).then_some(named);
+        let word = self.shared().leader.first();
+        let leads = word.is_some_and(|word| word.fetch_update(Ordering::SeqCst, Ordering::Relaxed, lead).is_ok());
+        Ok(Sleeper { engine: self, set, slot, leads: leads.then_some(named) })
     }
 
-    /// The thread that waits for the device, if one does and lives.
+    /// The thread that waits for the device, if one does and lives, and whether it only serves.
     #[must_use]
-    pub fn leader(&self) -> Option<i32> {
+    pub fn leader(&self) -> Option<(i32, Who)> {
         let word = self.shared().leader.first()?;
-        let thread = word.load(Ordering::Relaxed);
-        if thread == 0 {
+        let leader = word.load(Ordering::Relaxed);
+        if leader == 0 {
             return None;
         }
-        if sys::process_exists(thread as i32) {
-            return Some(thread as i32);
+        let thread = leader as u32 as i32;
+        if sys::process_exists(thread) {
+            return Some((thread, if leader & SERVES != 0 { Who::Service } else { Who::Caller }));
         }
-        let _ = word.compare_exchange(thread, 0, Ordering::SeqCst, Ordering::Relaxed);
+        let _ = word.compare_exchange(leader, 0, Ordering::SeqCst, Ordering::Relaxed);
         None
     }
 }
@@ -127,7 +141,7 @@ impl Sleeper<'_> {
     /// What ends the sleep.
     pub fn fds(&self) -> impl Iterator<Item = pollfd> {
         let entry = |fd| pollfd { fd, events: libc::POLLIN, revents: 0 };
-        let queues = if self.leads { self.engine.queues() } else { &[] };
+        let queues = if self.leads.is_some() { self.engine.queues() } else { &[] };
         core::iter::once(self.set).chain(queues.iter().copied()).map(entry)
     }
 }
@@ -135,10 +149,9 @@ impl Sleeper<'_> {
 impl Drop for Sleeper<'_> {
     fn drop(&mut self) {
         let shared = self.engine.shared();
-        if self.leads
-            && let Some(leader) = shared.leader.first()
-        {
-            leader.store(0, Ordering::SeqCst);
+        if let (Some(named), Some(leader)) = (self.leads, shared.leader.first()) {
+            // Unless a caller has taken it over.
+            let _ = leader.compare_exchange(named, 0, Ordering::SeqCst, Ordering::Relaxed);
         }
         if let Some(count) = shared.processes.get(self.slot as usize) {
             count.fetch_sub(1, Ordering::SeqCst);

@@ -11,6 +11,7 @@ use driver::clock::monotonic_ns;
 use driver::sys;
 use libc::{c_void, pollfd, pthread_t};
 
+use crate::bells::Who;
 use crate::engine::Engine;
 
 /// Nanoseconds without a poll after which nobody comes by any more.
@@ -67,10 +68,16 @@ pub fn start<D: Duty>(duty: &'static D) -> Result<(), i32> {
 extern "C" fn serve<D: Duty>(duty: *mut c_void) -> *mut c_void {
     // SAFETY: `start` passes one that lives for ever.
     let duty: &'static D = unsafe { &*duty.cast::<D>() };
+    serve_while(duty, || true);
+    ptr::null_mut()
+}
+
+/// Serves on this thread as long as that is wanted.
+pub fn serve_while<D: Duty>(duty: &D, is_wanted: impl Fn() -> bool) {
     let thread = sys::gettid();
     duty.attend();
     let (mut patience, mut looked) = (AWAY, 0);
-    loop {
+    while is_wanted() {
         patience = turn(duty, thread, patience);
         let now = monotonic_ns();
         if now.saturating_sub(looked) >= LOOK_FOR_DEAD {
@@ -104,7 +111,7 @@ fn turn<D: Duty>(duty: &D, thread: i32, patience: u64) -> u64 {
     }
     // What arrived while nobody was here.
     engine.poll(thread);
-    match engine.fall_asleep(thread) {
+    match engine.fall_asleep(thread, Who::Service) {
         Ok(sleeper) => {
             // Its own bell would tell it of what it has done itself.
             let fds: Vec<pollfd> = sleeper.fds().skip(1).collect();

@@ -2,7 +2,7 @@
 
 use driver::clock::{monotonic_ns, ticks, ticks_per_usec};
 use driver::sys::{self, Errno};
-use engine::bells::Sleeper;
+use engine::bells::{Sleeper, Who};
 use libc::{
     EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, EPOLLRDNORM, EPOLLWRNORM, c_int, pollfd,
     sigset_t,
@@ -57,7 +57,7 @@ pub(crate) fn poll_all() -> Option<u64> {
 
 /// This thread is asleep for every stack from now on; none where descriptors are short.
 pub(crate) fn fall_asleep() -> Vec<Sleeper<'static>> {
-    attach::interfaces().filter_map(|interface| interface.engine.fall_asleep(guard::tid()).ok()).collect()
+    attach::interfaces().filter_map(|interface| interface.engine.fall_asleep(guard::tid(), Who::Caller).ok()).collect()
 }
 
 /// The earlier of two moments, and what is left until then.

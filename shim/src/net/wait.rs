@@ -2,7 +2,7 @@
 
 use driver::clock::{monotonic_ns, ticks, ticks_per_usec};
 use driver::sys::{self, Errno};
-use engine::bells::Sleeper;
+use engine::bells::{Sleeper, Who};
 use libc::{c_int, pollfd};
 use stack::events::Events;
 
@@ -82,7 +82,7 @@ impl Wait {
                 return Err(Errno(libc::EAGAIN));
             }
             // Said first, looked afterwards: whoever brings something from now on rings.
-            let sleeper = carried.interface.engine.fall_asleep(guard::tid());
+            let sleeper = carried.interface.engine.fall_asleep(guard::tid(), Who::Caller);
             let deadline = carried.interface.engine.poll(guard::tid());
             if is_ready(carried) {
                 return Ok(());
