@@ -1,13 +1,15 @@
 //! rtnetlink(7): messages to the kernel about links, addresses, routes and neighbours, and its answers.
 //!
 //! A message is a header, a struct that depends on its kind, and attributes; all in the machine's order of bytes but for
-//! addresses ([`links`], [`addresses`], [`routes`], [`neighbours`]). What is read is checked against the length that was received: nothing is believed.
+//! addresses ([`links`], [`addresses`], [`routes`], [`neighbours`], [`connections`], [`filters`]). What is read is checked against the length that was received: nothing is believed.
 
 use stack::wire::ip::Ip;
 
 use crate::sys::{self, Errno, Fd};
 
 pub mod addresses;
+pub mod connections;
+pub mod filters;
 pub mod links;
 pub mod neighbours;
 pub mod routes;
@@ -155,7 +157,15 @@ impl Netlink {
     /// # Errors
     /// What socket(2) and bind(2) say.
     pub fn open(groups: u32) -> sys::Result<Self> {
-        let fd = sys::socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE)?;
+        Self::to(libc::NETLINK_ROUTE, groups)
+    }
+
+    /// Opens one to other tables of the kernel's, by their NETLINK_*: sock_diag(7), nf_tables.
+    ///
+    /// # Errors
+    /// EPROTONOSUPPORT where the kernel lacks them; what socket(2) and bind(2) say.
+    pub fn to(protocol: i32, groups: u32) -> sys::Result<Self> {
+        let fd = sys::socket(libc::AF_NETLINK, libc::SOCK_RAW, protocol)?;
         let mut address = [0; 12];
         address[..2].copy_from_slice(&(libc::AF_NETLINK as u16).to_ne_bytes());
         address[8..].copy_from_slice(&groups.to_ne_bytes());

@@ -5,6 +5,7 @@ use crate::refusal::Refusal;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::ffi::OsString;
+use std::time::Duration;
 
 const AFTER_HELP: &str = "\
 Profiles (built in): latency, throughput, safe. `accel help profiles` shows them.
@@ -75,6 +76,7 @@ pub(crate) fn command() -> Command {
                         .help("Read again every second, or every so many seconds"),
                 ),
         )
+        .subcommand(keeper())
         .subcommand(crate::bench::command())
         .subcommand(
             Command::new("doctor")
@@ -89,6 +91,42 @@ pub(crate) fn command() -> Command {
                         .help("options, profiles, calls, reasons, or a command"),
                 ),
         )
+}
+
+/// What the launcher starts for an interface. Numbers are checked where their options are.
+fn keeper() -> Command {
+    let value =
+        |name: &'static str, metavar: &'static str| Arg::new(name).long(name).value_name(metavar).num_args(1);
+    let number = |name, most: u32, default: &'static str| {
+        let range = value_parser!(u32).range(..=i64::from(most));
+        value(name, "NUMBER").value_parser(range).default_value(default)
+    };
+    Command::new("keeper")
+        .about("Keep an interface for the programs of a user, until the last of them has ended")
+        .hide(true)
+        .arg(value("interface", "NAME").required(true))
+        .arg(number("user", u32::MAX, "0").required(true))
+        .arg(number("frames", 1 << 22, "16384"))
+        .arg(number("ports", 16_384, "1024"))
+        .arg(number("linger", 600_000, "2000").value_name("MILLISECONDS"))
+        .arg(number("watchdog", 3600, "10").value_name("SECONDS"))
+        .arg(Arg::new("bypass-firewall").long("bypass-firewall").action(ArgAction::SetTrue))
+        .arg(Arg::new("background").long("background").action(ArgAction::SetTrue))
+}
+
+/// What `accel keeper` is to do.
+pub(crate) fn keeper_order(matches: &ArgMatches) -> crate::keeper::Order {
+    let number = |name: &str| matches.get_one::<u32>(name).copied().unwrap_or_default();
+    crate::keeper::Order {
+        interface: matches.get_one::<String>("interface").cloned().unwrap_or_default(),
+        user: number("user"),
+        frames: number("frames").max(64),
+        ports: u16::try_from(number("ports")).unwrap_or(u16::MAX),
+        linger: Duration::from_millis(number("linger").into()),
+        watchdog: Duration::from_secs(number("watchdog").into()),
+        bypass: matches.get_flag("bypass-firewall"),
+        background: matches.get_flag("background"),
+    }
 }
 
 fn run_options() -> [Arg; 4] {

@@ -3,6 +3,7 @@
 use crate::config::profile::Places;
 use crate::config::resolve::{self, Request};
 use crate::config::settings::Settings;
+use crate::keeper;
 use crate::program::find;
 use crate::program::verdict::{self, Kind, Verdict};
 use crate::refusal::{NOT_EXECUTABLE, REFUSED, Refusal};
@@ -88,6 +89,20 @@ pub(crate) fn admit(plan: &Plan, order: &Order) -> Result<(), Refusal> {
     }
 }
 
+/// Has the interfaces that the options name driven, or says why they are not.
+fn open_interfaces(plan: &Plan, order: &Order) -> Result<(), Refusal> {
+    let refused = keeper::start::ensure_all(&plan.settings);
+    match refused.first() {
+        Some(why) if order.is_strict => Err(Refusal::with(REFUSED, format!("--strict: {why}."))),
+        _ => {
+            for why in refused {
+                say(&format!("accel: {why}; its sockets stay on the kernel."));
+            }
+            Ok(())
+        }
+    }
+}
+
 /// Writes a line to standard error. That it can't be written is no reason to stop.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
@@ -100,6 +115,7 @@ pub(crate) fn run(order: &Order) -> Result<ExitCode, Refusal> {
         say(report(&plan, "accel: ").trim_end());
     }
     admit(&plan, order)?;
+    open_interfaces(&plan, order)?;
     Err(become_program(&plan))
 }
 

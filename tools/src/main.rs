@@ -8,6 +8,7 @@
 //! | [`launch`] | starting it |
 //! | [`inspect`] | `explain` and `stat`: the sockets of live processes |
 //! | [`bench`] | the kernel against accel, measured |
+//! | [`keeper`] | the process that has the rights to an interface |
 //! | [`doctor`] | what this machine allows |
 //! | [`help`] | the tables |
 
@@ -21,6 +22,7 @@ mod config;
 mod doctor;
 mod help;
 mod inspect;
+mod keeper;
 mod launch;
 mod program;
 mod refusal;
@@ -69,6 +71,7 @@ fn subcommand(name: &str, chosen: &clap::ArgMatches, root: &mut clap::Command) -
             interval: chosen.get_one::<u32>("watch").copied(),
         }),
         "doctor" => Ok(doctor::run()),
+        "keeper" => Ok(keeper::run(&cli::keeper_order(chosen))),
         _ => help::run(chosen.get_one::<String>("topic").map(String::as_str), root),
     }
 }

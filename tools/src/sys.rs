@@ -204,3 +204,110 @@ pub(crate) fn open_files_limit() -> io::Result<(u64, u64)> {
     outcome(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
     Ok((limit.rlim_cur, limit.rlim_max))
 }
+
+/// A pipe, close-on-exec: the end to read from, and the end to write to.
+pub(crate) fn pipe() -> io::Result<[driver::sys::Fd; 2]> {
+    let mut ends = [-1; 2];
+    // SAFETY: room for two numbers.
+    outcome(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
+    Ok(ends.map(driver::sys::Fd::own))
+}
+
+/// A second process like this one: its number in the first, 0 in the second. This process must have one thread.
+pub(crate) fn fork() -> io::Result<i32> {
+    // SAFETY: with one thread no lock is held by another.
+    let pid = unsafe { libc::fork() };
+    if pid < 0 { Err(io::Error::last_os_error()) } else { Ok(pid) }
+}
+
+/// Ends without what usually happens at an end.
+pub(crate) fn exit_at_once(status: i32) -> ! {
+    // SAFETY: takes a number.
+    unsafe { libc::_exit(status) }
+}
+
+/// Reads at most so many bytes.
+pub(crate) fn read(fd: i32, bytes: &mut [u8]) -> io::Result<usize> {
+    loop {
+        // SAFETY: the bytes are writable.
+        let count = unsafe { libc::read(fd, bytes.as_mut_ptr().cast(), bytes.len()) };
+        match usize::try_from(count) {
+            Ok(count) => return Ok(count),
+            Err(_) if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+/// Writes bytes: a pipe takes so few at once.
+pub(crate) fn write(fd: i32, bytes: &[u8]) -> io::Result<usize> {
+    // SAFETY: the bytes are readable.
+    let count = unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// A session of its own, `/` as its directory, and no descriptors above the standard ones: what a caller leaves open by mistake is not
+/// kept open by a process that outlives it.
+pub(crate) fn leave_caller() {
+    // SAFETY: takes numbers only; the descriptors are the caller's, of which this process uses none.
+    unsafe {
+        libc::setsid();
+        libc::close_range(3, u32::MAX, 0);
+    }
+    let _ = std::env::set_current_dir("/");
+}
+
+/// Leaves the caller, and every descriptor but this one; signals that end others don't end this process.
+pub(crate) fn leave_all_but(fd: i32) {
+    // SAFETY: numbers only; nothing that is closed here is used again.
+    unsafe {
+        libc::setsid();
+        libc::dup2(fd, 0);
+        libc::close_range(1, u32::MAX, 0);
+        libc::dup2(0, fd);
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
+            libc::signal(signal, libc::SIG_IGN);
+        }
+    }
+    let _ = std::env::set_current_dir("/");
+}
+
+/// Children that end are not waited for.
+pub(crate) fn forget_children() {
+    // SAFETY: a legal disposition.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}
+
+/// Standard output goes nowhere from now on; who reads it sees its end.
+pub(crate) fn close_output() {
+    if let Ok(nowhere) = driver::sys::open(c"/dev/null", libc::O_RDWR, 0) {
+        // SAFETY: both are open.
+        unsafe { libc::dup2(nowhere.raw(), libc::STDOUT_FILENO) };
+    }
+}
+
+/// A descriptor that is readable when SIGINT, SIGTERM, SIGQUIT or SIGHUP has come, which no longer end the process.
+pub(crate) fn end_signals() -> io::Result<driver::sys::Fd> {
+    // SAFETY: zeroes are a value of the set, which is emptied before it is used; the numbers are signals.
+    let set = unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGHUP] {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+        set
+    };
+    // SAFETY: a valid set.
+    let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+    if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(driver::sys::Fd::own(fd)) }
+}
+
+/// As many open files as this process may have.
+pub(crate) fn raise_open_files() {
+    if let Ok((_, hard)) = open_files_limit() {
+        let limit = libc::rlimit { rlim_cur: hard, rlim_max: hard };
+        // SAFETY: a struct that outlives the call.
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    }
+}

@@ -13,6 +13,7 @@ const MAP_UPDATE: u32 = 2;
 const MAP_DELETE: u32 = 3;
 const PROG_LOAD: u32 = 5;
 const PROG_TEST_RUN: u32 = 10;
+const PROG_QUERY: u32 = 16;
 const LINK_CREATE: u32 = 28;
 
 /// What a map is.
@@ -37,6 +38,12 @@ const ATTACH_XDP: u32 = 37;
 /// How an XDP program is attached: XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE.
 const SKB_MODE: u32 = 1 << 1;
 const DRV_MODE: u32 = 1 << 2;
+/// Programs of traffic control on an interface, either way: BPF_TCX_INGRESS, BPF_TCX_EGRESS (Linux 6.6).
+const TCX: [u32; 2] = [46, 47];
+/// Packets of a test run go where the program says: BPF_F_TEST_XDP_LIVE_FRAMES (Linux 5.18).
+const LIVE_FRAMES: u32 = 1 << 1;
+/// Bytes of a `struct xdp_md`.
+const XDP_MD: usize = 24;
 /// Bytes of what the verifier has to say.
 const LOG: usize = 1 << 20;
 
@@ -303,4 +310,44 @@ impl Program {
         unsafe { attributes.call(PROG_TEST_RUN) }?;
         Ok((attributes.get(4), attributes.get(36)))
     }
+
+    /// Has it see a packet that a queue of an interface has received, so to speak: the packet then goes where the program says.
+    ///
+    /// # Errors
+    /// EINVAL before Linux 5.18, and for a queue that there isn't; what bpf(2) says.
+    pub fn receive(&self, packet: &[u8], interface: u32, queue: u32) -> sys::Result<()> {
+        // data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex
+        let mut context = [0; XDP_MD];
+        context[4..8].copy_from_slice(&(packet.len() as u32).to_ne_bytes());
+        context[12..16].copy_from_slice(&interface.to_ne_bytes());
+        context[16..20].copy_from_slice(&queue.to_ne_bytes());
+        let mut attributes = Attributes::new()
+            .fd(0, &self.fd)
+            .word(8, packet.len() as u32)
+            .pointer(16, packet.as_ptr())
+            .word(32, 1)
+            .word(40, XDP_MD as u32)
+            .pointer(48, context.as_ptr())
+            .word(64, LIVE_FRAMES);
+        // SAFETY: packet and context are as long as said and live until it returns.
+        unsafe { attributes.call(PROG_TEST_RUN) }.map(drop)
+    }
+}
+
+/// How many programs of traffic control are attached to an interface; none where the kernel has no such.
+///
+/// # Errors
+/// EPERM without CAP_NET_ADMIN.
+pub fn traffic_programs(interface: u32) -> sys::Result<u32> {
+    let mut count = 0;
+    for direction in TCX {
+        let mut attributes = Attributes::new().word(0, interface).word(4, direction);
+        // SAFETY: no pointers: only the number is asked for.
+        match unsafe { attributes.call(PROG_QUERY) } {
+            Ok(_) => count += attributes.get(24),
+            Err(Errno(libc::EPERM)) => return Err(Errno(libc::EPERM)),
+            Err(_) => {}
+        }
+    }
+    Ok(count)
 }

@@ -170,8 +170,6 @@ reasons! {
     Full = 12, "the keeper has {} of these, which is all that it can have";
     /// What the kernel said.
     Kernel = 13, "the kernel refused it with errno {}";
-    /// The interface is being given back.
-    Ending = 14, "the interface is being given back to the kernel";
 }
 
 /// Why bytes are no message.

@@ -146,6 +146,8 @@ pub struct Opened {
     pub steering: Steering,
     /// Which of them are wanted.
     pub requests: Requests,
+    /// Entries of each ring.
+    pub entries: u32,
     /// The XDP program is attached as long as this is open.
     pub attached: Fd,
 }
@@ -175,6 +177,11 @@ const fn frame_size(mtu: u32) -> u16 {
     if mtu + ETHERNET + HEADROOM <= 2048 { 2048 } else { 4096 }
 }
 
+/// Entries of each ring for so many frames.
+fn entries(frames: u32) -> u32 {
+    frames.clamp(64, ENTRIES).next_power_of_two()
+}
+
 fn open_so(request: &Request<'_>, link: &Link, way: Way) -> Result<Opened, Refused> {
     let no_memory = |errno| Refused::Memory { frames: request.frames, errno };
     let frame_size = frame_size(link.mtu);
@@ -191,7 +198,8 @@ fn open_so(request: &Request<'_>, link: &Link, way: Way) -> Result<Opened, Refus
     let requests = steering.add_owner(request.owner).map_err(no_entry)?;
     let attached = steering.attach(link.index, way.attach).map_err(Refused::Steering)?;
     let device = AfXdp::new(umem, sockets, capabilities(link, way, frame_size));
-    Ok(Opened { link: link.clone(), way, device, memory, steering, requests, attached })
+    let entries = entries(request.frames);
+    Ok(Opened { link: link.clone(), way, device, memory, steering, requests, entries, attached })
 }
 
 /// A socket for each queue that is in use: the first one that isn't there is EINVAL.
@@ -203,7 +211,7 @@ fn sockets(request: &Request<'_>, link: &Link, way: Way, umem: &Umem) -> Result<
             queue,
             mode: way.mode,
             multi_buffer: has_many(link, way),
-            entries: request.frames.clamp(64, ENTRIES).next_power_of_two(),
+            entries: entries(request.frames),
         };
         match Socket::open(&config, umem, sockets.first()) {
             Ok(socket) => sockets.push(socket),

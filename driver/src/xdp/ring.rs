@@ -141,6 +141,12 @@ impl<T: Copy> Producer<T> {
         true
     }
 
+    /// Entries that were ever published, modulo 2^32.
+    #[must_use]
+    pub fn position(&self) -> u32 {
+        self.0.producer().load(Ordering::Relaxed)
+    }
+
     /// Whether the kernel is to be called before it looks at the ring.
     #[inline]
     #[must_use]
@@ -170,6 +176,12 @@ impl<T: Copy> Consumer<T> {
         // Acquire: the entries were written before the position.
         let producer = ring.producer().load(Ordering::Acquire);
         ring.used(producer, ring.consumer().load(Ordering::Relaxed))
+    }
+
+    /// Entries that were ever given back, modulo 2^32.
+    #[must_use]
+    pub fn position(&self) -> u32 {
+        self.0.consumer().load(Ordering::Relaxed)
     }
 
     /// Whether there is nothing to read.

@@ -99,7 +99,24 @@ pub struct Statistics {
     pub fill_ring_empty: u64,
 }
 
+/// How far a socket's owner has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Packets that wait in the receive ring.
+    pub waiting: u32,
+    /// Where the owner is in the receive ring and in the fill ring: either moves when it works.
+    pub received: u32,
+    /// Likewise.
+    pub filled: u32,
+}
+
 impl Socket {
+    /// How far its owner has come, whichever process that is.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        Progress { waiting: self.rx.len(), received: self.rx.position(), filled: self.fill.position() }
+    }
+
     /// Makes the socket of a queue and binds it. The first socket of an interface brings the frames, others share them with it.
     ///
     /// # Errors

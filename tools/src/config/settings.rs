@@ -41,6 +41,13 @@ impl Settings {
         self.profiles.join(",")
     }
 
+    /// An option's value as text: what was set, or else its default.
+    pub(crate) fn text(&self, id: Id) -> String {
+        let row = id.row();
+        let set = self.values.iter().find(|(known, _)| known.name == row.name);
+        set.map_or_else(|| row.default.to_owned(), |(_, setting)| setting.text.clone())
+    }
+
     /// What was set, in the order of the table of options.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static Row, &Setting)> {
         OPTIONS.iter().filter_map(|row| {

@@ -1,0 +1,407 @@
+//! The keeper of an interface: what programs get of it and when it goes, on a cable between two hosts.
+//!
+//! The binary is ACCEL_BIN or `target/release/accel` of the workspace. Other programs are this one again, started with the name of a
+//! role in its environment.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+
+use driver::keeper::message::Reason;
+use driver::keeper::{Attached, Keeper, Refusal};
+use driver::netlink::Netlink;
+use driver::netlink::links::{self, Link};
+use driver::steering::{Protocol, Requests};
+use driver::xdp::device::AfXdp;
+use harness::wire::namespace::Namespace;
+use harness::wire::veth::{Cable, NAME};
+use stack::device::{Device, FrameIndex, Memory, Received};
+use stack::wire::ip::Ip;
+
+const RESERVED: &str = "net/ipv4/ip_local_reserved_ports";
+const PORT: u16 = 7000;
+const NEAR: Ip = Ip::v4([10, 0, 0, 1]);
+/// A user without rights.
+const NOBODY: u32 = 65_534;
+
+fn accel() -> PathBuf {
+    let path = std::env::var_os("ACCEL_BIN")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/accel"), PathBuf::from);
+    path.canonicalize().expect("build it first: cargo build --release -p accel-tools, or set ACCEL_BIN")
+}
+
+/// Waits for what another process does.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..100_000 {
+        if is_so() {
+            return;
+        }
+        thread::yield_now();
+        driver::sys::nanosleep(100_000);
+    }
+    panic!("it never happened: {what}");
+}
+
+/// A keeper that runs in a host.
+struct Kept {
+    child: Child,
+    said: String,
+}
+
+impl Kept {
+    fn start(host: &Namespace, arguments: &[&str]) -> Self {
+        let mut command = Command::new(accel());
+        command.args(["keeper", "--interface", NAME, "--user", "0"]).args(arguments);
+        command.stdout(Stdio::piped());
+        let mut child = host.inside(move || command.spawn()).expect("a keeper");
+        let mut said = String::new();
+        let output = child.stdout.as_mut().expect("its output");
+        BufReader::new(output).read_line(&mut said).expect("a line");
+        Self { child, said: said.trim().to_owned() }
+    }
+
+    fn ready(host: &Namespace, arguments: &[&str]) -> Self {
+        let kept = Self::start(host, arguments);
+        assert_eq!(kept.said, "ready");
+        kept
+    }
+
+    fn signal(&self, signal: i32) {
+        // SAFETY: takes numbers; the child was not waited for.
+        unsafe { libc::kill(self.child.id() as i32, signal) };
+    }
+
+    fn end(mut self) {
+        self.signal(libc::SIGTERM);
+        assert!(self.child.wait().expect("its end").success());
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn link(host: &Namespace) -> Link {
+    host.inside(|| links::named(&mut Netlink::open(0).expect("netlink"), NAME)).expect("the cable")
+}
+
+fn setting(host: &Namespace) -> String {
+    host.inside(|| std::fs::read_to_string(format!("/proc/sys/{RESERVED}")))
+        .expect("a setting")
+        .trim()
+        .to_owned()
+}
+
+fn connect(host: &Namespace) -> Result<Keeper, Refusal> {
+    let interface = link(host).index;
+    host.inside(move || Keeper::connect(interface, 200))
+}
+
+/// What this process drives of an interface.
+struct Driven {
+    keeper: Keeper,
+    attached: Attached,
+    device: AfXdp,
+    requests: Requests,
+}
+
+impl Driven {
+    fn new(host: &Namespace) -> Self {
+        let mut keeper = connect(host).expect("a keeper");
+        let mut attached = keeper.attach().expect("the interface");
+        let mut device = attached.device().expect("its device");
+        let requests = attached.requests().expect("its requests");
+        let frames: Vec<FrameIndex> = (0..64).map(FrameIndex).collect();
+        assert_eq!(device.fill(&frames), 64);
+        Self { keeper, attached, device, requests }
+    }
+
+    fn claim(&mut self, listener: &TcpListener, ip: Ip, port: u16) -> Result<(), Refusal> {
+        let claimed = self.keeper.claim(Protocol::Tcp, ip, port, listener.as_raw_fd())?;
+        claimed.places(Protocol::Tcp, port).for_each(|place| self.requests.want(place, true));
+        Ok(())
+    }
+
+    /// Waits for a SYN to this port.
+    fn sees_syn(&mut self, port: u16) {
+        until("a SYN to the stack", || {
+            let mut came = [Received::EMPTY; 32];
+            let count = self.device.receive(&mut came);
+            came[..count].iter().any(|one| {
+                let at = usize::from(one.fragment.offset);
+                let bytes = self.device.bytes(one.fragment.frame).expect("a frame");
+                // The destination port of TCP over IPv4 without options.
+                bytes[at + 12..at + 14] == [0x08, 0] && bytes[at + 36..at + 38] == port.to_be_bytes()
+            })
+        });
+    }
+}
+
+/// A listener of the kernel's in a host, at every address or one.
+fn listener(host: &Namespace, ip: Ipv4Addr, port: u16) -> TcpListener {
+    host.inside(move || TcpListener::bind((ip, port))).expect("a listener")
+}
+
+fn at(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), port)
+}
+
+/// The kernels talk to each other at this port.
+fn kernels_talk(far: &Namespace, listener: &TcpListener) -> [TcpStream; 2] {
+    let port = listener.local_addr().expect("an address").port();
+    let mut stream = far.inside(move || TcpStream::connect(at(port))).expect("a connection");
+    let (mut served, _) = listener.accept().expect("a connection");
+    echo(&mut stream, &mut served);
+    [stream, served]
+}
+
+fn echo(one: &mut TcpStream, other: &mut TcpStream) {
+    let mut buffer = [0; 5];
+    one.write_all(b"hello").expect("sent");
+    other.read_exact(&mut buffer).expect("received");
+    assert_eq!(&buffer, b"hello");
+}
+
+/// Somebody connects to this port, who gets no answer.
+fn knock(far: &Namespace, port: u16) -> thread::JoinHandle<()> {
+    far.spawn(move || drop(TcpStream::connect_timeout(&at(port), std::time::Duration::from_millis(100))))
+}
+
+#[test]
+fn what_is_claimed_and_wanted_comes_to_the_stack_and_goes_back_when_released() {
+    let Some([near, far]) = Cable::default().lay() else { return };
+    let kept = Kept::ready(&near, &[]);
+    let mut driven = Driven::new(&near);
+    let terms = &driven.attached.terms;
+    assert_eq!((terms.name.as_str(), terms.kind.as_str(), terms.mac), (NAME, "veth", [2, 0, 0, 0, 0, 1]));
+    assert_eq!((terms.limits.frames, terms.limits.frame_size), (16_384, 2048));
+    assert_eq!(driven.attached.bells.len(), 64);
+    assert!(driven.attached.bells.iter().all(|bell| bell.raw() >= 200), "out of the program's way");
+    let any = listener(&near, Ipv4Addr::UNSPECIFIED, PORT);
+    let one = listener(&near, Ipv4Addr::new(10, 0, 0, 1), PORT + 1);
+    kernels_talk(&far, &any);
+    kernels_talk(&far, &one);
+    driven.claim(&any, Ip::UNSPECIFIED_V4, PORT).expect("any address");
+    driven.claim(&one, NEAR, PORT + 1).expect("one address");
+    for port in [PORT, PORT + 1] {
+        let knocking = knock(&far, port);
+        driven.sees_syn(port);
+        knocking.join().expect("a knock");
+    }
+    driven.keeper.release(Protocol::Tcp, Ip::UNSPECIFIED_V4, PORT).expect("claimed");
+    driven.keeper.release(Protocol::Tcp, NEAR, PORT + 1).expect("claimed");
+    kernels_talk(&far, &any);
+    kernels_talk(&far, &one);
+    let again = driven.keeper.release(Protocol::Tcp, NEAR, PORT + 1).expect_err("it is released");
+    assert_eq!(again, Refusal::Told { reason: Reason::Unclaimed, detail: 0 });
+    kept.end();
+    assert!(!link(&near).has_xdp);
+    kernels_talk(&far, &any);
+}
+
+/// The keeper has the socket too: nobody else can take the port while packets to it come to the stack.
+#[test]
+fn a_claimed_port_stays_taken_after_its_socket_is_closed() {
+    let Some([near, _far]) = Cable::default().lay() else { return };
+    let _kept = Kept::ready(&near, &[]);
+    let mut driven = Driven::new(&near);
+    let mine = listener(&near, Ipv4Addr::UNSPECIFIED, PORT);
+    driven.claim(&mine, Ip::UNSPECIFIED_V4, PORT).expect("mine");
+    drop(mine);
+    let other = || near.inside(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)));
+    assert!(other().is_err());
+    driven.keeper.release(Protocol::Tcp, Ip::UNSPECIFIED_V4, PORT).expect("claimed");
+    assert!(other().is_ok());
+}
+
+#[test]
+fn who_has_not_bound_a_port_does_not_get_it() {
+    let Some([near, far]) = Cable::default().lay() else { return };
+    let _kept = Kept::ready(&near, &[]);
+    let mut driven = Driven::new(&near);
+    let reason = |refused: Result<(), Refusal>| match refused {
+        Err(Refusal::Told { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    };
+    let mine = listener(&near, Ipv4Addr::UNSPECIFIED, PORT);
+    assert_eq!(reason(driven.claim(&mine, Ip::UNSPECIFIED_V4, PORT + 1)), Reason::NotBound);
+    assert_eq!(reason(driven.claim(&mine, NEAR, PORT)), Reason::NotBound);
+    // In another network namespace everything is free.
+    let elsewhere = listener(&far, Ipv4Addr::UNSPECIFIED, 80);
+    assert_eq!(reason(driven.claim(&elsewhere, Ip::UNSPECIFIED_V4, 80)), Reason::OtherNetwork);
+    // Loopback is no address of the interface.
+    let local = listener(&near, Ipv4Addr::LOCALHOST, PORT + 1);
+    assert_eq!(reason(driven.claim(&local, Ip::v4([127, 0, 0, 1]), PORT + 1)), Reason::Address);
+}
+
+/// Connections that the kernel has at a port when it is claimed stay the kernel's.
+#[test]
+fn at_a_claimed_port_the_kernel_keeps_its_connections() {
+    let Some([near, far]) = Cable::default().lay() else { return };
+    let _kept = Kept::ready(&near, &[]);
+    let mut driven = Driven::new(&near);
+    let listener = listener(&near, Ipv4Addr::UNSPECIFIED, PORT);
+    let [mut stream, mut served] = kernels_talk(&far, &listener);
+    driven.claim(&listener, Ip::UNSPECIFIED_V4, PORT).expect("mine");
+    echo(&mut stream, &mut served);
+    echo(&mut served, &mut stream);
+    let knocking = knock(&far, PORT);
+    driven.sees_syn(PORT);
+    knocking.join().expect("a knock");
+    echo(&mut stream, &mut served);
+}
+
+/// Client ports are the stack's in the kernel, too, and what others have reserved stays; however the keeper ends.
+#[test]
+fn leased_ports_are_taken_while_there_is_a_keeper() {
+    let Some([near, _far]) = Cable::default().lay() else { return };
+    near.set(RESERVED, "8080,9000-9010");
+    for signal in [libc::SIGTERM, libc::SIGKILL] {
+        let mut kept = Kept::ready(&near, &["--ports", "64"]);
+        let driven = Driven::new(&near);
+        let parts = driven.attached.terms.ports.clone();
+        assert_eq!(parts.iter().map(|(_, count)| *count).sum::<u16>(), 64, "{parts:?}");
+        let (first, count) = parts[0];
+        let expected = format!("8080,9000-9010,{first}-{}", first + count - 1);
+        assert_eq!(setting(&near), expected);
+        let bind = move |port: u16| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok();
+        assert!(!near.inside(move || bind(first)));
+        assert!(link(&near).has_xdp);
+        kept.signal(signal);
+        kept.child.wait().expect("its end");
+        until("the setting is mended", || setting(&near) == "8080,9000-9010");
+        // The program has the sockets of the queues still; the interface is the kernel's all the same.
+        assert!(!link(&near).has_xdp);
+        assert!(near.inside(move || bind(first)));
+        drop(driven);
+    }
+}
+
+#[test]
+fn there_is_one_keeper_and_one_user() {
+    let Some([near, _far]) = Cable::default().lay() else { return };
+    let kept = Kept::ready(&near, &[]);
+    assert_eq!(Kept::start(&near, &[]).said, "taken");
+    let said = role(&near, "attach", NOBODY, "");
+    assert!(said.contains("programs of user 0"), "{said}");
+    kept.end();
+    let absent = connect(&near).expect_err("no keeper");
+    assert!(matches!(absent, Refusal::Absent { .. }), "{absent}");
+}
+
+/// What a process held is free when it has ended, but for what another one holds; and the last one's end is the keeper's.
+#[test]
+fn a_port_is_free_when_its_programs_have_ended() {
+    let Some([near, far]) = Cable::default().lay() else { return };
+    let mut kept = Kept::ready(&near, &["--linger", "0"]);
+    // It claims, and ends; this process only drives the interface.
+    let mut driven = Driven::new(&near);
+    let said = role(&near, "claim", 0, "");
+    assert_eq!(said, "claimed", "{said}");
+    until("the port is free", || near.inside(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))).is_ok());
+    let mine = listener(&near, Ipv4Addr::UNSPECIFIED, PORT);
+    kernels_talk(&far, &mine);
+    driven.claim(&mine, Ip::UNSPECIFIED_V4, PORT).expect("free");
+    let knocking = knock(&far, PORT);
+    driven.sees_syn(PORT);
+    knocking.join().expect("a knock");
+    assert!(kept.child.try_wait().expect("a child").is_none(), "this process is there");
+}
+
+/// Addresses that come later are those of claims for any address, and those that go are the kernel's.
+#[test]
+fn addresses_are_followed() {
+    let Some([near, far]) = Cable::default().lay() else { return };
+    let _kept = Kept::ready(&near, &[]);
+    let mut driven = Driven::new(&near);
+    let mine = listener(&near, Ipv4Addr::UNSPECIFIED, PORT);
+    driven.claim(&mine, Ip::UNSPECIFIED_V4, PORT).expect("mine");
+    let to = Ipv4Addr::new(10, 0, 0, 77);
+    near.inside(move || harness::wire::sys::set_address(NAME, to, Ipv4Addr::new(255, 255, 255, 0)))
+        .expect("another address");
+    until("the new address is the stack's", || {
+        let far = far.spawn(move || {
+            TcpStream::connect_timeout(
+                &SocketAddr::new(to.into(), PORT),
+                std::time::Duration::from_millis(50),
+            )
+            .is_ok()
+        });
+        !far.join().expect("a knock")
+    });
+    driven.sees_syn(PORT);
+}
+
+#[test]
+fn a_firewall_is_an_objection_unless_it_is_bypassed() {
+    let Some([near, _far]) = Cable::default().lay() else { return };
+    let rule = |text: &'static str| {
+        near.inside(move || {
+            Command::new("nft").args(text.split(' ')).status().is_ok_and(|done| done.success())
+        })
+    };
+    if !rule("add table inet guard") {
+        println!("SKIP a_firewall_is_an_objection_unless_it_is_bypassed: nft");
+        return;
+    }
+    assert!(rule("add chain inet guard in { type filter hook input priority 0 ; policy accept ; }"));
+    Kept::ready(&near, &["--linger", "0"]).end();
+    assert!(rule("add rule inet guard in tcp dport 22 accept"));
+    let said = Kept::start(&near, &[]).said.clone();
+    assert!(said.contains("nftables inet guard in might match") && said.contains(NAME), "{said}");
+    assert!(!link(&near).has_xdp);
+    Kept::ready(&near, &["--bypass-firewall"]).end();
+}
+
+/// Another interface's name, and one that is driven by somebody else.
+#[test]
+fn what_can_not_be_opened_is_said_in_a_line() {
+    let Some([near, _far]) = Cable::default().lay() else { return };
+    let mut command = Command::new(accel());
+    command.args(["keeper", "--interface", "none-such", "--user", "0"]);
+    let said = near.inside(move || command.output()).expect("a keeper").stdout;
+    let said = String::from_utf8(said).expect("text");
+    assert!(said.contains("none-such") && said.lines().count() == 1, "{said}");
+    let held = near.inside(|| {
+        driver::xdp::open::open(&driver::xdp::open::Request { name: NAME, owner: 1, frames: 64, way: None })
+    });
+    assert!(held.is_ok());
+    let said = Kept::start(&near, &[]).said.clone();
+    assert!(said.contains("another XDP program"), "{said}");
+}
+
+/// Another program, which is this one in a role: what it says.
+fn role(host: &Namespace, role: &str, user: u32, argument: &str) -> String {
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    command.args(["--exact", "another_program", "--nocapture"]).env("KEEPER_ROLE", role);
+    command.env("KEEPER_ARGUMENT", argument).uid(user);
+    let output = host.inside(move || command.output()).expect("another program");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text.lines().find_map(|line| line.split_once("says: "));
+    line.map_or_else(|| panic!("{text}"), |(_, said)| said.to_owned())
+}
+
+/// No test of its own: what [`role`] starts.
+#[test]
+fn another_program() {
+    let Ok(role) = std::env::var("KEEPER_ROLE") else { return };
+    let act = || -> Result<String, Refusal> {
+        let link = links::named(&mut Netlink::open(0).expect("netlink"), NAME).expect("the cable");
+        let mut keeper = Keeper::connect(link.index, 200)?;
+        keeper.attach()?;
+        if role == "claim" {
+            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).expect("a listener");
+            keeper.claim(Protocol::Tcp, Ip::UNSPECIFIED_V4, PORT, listener.as_raw_fd())?;
+            return Ok("claimed".to_owned());
+        }
+        Ok("attached".to_owned())
+    };
+    println!("\nsays: {}", act().unwrap_or_else(|refused| refused.to_string()));
+}

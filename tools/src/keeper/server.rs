@@ -1,0 +1,395 @@
+//! The keeper at work: it answers requests one after the other, and sees processes, addresses and itself end.
+
+use std::time::{Duration, Instant};
+
+use driver::keeper::address;
+use driver::keeper::message::{Answer, Port, REQUEST, Reason, Request, Terms, VERSION, Wrong};
+use driver::netlink::{Netlink, addresses, connections, links, neighbours};
+use driver::steering::{Connection, Protocol};
+use driver::sys::{self, Errno, Fd};
+use driver::xdp::open::Opened;
+
+use super::claims::{Claims, No};
+use super::proof;
+use super::watch::Watch;
+
+/// Nobody comes: whoever had this keeper started has ended before it asked for anything.
+const START: Duration = Duration::from_secs(10);
+/// Between looks at the rings, and at the kernel's connections at mixed ports.
+const LOOK: Duration = Duration::from_secs(1);
+/// Connections to the keeper at one time: each process has one, and some more are on their way.
+const VISITORS_MAX: usize = 512;
+/// `SO_PEERPIDFD`: the process at the other end of an AF_UNIX connection, even if it has ended (Linux 6.5).
+const SO_PEERPIDFD: i32 = 77;
+// Groups of rtnetlink(7).
+const GROUPS: u32 = (libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR) as u32;
+const RTM_DELLINK: u16 = 17;
+
+/// Why the keeper ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The last program has ended.
+    Last,
+    /// A signal said so.
+    Signal,
+    /// The interface is gone.
+    Interface,
+    /// Packets wait, and nobody takes them.
+    Stuck,
+}
+
+/// What is given to who attaches.
+#[derive(Debug)]
+pub(super) struct Given {
+    /// What is said.
+    pub(super) terms: Terms,
+    /// The memory of the stack's state.
+    pub(super) region: Fd,
+    /// One event descriptor for each of its processes.
+    pub(super) bells: Vec<Fd>,
+}
+
+/// A process that uses the interface.
+#[derive(Debug)]
+struct Process {
+    pid: i32,
+    /// Readable once it has ended.
+    end: Fd,
+}
+
+/// A connection, and who made it.
+#[derive(Debug)]
+struct Visitor {
+    fd: Fd,
+    pid: i32,
+    uid: u32,
+}
+
+/// The keeper.
+#[derive(Debug)]
+pub(super) struct Server {
+    /// Who may use the interface.
+    user: u32,
+    /// How long it stays after the last program.
+    linger: Duration,
+    opened: Opened,
+    given: Given,
+    claims: Claims,
+    listener: Fd,
+    signals: Fd,
+    changes: Netlink,
+    asks: Netlink,
+    netns: u64,
+    processes: Vec<Process>,
+    visitors: Vec<Visitor>,
+    /// The kernel's connections at ports of ours.
+    mixed: Vec<Connection>,
+    watch: Watch,
+    ends: Instant,
+    looks: Instant,
+}
+
+/// Takes the name of an interface's keeper; EADDRINUSE if another one has it.
+pub(super) fn take_name(interface: u32) -> sys::Result<Fd> {
+    let listener = sys::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_NONBLOCK, 0)?;
+    sys::bind(&listener, &address(interface))?;
+    Ok(listener)
+}
+
+impl Server {
+    /// Over an interface that is open.
+    pub(super) fn new(
+        user: u32,
+        linger: Duration,
+        opened: Opened,
+        given: Given,
+        (listener, signals): (Fd, Fd),
+        watch: Watch,
+    ) -> sys::Result<Self> {
+        let netns = proof::namespace(&sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?)?;
+        let claims = Claims::new(given.terms.owner, given.terms.ports.clone());
+        let now = Instant::now();
+        let mut server = Self {
+            user,
+            linger,
+            opened,
+            given,
+            claims,
+            listener,
+            signals,
+            changes: Netlink::open(GROUPS)?,
+            asks: Netlink::open(0)?,
+            netns,
+            processes: Vec::new(),
+            visitors: Vec::new(),
+            mixed: Vec::new(),
+            watch,
+            ends: now + START,
+            looks: now + LOOK,
+        };
+        server.read_addresses()?;
+        sys::listen(&server.listener, 64)?;
+        Ok(server)
+    }
+
+    /// Serves until there is a reason to end.
+    pub(super) fn serve(&mut self) -> End {
+        loop {
+            let mut ready = self.ready();
+            let now = Instant::now();
+            if self.processes.is_empty() && now >= self.ends {
+                return End::Last;
+            }
+            let until = if self.processes.is_empty() { self.ends } else { self.looks };
+            let wait = until.saturating_duration_since(now).as_millis() as i32 + 1;
+            if sys::poll_all(&mut ready, wait).is_err() {
+                continue;
+            }
+            let is_ready: Vec<bool> = ready.iter().map(|one| one.revents != 0).collect();
+            if is_ready[1] {
+                return End::Signal;
+            }
+            if is_ready[2] && self.follow() {
+                return End::Interface;
+            }
+            let (visitors, processes) = is_ready[3..].split_at(self.visitors.len());
+            // Requests before ends: a child's comes before that of its parent is noticed.
+            self.answer_all(visitors);
+            self.bury(processes);
+            if is_ready[0] {
+                self.welcome();
+            }
+            if Instant::now() >= self.looks {
+                self.looks = Instant::now() + LOOK;
+                self.look_at_mixed();
+                let pids = self.processes.iter().map(|process| process.pid);
+                if self.watch.is_stuck(self.opened.device.queues(), pids) {
+                    return End::Stuck;
+                }
+            }
+        }
+    }
+
+    /// Gives everything back; what is left is the name, which keeps the next keeper away until it is dropped.
+    pub(super) fn close(self) -> Fd {
+        let Self { opened, listener, .. } = self;
+        let Opened { attached, .. } = opened;
+        drop(attached);
+        listener
+    }
+
+    fn ready(&self) -> Vec<libc::pollfd> {
+        let fixed = [&self.listener, &self.signals, self.changes.fd()];
+        let visitors = self.visitors.iter().map(|visitor| &visitor.fd);
+        let processes = self.processes.iter().map(|process| &process.end);
+        let poll = |fd: &Fd| libc::pollfd { fd: fd.raw(), events: libc::POLLIN, revents: 0 };
+        fixed.into_iter().chain(visitors).chain(processes).map(poll).collect()
+    }
+
+    fn welcome(&mut self) {
+        while let Ok(fd) = sys::accept(&self.listener) {
+            let mut who = libc::ucred { pid: 0, uid: u32::MAX, gid: 0 };
+            let known = sys::getsockopt(fd.raw(), libc::SOL_SOCKET, libc::SO_PEERCRED, &mut who);
+            if known.is_ok() && self.visitors.len() < VISITORS_MAX {
+                self.visitors.push(Visitor { fd, pid: who.pid, uid: who.uid });
+            }
+        }
+    }
+
+    fn answer_all(&mut self, ready: &[bool]) {
+        let mut stays: Vec<bool> = ready.iter().map(|_| true).collect();
+        for at in (0..ready.len()).filter(|at| ready[*at]) {
+            stays[at] = self.answer_one(at).is_some();
+        }
+        let mut stays = stays.into_iter();
+        self.visitors.retain(|_| stays.next().unwrap_or(true));
+    }
+
+    /// One request of a visitor; `None` when the visitor has gone, or doesn't read its answers.
+    fn answer_one(&mut self, at: usize) -> Option<()> {
+        let (mut bytes, mut passed) = ([0; REQUEST + 1], Vec::new());
+        let fd = &self.visitors[at].fd;
+        let came = match sys::receive_with(fd, &mut bytes, &mut passed, libc::MSG_DONTWAIT) {
+            Err(Errno(libc::EAGAIN | libc::EINTR)) => return Some(()),
+            came => came.ok().filter(|came| came.len != 0)?,
+        };
+        let (answer, number) = match Request::parse(&bytes[..came.len]) {
+            Ok((request, number)) => {
+                let answer = self.answer(at, &request, passed);
+                (answer.unwrap_or_else(|(reason, detail)| Answer::Refused(reason, detail)), number)
+            }
+            Err(Wrong::Version(_)) => (Answer::Refused(Reason::Version, VERSION), 0),
+            Err(_) => (Answer::Refused(Reason::Malformed, 0), 0),
+        };
+        let passed = if let Answer::Attached(_) = answer { self.descriptors() } else { Vec::new() };
+        let sent = sys::send_with(&self.visitors[at].fd, &answer.bytes(number), &passed, libc::MSG_DONTWAIT);
+        sent.ok().map(drop)
+    }
+
+    /// In the order of [`Terms::descriptors`].
+    fn descriptors(&self) -> Vec<i32> {
+        let Opened { memory, requests, device, .. } = &self.opened;
+        let fixed = [&self.given.region, memory, requests.fd()];
+        let queues = device.queues().iter().map(driver::xdp::socket::Socket::fd);
+        fixed.into_iter().chain(queues).chain(&self.given.bells).map(Fd::raw).collect()
+    }
+
+    fn answer(&mut self, at: usize, request: &Request, passed: Vec<Fd>) -> Result<Answer, No> {
+        let Visitor { pid, uid, .. } = self.visitors[at];
+        if uid != self.user {
+            return Err((Reason::User, self.user));
+        }
+        if pid <= 0 {
+            return Err((Reason::Elsewhere, 0));
+        }
+        let is_known = self.processes.iter().any(|process| process.pid == pid);
+        if !is_known && !matches!(request, Request::Hold | Request::Attach) {
+            return Err((Reason::NotAttached, 0));
+        }
+        match request {
+            Request::Hold => self.enlist(at).map(|()| Answer::Done),
+            Request::Attach => {
+                self.enlist(at)?;
+                Ok(Answer::Attached(Box::new(self.given.terms.clone())))
+            }
+            Request::Claim(port) => self.claim(pid, port, passed),
+            Request::Join(port) => self.claims.join(pid, port).map(Answer::Claimed),
+            Request::Release(port) => {
+                self.claims.release(&self.opened.steering, pid, port).map(|()| Answer::Done)
+            }
+            Request::Resolve(ip) => neighbours::resolve(&mut self.asks, self.opened.link.index, ip)
+                .map(|()| Answer::Done)
+                .map_err(|Errno(errno)| (Reason::Kernel, errno as u32)),
+        }
+    }
+
+    /// A process uses the interface from now on. What its parent has claimed is its own, too, as far as it was forked with it.
+    fn enlist(&mut self, at: usize) -> Result<(), No> {
+        let Visitor { fd, pid, .. } = &self.visitors[at];
+        if self.processes.iter().any(|process| process.pid == *pid) {
+            return Ok(());
+        }
+        let most = self.given.terms.limits.processes;
+        if self.processes.len() >= most as usize {
+            return Err((Reason::Full, most));
+        }
+        let mut number = -1;
+        let end = match sys::getsockopt(fd.raw(), libc::SOL_SOCKET, SO_PEERPIDFD, &mut number) {
+            Ok(_) => Ok(Fd::own(number)),
+            Err(_) => sys::pidfd_open(*pid),
+        };
+        let end = end.map_err(|Errno(errno)| (Reason::Kernel, errno as u32))?;
+        if let Some(parent) = parent_of(*pid).filter(|pid| self.processes.iter().any(|one| one.pid == *pid)) {
+            self.claims.inherit(parent, *pid);
+        }
+        self.processes.push(Process { pid: *pid, end });
+        Ok(())
+    }
+
+    fn bury(&mut self, ready: &[bool]) {
+        let ended = self.processes.iter().zip(ready).filter(|(_, ready)| **ready);
+        let ended: Vec<i32> = ended.map(|(process, _)| process.pid).collect();
+        if ended.is_empty() {
+            return;
+        }
+        self.processes.retain(|process| !ended.contains(&process.pid));
+        for pid in ended {
+            self.claims.end(&self.opened.steering, pid);
+        }
+        self.ends = Instant::now() + self.linger;
+    }
+
+    fn claim(&mut self, pid: i32, port: &Port, mut passed: Vec<Fd>) -> Result<Answer, No> {
+        let socket = passed.pop().filter(|_| passed.is_empty()).ok_or((Reason::NoSocket, 0))?;
+        let cover = proof::check(&socket, port, self.opened.link.index, self.netns)?;
+        let claimed = self.claims.claim(&self.opened.steering, pid, port, cover, socket)?;
+        if port.protocol == Protocol::Tcp {
+            self.look_for_kernels(port.number);
+        }
+        Ok(Answer::Claimed(claimed))
+    }
+
+    /// Connections that the kernel has at a port stay its own. The owner wants nothing there before it has its answer, so none of their
+    /// packets is lost meanwhile.
+    fn look_for_kernels(&mut self, port: u16) {
+        let steering = &self.opened.steering;
+        let found = Netlink::to(libc::NETLINK_SOCK_DIAG, 0)
+            .and_then(|mut netlink| connections::at_port(&mut netlink, port))
+            .unwrap_or_default();
+        let gone = |known: &Connection| known.local.1 == port && !found.contains(known);
+        for connection in self.mixed.iter().filter(|known| gone(known)) {
+            let _ = steering.leave_to_kernel(connection, false);
+        }
+        self.mixed.retain(|known| !gone(known));
+        self.claims.set_mixed(steering, port, !found.is_empty());
+        for connection in found {
+            if !self.mixed.contains(&connection) && steering.leave_to_kernel(&connection, true).is_ok() {
+                self.mixed.push(connection);
+            }
+        }
+    }
+
+    fn look_at_mixed(&mut self) {
+        let mut ports: Vec<u16> = self.mixed.iter().map(|connection| connection.local.1).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports.into_iter().for_each(|port| self.look_for_kernels(port));
+    }
+
+    /// Addresses as they are now.
+    fn read_addresses(&mut self) -> sys::Result<()> {
+        let index = self.opened.link.index;
+        let is_usable = |one: &addresses::Address| one.interface == index && !one.is_tentative;
+        let mut now: Vec<_> =
+            addresses::all(&mut self.asks)?.into_iter().filter(is_usable).map(|one| one.ip).collect();
+        // If they are more than there are slots, those that others know come first.
+        now.sort_by_key(stack::wire::ip::Ip::is_link_local);
+        let steering = &self.opened.steering;
+        for old in self.claims.addresses().iter().filter(|old| !now.contains(old)) {
+            self.claims.remove_address(steering, old);
+        }
+        let known = self.claims.addresses();
+        for ip in now.into_iter().filter(|ip| !known.contains(ip)) {
+            self.claims.add_address(steering, ip);
+        }
+        Ok(())
+    }
+
+    /// Does what the kernel's changes ask for; whether the interface is gone.
+    fn follow(&mut self) -> bool {
+        let index = self.opened.link.index;
+        let (mut is_gone, mut is_new) = (false, false);
+        loop {
+            let changes = self.changes.changes(|kind, body| {
+                if kind == RTM_DELLINK {
+                    is_gone |= driver::netlink::word(body, 4) == Some(index);
+                }
+                is_new |= addresses::parse(kind, body).is_some_and(|(address, _)| address.interface == index);
+            });
+            match changes {
+                Ok(true) => {}
+                Ok(false) => break,
+                // Changes were lost: everything is read again.
+                Err(_) => {
+                    is_new = true;
+                    is_gone |= !is_there(&mut self.asks, index);
+                    break;
+                }
+            }
+        }
+        if is_new {
+            let _ = self.read_addresses();
+        }
+        is_gone
+    }
+}
+
+fn is_there(netlink: &mut Netlink, index: u32) -> bool {
+    links::all(netlink).map_or(true, |links| links.iter().any(|link| link.index == index))
+}
+
+/// A process's parent: the second number behind its name in `/proc/PID/stat`.
+fn parent_of(pid: i32) -> Option<i32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    text.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
