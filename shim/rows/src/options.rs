@@ -68,7 +68,6 @@ options! {
     SpinSelect "ACCEL_SPIN_SELECT" Bool, "on", "EF_SELECT_SPIN", "select and pselect may spin.";
     KeepEnv "ACCEL_KEEP_ENV" Bool, "on", "", "Programs started with a cleaned environment get accel's variables back; LD_PRELOAD removed on purpose stays removed.";
     IoUring "ACCEL_IO_URING" Choice(&["allow", "refuse"]), "allow", "", "allow: a program that sets up io_uring has all its sockets on the kernel from then on. refuse: io_uring_setup fails with ENOSYS, as where the kernel lacks it, and libraries such as libuv do without.";
-    Interfaces "ACCEL_INTERFACES" Text, "", "EF_INTERFACE_WHITELIST", "Network interfaces whose packets accel carries with a stack of its own, separated by commas. The launcher opens them, with the rights of root.";
     Log "ACCEL_LOG" Choice(&["off", "warn", "info", "debug"]), "warn", "EF_UNIX_LOG", "What the library writes about itself: warnings only by default, never on the data path.";
     LogFile "ACCEL_LOG_FILE" Text, "", "EF_LOG_FILE", "File that receives the log instead of standard error; it must not exist yet or be a plain file of this user.";
     StatsFile "ACCEL_STATS_FILE" Text, "", "", "File to which each process appends, at its end, its number, its program, how many of its connections could be and were accelerated, and why others were not.";
