@@ -12,6 +12,7 @@
 //! | [`cards`] | the public record of each socket, read by `accel explain` and `accel stat` | yes |
 //! | [`netlink`] | rtnetlink: interfaces, addresses, routes and neighbours as the kernel has them, and what changes | yes |
 //! | [`xdp`] | AF_XDP: frames, rings, sockets, and the stack's device over them | yes |
+//! | [`packet`] | packet sockets with virtio's header: segments that the kernel cuts | yes |
 //! | [`bpf`] | BPF programs and maps, without a compiler | yes |
 //! | [`steering`] | which packets of an interface are whose: our XDP program and its maps | no |
 //! | [`keeper`] | what programs and the process that has the rights say to each other | no |
@@ -37,6 +38,8 @@ pub mod keeper;
 pub mod meeting;
 #[cfg(not(loom))]
 pub mod netlink;
+#[cfg(not(loom))]
+pub mod packet;
 #[cfg(not(loom))]
 pub mod steering;
 pub mod switch;

@@ -96,9 +96,10 @@ pub struct Capabilities {
     pub fragments_max: u16,
     /// Transport checksums of what arrives.
     pub checksum_in: ChecksumIn,
-    /// Whether it completes transport checksums of what is sent: [`Outgoing::checksum`].
+    /// Whether it completes transport checksums of what is sent and not cut: [`Outgoing::checksum`].
     pub checksum_out: bool,
-    /// Largest text, in bytes, that it cuts into segments ([`Outgoing::gso_size`]); 0 if it doesn't.
+    /// Largest text, in bytes, that it cuts into segments ([`Outgoing::gso_size`]); 0 if it doesn't. Those of what it cuts it
+    /// always completes.
     pub tso_bytes_max: u32,
     /// Whether packets larger than the MTU may arrive, several segments of one connection joined.
     pub gro: bool,
@@ -170,7 +171,7 @@ pub struct ChecksumRequest {
 pub struct Outgoing<'a> {
     /// Its bytes in order, headers first. No frame stands here twice.
     pub fragments: &'a [Fragment],
-    /// What is left to the device, if it has [`Capabilities::checksum_out`].
+    /// What is left to the device, if it has [`Capabilities::checksum_out`] or is to cut the packet.
     pub checksum: Option<ChecksumRequest>,
     /// Bytes of text of each segment that the device is to make of it; 0 for a packet that is sent as it is. With it a
     /// checksum is asked for, and the headers are those of the first segment with the lengths of the whole.

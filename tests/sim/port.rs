@@ -365,7 +365,7 @@ impl Device for Port {
         let can_cut = packet.gso_size == 0 || (setup.tso_bytes_max > 0 && packet.checksum.is_some());
         // A link's header may come on top of either.
         let most = if packet.gso_size == 0 { setup.mtu } else { setup.tso_bytes_max + 120 } as usize + 22;
-        let can_sum = packet.checksum.is_none() || setup.checksum_out;
+        let can_sum = packet.checksum.is_none() || setup.checksum_out || packet.gso_size != 0;
         if !is_bounded || !can_cut || !can_sum || packet.len() > most {
             return Err(Refused::Unfit);
         }

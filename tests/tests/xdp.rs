@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 
 use driver::bpf::object::Attach;
 use driver::steering::{Place, Protocol};
@@ -10,12 +11,14 @@ use driver::xdp::socket::Mode;
 use harness::sim::tcp::text;
 use harness::wire::calls::Calls;
 use harness::wire::namespace::{Namespace, joined, kernel_talks};
+use harness::wire::sys::option_bytes;
 use harness::wire::veth::{Cable, NAME};
 use harness::wire::world::address;
 use harness::wire::xsk::{Ended, Xsk};
 use stack::region::slab::Handle;
 use stack::settings::{Switch, Values};
 use stack::stats::Counter;
+use stack::tcp::calls::How;
 
 const PORT: u16 = 7000;
 const FRAMES: u32 = 4096;
@@ -61,6 +64,49 @@ fn what_the_kernel_says_is_expected() {
     let (all, expected) =
         (ours.host.counter(Counter::SegmentsIn), ours.host.counter(Counter::HeaderPredicted));
     assert!(expected * 10 > all * 9, "{expected} of {all}");
+}
+
+/// The kernel cuts what is long: whole runs of segments leave as one packet, and what is short never overtakes them.
+#[test]
+fn long_and_short_packets_leave_in_their_order() {
+    for (mtu, is_v6) in [(1500, false), (1500, true), (9000, false), (65_535, true)] {
+        let Some([near, far]) = (Cable { mtu, ..Cable::default() }).lay() else { return };
+        let mut ours = Xsk::new(&near, (1, 2), FRAMES, None, PORT);
+        let (socket, stream) = pair(&mut ours, &far, is_v6, true);
+        let kernel = kernel_talks(&stream, &[]);
+        let whole = text(10, 6 << 20);
+        let mut left = &whole[..];
+        for len in [150_000, 10, 3000, 1, 20_000, 500].into_iter().cycle() {
+            let (now, later) = left.split_at(len.min(left.len()));
+            let mut unsent = now;
+            while !unsent.is_empty() {
+                let sent = ours.send(socket, unsent);
+                unsent = &unsent[sent..];
+            }
+            left = later;
+            if left.is_empty() {
+                break;
+            }
+        }
+        ours.with(|stack| stack.shutdown(socket, How::Write)).expect("the end");
+        assert!(ours.join(kernel) == whole);
+        let [packets, segments] =
+            [Counter::PacketsOut, Counter::SegmentsOut].map(|name| ours.host.counter(name));
+        assert!(packets * 3 < segments, "MTU {mtu}: {segments} segments in {packets} packets");
+        assert_eq!(out_of_order(&stream), 0, "MTU {mtu}");
+        let lost = ours.opened.device.kicker().packets().map(|packets| packets.lost());
+        assert_eq!(lost, Some(0));
+        ours.close(socket);
+        ours.host.check();
+    }
+}
+
+/// Segments that the kernel found behind a gap: tcpi_rcv_ooopack (linux/tcp.h), which libc's tcp_info doesn't have.
+fn out_of_order(stream: &TcpStream) -> u32 {
+    let mut info = [0; 256];
+    let len = option_bytes(stream.as_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, &mut info).expect("TCP_INFO");
+    assert!(len >= 228, "a kernel that counts them");
+    info[224..228].try_into().map(u32::from_ne_bytes).expect("four bytes")
 }
 
 /// A connection between our stack and the kernel's.

@@ -13,6 +13,7 @@ use super::message::{ANSWER, Answer, Claimed, Port, Reason, Request, Terms, Wron
 use crate::steering::{Protocol, Requests};
 use crate::sys::{self, Errno, Fd};
 use crate::xdp::device::AfXdp;
+use crate::xdp::kick::Packets;
 use crate::xdp::socket::Socket;
 use crate::xdp::umem::Umem;
 
@@ -126,6 +127,8 @@ pub struct Attached {
     pub queues: Vec<Fd>,
     /// The map of what is wanted, until [`Self::requests`] takes it.
     pub requests: Option<Fd>,
+    /// The second way out, until [`Self::device`] takes it: none, or two.
+    pub packets: Vec<Fd>,
     /// One event descriptor for each process of the region, by its slot.
     pub bells: Vec<Fd>,
 }
@@ -189,7 +192,8 @@ impl Keeper {
             return Err(malformed);
         };
         let queues = passed.by_ref().take(terms.queues as usize).collect();
-        Ok(Attached { terms: *terms, region, frames, queues, requests, bells: passed.collect() })
+        let packets = passed.by_ref().take(terms.ways_out()).collect();
+        Ok(Attached { terms: *terms, region, frames, queues, requests, packets, bells: passed.collect() })
     }
 
     /// Claims a port for this process, with a socket that is bound to it in the kernel: that the kernel allowed it is the right to it.
@@ -318,7 +322,10 @@ impl Attached {
             .map(|fd| Socket::adopt(fd, *entries))
             .collect::<sys::Result<Vec<_>>>()
             .map_err(system("mapping the rings"))?;
-        Ok(AfXdp::new(umem, sockets, *capabilities))
+        let packets = <[Fd; 2]>::try_from(core::mem::take(&mut self.packets)).ok();
+        let packets =
+            packets.map(Packets::adopt).transpose().map_err(system("mapping the queue of packets"))?;
+        AfXdp::new(umem, sockets, packets, *capabilities).map_err(system("mapping the rings"))
     }
 
     /// What the owner wants, to be written by this process: once.

@@ -109,10 +109,16 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// Descriptors that come with them: the region, the frames, the requests, the queues, the bells.
+    /// Descriptors of the second way out, for packets that the kernel cuts ([`crate::xdp::kick::Packets::fds`]): two, if there is one.
+    #[must_use]
+    pub const fn ways_out(&self) -> usize {
+        if self.capabilities.tso_bytes_max != 0 { 2 } else { 0 }
+    }
+
+    /// Descriptors that come with them: the region, the frames, the requests, the queues, the second way out, the bells.
     #[must_use]
     pub const fn descriptors(&self) -> usize {
-        3 + self.queues as usize + self.bells as usize
+        3 + self.queues as usize + self.ways_out() + self.bells as usize
     }
 }
 
@@ -425,7 +431,7 @@ impl Terms {
         let owner = reader.word_to(OWNERS - 1)?;
         let queues = reader.word_to(QUEUES as u32)?;
         let entries = reader.word()?;
-        let bells = reader.word_to((PASSED_MAX - 3 - QUEUES) as u32)?;
+        let bells = reader.word_to((PASSED_MAX - 3 - QUEUES - 2) as u32)?;
         let capabilities = Capabilities {
             link: if reader.flag()? { Link::Ip } else { Link::Ethernet },
             mtu: reader.word()?,

@@ -1,17 +1,47 @@
-//! The stack's device over AF_XDP: all queues of an interface.
+//! The stack's device over AF_XDP: all queues of an interface, and a packet socket for what the kernel is to cut.
+//!
+//! A packet leaves by the transmit ring or by the socket ([`crate::packet`]). None overtakes another: once one is queued for the socket,
+//! what follows goes there too until the queue is empty, and the sender empties the ring before each packet.
+
+use std::sync::Arc;
 
 use libc::xdp_desc;
 use stack::device::{
     Capabilities, Device, Fragment, FrameIndex, Memory, Outgoing, Received, Refused as NotSent,
 };
 
+use super::kick::{Kicker, Packets};
 use super::socket::Socket;
 use super::umem::Umem;
+use crate::packet::{Cut, Header, PIECES};
+use crate::sys::{self, Errno};
 
 /// The next entry is of the same packet: XDP_PKT_CONTD.
 const CONTINUES: u32 = libc::XDP_PKT_CONTD;
 /// Most queues of an interface.
 pub const QUEUES: usize = 64;
+/// Most fragments of a packet in copy mode: a page fragment for each but the first (MAX_SKB_FRAGS).
+pub const FRAGMENTS: u16 = 17;
+/// Bytes that the kernel cuts at most: what a length field can say (RFC 791 §3.1).
+const CUT_MAX: u32 = 65_535;
+/// Bytes of a packet that the kernel keeps in one piece with its headers, where nobody says how long these are.
+const HEAD_MAX: u16 = 128;
+
+/// Where a checksum is in UDP's header, and how long that is (RFC 768).
+const UDP_CHECKSUM: u16 = 6;
+const UDP_LEN: u16 = 8;
+// linux/if_ether.h: what says that a tag of a VLAN follows.
+const VLAN: [u8; 2] = [0x81, 0x00];
+const SERVICE_VLAN: [u8; 2] = [0x88, 0xa8];
+
+/// Where IP's header is, behind Ethernet's with up to two tags.
+fn ip_at(bytes: &[u8]) -> Option<usize> {
+    let kind = |at: usize| bytes.get(at..at + 2);
+    let tags = [12, 16]
+        .into_iter()
+        .take_while(|at| kind(*at).is_some_and(|kind| kind == VLAN || kind == SERVICE_VLAN));
+    Some(14 + 4 * tags.count())
+}
 
 /// The device.
 #[derive(Debug)]
@@ -19,17 +49,33 @@ pub struct AfXdp {
     umem: Umem,
     queues: Vec<Socket>,
     capabilities: Capabilities,
+    /// Most fragments of a packet in the transmit ring.
+    fragments_max: usize,
     /// The queue that is looked at first: each in turn, so that none starves another.
     turn: usize,
-    /// Something was sent that the kernel hasn't been told of.
-    owes_kick: bool,
+    kicker: Arc<Kicker>,
 }
 
 impl AfXdp {
-    /// Over these sockets, each of another queue, which share these frames.
-    #[must_use]
-    pub const fn new(umem: Umem, queues: Vec<Socket>, capabilities: Capabilities) -> Self {
-        Self { umem, queues, capabilities, turn: 0, owes_kick: false }
+    /// Over these sockets, each of another queue, which share these frames; with `packets` the device cuts, too. `capabilities` are AF_XDP's,
+    /// or those of the same device in another process.
+    ///
+    /// # Errors
+    /// ENODEV without sockets; what mmap(2) says.
+    pub fn new(
+        umem: Umem,
+        queues: Vec<Socket>,
+        packets: Option<Packets>,
+        capabilities: Capabilities,
+    ) -> sys::Result<Self> {
+        let fragments_max = capabilities.fragments_max.min(FRAGMENTS).into();
+        let capabilities = match &packets {
+            Some(_) => Capabilities { tso_bytes_max: CUT_MAX, fragments_max: PIECES as u16, ..capabilities },
+            None => capabilities,
+        };
+        let waker = queues.first().ok_or(Errno(libc::ENODEV))?.waker()?;
+        let kicker = Arc::new(Kicker::new(waker, packets, &umem));
+        Ok(Self { umem, queues, capabilities, fragments_max, turn: 0, kicker })
     }
 
     /// The sockets, by queue.
@@ -38,16 +84,58 @@ impl AfXdp {
         &self.queues
     }
 
-    /// Pays the kick that [`Device::flush`] said is owed, without the stack's lock: a system call of 2 µs and more. Whether the
-    /// kernel wants to be asked again.
-    pub fn kick(&mut self) -> bool {
-        self.owes_kick = self.queues.first().is_some_and(Socket::kick);
-        self.owes_kick
+    /// What pays kicks, for who has left the stack's lock.
+    #[must_use]
+    pub const fn kicker(&self) -> &Arc<Kicker> {
+        &self.kicker
     }
 
-    /// Whether a kick is owed; whoever asks pays it ([`Socket::kick`]), after the stack's lock is given back.
-    pub const fn take_kick(&mut self) -> bool {
-        core::mem::replace(&mut self.owes_kick, false)
+    /// Pays the kick that [`Device::flush`] said is owed: see [`Kicker::kick`].
+    pub fn kick(&mut self) -> bool {
+        self.kicker.kick()
+    }
+
+    /// What the kernel is told of a packet; `None` if it couldn't cut it.
+    fn header(&self, packet: &Outgoing<'_>) -> Option<Header> {
+        let first = packet.fragments.first()?;
+        let Some(request) = packet.checksum else {
+            return (packet.gso_size == 0).then(|| Header::whole(first.len.min(HEAD_MAX)));
+        };
+        let bytes = self.umem.bytes(first.frame)?.get(first.offset.into()..)?;
+        let transport = bytes.get(request.start.into()..)?;
+        let is_v6 = bytes.get(ip_at(bytes)?)? >> 4 == 6;
+        let (cut, len) = match (request.offset, is_v6) {
+            (UDP_CHECKSUM, _) => (Cut::Udp, UDP_LEN),
+            (_, false) => (Cut::TcpV4, u16::from(transport.get(12)? >> 4) * 4),
+            (_, true) => (Cut::TcpV6, u16::from(transport.get(12)? >> 4) * 4),
+        };
+        let head_len = request.start + len;
+        let is_fit = packet.gso_size != 0 && head_len <= first.len;
+        is_fit.then(|| Header::cut(cut, packet.gso_size, head_len, (request.start, request.offset)))
+    }
+
+    /// Leaves a packet to the packet socket.
+    fn queue(&self, packet: &Outgoing<'_>, packets: &Packets) -> Result<(), NotSent> {
+        let header = self.header(packet).filter(|_| packet.fragments.len() <= PIECES);
+        let header = header.ok_or(NotSent::Unfit)?;
+        if packets.queue.push(&header, packet.fragments) { Ok(()) } else { Err(NotSent::Full) }
+    }
+
+    /// Puts a packet into the transmit ring.
+    fn put(&mut self, packet: &Outgoing<'_>) -> Result<(), NotSent> {
+        let count = packet.fragments.len();
+        if count > self.fragments_max || packet.checksum.is_some() || packet.gso_size != 0 {
+            return Err(NotSent::Unfit);
+        }
+        let (base, last) = (u64::from(self.umem.frame_size()), count - 1);
+        let entries = packet.fragments.iter().enumerate().map(|(at, fragment)| xdp_desc {
+            addr: u64::from(fragment.frame.0) * base + u64::from(fragment.offset),
+            len: fragment.len.into(),
+            options: if at == last { 0 } else { CONTINUES },
+        });
+        // One queue for all that is sent: a second one would only let packets overtake each other.
+        let is_taken = self.queues.first_mut().is_some_and(|socket| socket.tx.push(entries));
+        if is_taken { Ok(()) } else { Err(NotSent::Full) }
     }
 
     fn fragment(&self, entry: &xdp_desc) -> Fragment {
@@ -161,29 +249,25 @@ impl Device for AfXdp {
 
     #[inline]
     fn transmit_room(&self) -> usize {
-        self.queues.first().map_or(0, |socket| socket.tx.room() as usize)
+        let ring = self.queues.first().map_or(0, |socket| socket.tx.room() as usize);
+        self.kicker.packets().map_or(ring, |packets| ring.min(packets.queue.room()))
     }
 
     fn send(&mut self, packet: &Outgoing<'_>) -> Result<(), NotSent> {
         let (count, size) = (packet.fragments.len(), usize::from(self.umem.frame_size()));
         let fits = |fragment: &Fragment| usize::from(fragment.offset) + usize::from(fragment.len) <= size;
-        let is_fit = (1..=usize::from(self.capabilities.fragments_max)).contains(&count)
-            && packet.checksum.is_none()
-            && packet.gso_size == 0
-            && packet.fragments.iter().all(fits);
-        if !is_fit {
+        if count == 0 || !packet.fragments.iter().all(fits) {
             return Err(NotSent::Unfit);
         }
-        let (base, last) = (u64::from(self.umem.frame_size()), count - 1);
-        let entries = packet.fragments.iter().enumerate().map(|(at, fragment)| xdp_desc {
-            addr: u64::from(fragment.frame.0) * base + u64::from(fragment.offset),
-            len: fragment.len.into(),
-            options: if at == last { 0 } else { CONTINUES },
-        });
-        // One queue for all that is sent: a second one would only let packets overtake each other.
-        let is_taken = self.queues.first_mut().is_some_and(|socket| socket.tx.push(entries));
-        self.owes_kick |= is_taken;
-        if is_taken { Ok(()) } else { Err(NotSent::Full) }
+        let is_large = packet.gso_size != 0 || count > self.fragments_max;
+        let sent = match self.kicker.packets() {
+            Some(packets) if is_large || packets.queue.is_busy() => self.queue(packet, packets),
+            _ => self.put(packet),
+        };
+        if sent.is_ok() {
+            self.kicker.owe();
+        }
+        sent
     }
 
     fn completions(&mut self, frames: &mut [FrameIndex]) -> usize {
@@ -200,12 +284,18 @@ impl Device for AfXdp {
                 written += count as usize;
             }
         }
+        if let (Some(packets), Some(room)) = (self.kicker.packets(), frames.get_mut(written..)) {
+            written += packets.queue.completions(room);
+            if packets.queue.refuses() {
+                self.capabilities.tso_bytes_max = 0;
+            }
+        }
         written
     }
 
     /// What is in the rings is published already.
     #[inline]
     fn flush(&mut self) -> bool {
-        self.owes_kick
+        self.kicker.owes()
     }
 }

@@ -5,12 +5,14 @@ use std::fmt;
 
 use stack::device::{Capabilities, ChecksumIn, Link as LinkType};
 
-use super::device::{AfXdp, QUEUES};
+use super::device::{AfXdp, FRAGMENTS, QUEUES};
+use super::kick::Packets;
 use super::socket::{self, Config, Mode, Socket};
 use super::umem::{self, Umem};
 use crate::bpf::object::Attach;
 use crate::netlink::Netlink;
 use crate::netlink::links::{self, Link};
+use crate::packet::{self, queue};
 use crate::steering::{self, Requests, Steering};
 use crate::sys::{Errno, Fd};
 
@@ -18,8 +20,6 @@ use crate::sys::{Errno, Fd};
 const HEADROOM: u32 = 256;
 /// Bytes of an Ethernet header with a VLAN tag.
 const ETHERNET: u32 = 18;
-/// Most fragments of a packet in copy mode: a page fragment for each but the first (MAX_SKB_FRAGS).
-const FRAGMENTS: u16 = 17;
 /// The largest entries of rings that we ask for.
 const ENTRIES: u32 = 4096;
 
@@ -197,9 +197,19 @@ fn open_so(request: &Request<'_>, link: &Link, way: Way) -> Result<Opened, Refus
     }
     let requests = steering.add_owner(request.owner).map_err(no_entry)?;
     let attached = steering.attach(link.index, way.attach).map_err(Refused::Steering)?;
-    let device = AfXdp::new(umem, sockets, capabilities(link, way, frame_size));
+    let packets = if is_joined(way) { packets(link) } else { None };
+    let device =
+        AfXdp::new(umem, sockets, packets, capabilities(link, way, frame_size)).map_err(no_memory)?;
     let entries = entries(request.frames);
     Ok(Opened { link: link.clone(), way, device, memory, steering, requests, entries, attached })
+}
+
+/// The kernel is to cut where it runs in generic mode anyway: a device that reads frames by itself is better off with each of them. `None`
+/// where it can't: then they leave one by one.
+fn packets(link: &Link) -> Option<Packets> {
+    // What the kernel makes has no queue of packets, and takes them all at once.
+    let socket = packet::Socket::open(link.index, !link.kind.is_empty()).ok()?;
+    queue::memory().and_then(|file| Packets::new(socket, file)).ok()
 }
 
 /// A socket for each queue that is in use: the first one that isn't there is EINVAL.

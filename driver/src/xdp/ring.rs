@@ -98,6 +98,9 @@ impl<T> Drop for Ring<T> {
 #[derive(Debug)]
 pub struct Producer<T>(Ring<T>);
 
+// SAFETY: entries are written with `&mut self` only, positions are atomic.
+unsafe impl<T: Send> Sync for Producer<T> {}
+
 impl<T: Copy> Producer<T> {
     /// Maps it.
     ///

@@ -1,6 +1,7 @@
 //! One AF_XDP socket: one queue of an interface, its four rings and its options (Documentation/networking/af_xdp.rst, net/xdp/xsk.c).
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use libc::{c_int, xdp_desc};
@@ -81,7 +82,18 @@ pub struct Socket {
     pub(super) tx: Producer<xdp_desc>,
     pub(super) fill: Producer<u64>,
     pub(super) completion: Consumer<u64>,
-    fd: Fd,
+    offsets: Offsets,
+    entries: u32,
+    fd: Arc<Fd>,
+}
+
+/// What tells the kernel of a transmit ring, apart from the socket: that one is worked with under the stack's lock, and system calls are not
+/// made there.
+#[derive(Debug)]
+pub struct Waker {
+    /// The same ring once more, to be looked at only.
+    tx: Producer<xdp_desc>,
+    fd: Arc<Fd>,
 }
 
 /// What the kernel counts of a socket: `struct xdp_statistics`.
@@ -170,33 +182,25 @@ impl Socket {
             tx: Producer::map(&fd, libc::XDP_PGOFF_TX_RING as u64, of(offsets.tx), entries)?,
             fill: Producer::map(&fd, libc::XDP_UMEM_PGOFF_FILL_RING, of(offsets.fr), entries)?,
             completion: Consumer::map(&fd, libc::XDP_UMEM_PGOFF_COMPLETION_RING, of(offsets.cr), entries)?,
-            fd,
+            offsets: of(offsets.tx),
+            entries,
+            fd: Arc::new(fd),
         })
     }
 
     /// Its descriptor.
     #[must_use]
-    pub const fn fd(&self) -> &Fd {
+    pub fn fd(&self) -> &Fd {
         &self.fd
     }
 
-    /// Has the kernel send what is in the transmit ring: as much as it takes in one go, until there is nothing left or it
-    /// wants to be asked later. Whether something is left.
-    pub fn kick(&self) -> bool {
-        loop {
-            let before = self.tx.waiting();
-            if before == 0 || !self.tx.needs_wakeup() {
-                return false;
-            }
-            match sys::kick(&self.fd) {
-                // A device that reads frames itself was told, and goes on by itself.
-                Ok(()) if self.tx.waiting() == before => return false,
-                Ok(()) => {}
-                // Its budget for one call is used up, or its buffers are: it is asked again as long as that helps.
-                Err(Errno(libc::EAGAIN)) if self.tx.waiting() != before => {}
-                Err(_) => return true,
-            }
-        }
+    /// What tells the kernel that something is to be sent.
+    ///
+    /// # Errors
+    /// What mmap(2) says.
+    pub fn waker(&self) -> sys::Result<Waker> {
+        let tx = Producer::map(&self.fd, libc::XDP_PGOFF_TX_RING as u64, self.offsets, self.entries)?;
+        Ok(Waker { tx, fd: Arc::clone(&self.fd) })
     }
 
     /// The kernel's counts.
@@ -214,6 +218,27 @@ impl Socket {
             rx_ring_full: counts.rx_ring_full,
             fill_ring_empty: counts.rx_fill_ring_empty_descs,
         })
+    }
+}
+
+impl Waker {
+    /// Has the kernel send what is in the transmit ring: as much as it takes in one go, until there is nothing left or it
+    /// wants to be asked later. Whether something is left.
+    pub fn kick(&self) -> bool {
+        loop {
+            let before = self.tx.waiting();
+            if before == 0 || !self.tx.needs_wakeup() {
+                return false;
+            }
+            match sys::kick(&self.fd) {
+                // A device that reads frames itself was told, and goes on by itself.
+                Ok(()) if self.tx.waiting() == before => return false,
+                Ok(()) => {}
+                // Its budget for one call is used up, or its buffers are: it is asked again as long as that helps.
+                Err(Errno(libc::EAGAIN)) if self.tx.waiting() != before => {}
+                Err(_) => return true,
+            }
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! The memory of frames: what AF_XDP calls UMEM, a range of a memfd that every process of a stack maps.
 
 use core::ptr::NonNull;
+use core::sync::atomic::AtomicU64;
+use std::sync::Arc;
 
 use stack::device::{FrameIndex, Memory};
 
@@ -14,17 +16,73 @@ const LARGE_PAGE: usize = 2 << 20;
 /// What the memory is called in /proc/PID/maps.
 const NAME: &core::ffi::CStr = c"accel-frames";
 
+/// All of a file in this process's memory. It lends no bytes: those are the frames' to lend, or another process's.
+#[derive(Debug)]
+pub struct Mapping {
+    base: NonNull<u8>,
+    length: usize,
+}
+
+// SAFETY: it owns its mapping and never touches what is in it but for whole words, atomically.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps a file.
+    ///
+    /// # Errors
+    /// EINVAL for an empty one; what mmap(2) says.
+    pub fn new(file: &Fd) -> sys::Result<Self> {
+        // All of the file, which is whole pages of whatever size it has: what lies behind its end could be mapped, but not touched.
+        let length = sys::lseek(file.raw(), 0, libc::SEEK_END)? as usize;
+        let base = NonNull::new(sys::mmap_shared(file, length, 0)?).ok_or(Errno(libc::ENOMEM))?;
+        Ok(Self { base, length })
+    }
+
+    /// Where it begins.
+    #[must_use]
+    pub fn address(&self) -> u64 {
+        self.base.as_ptr() as u64
+    }
+
+    /// Bytes of it.
+    #[must_use]
+    pub const fn length(&self) -> usize {
+        self.length
+    }
+
+    /// A word of it, counted from its beginning.
+    ///
+    /// # Panics
+    /// When it has no such word.
+    #[inline]
+    #[must_use]
+    pub fn word(&self, at: usize) -> &AtomicU64 {
+        assert!(at < self.length / size_of::<AtomicU64>(), "a word of the mapping");
+        // SAFETY: the word is in the mapping, which begins at a page's beginning and lives as long as `self`; who writes words does so
+        // atomically, in this process and in others.
+        unsafe { self.base.cast::<AtomicU64>().add(at).as_ref() }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: nobody has a reference into the mapping but `self`.
+        unsafe { sys::munmap(self.base.as_ptr(), self.length) };
+    }
+}
+
 /// The frames, mapped.
 #[derive(Debug)]
 pub struct Umem {
+    mapping: Arc<Mapping>,
     base: NonNull<u8>,
-    /// Bytes of the mapping.
-    mapped: usize,
     frames: u32,
     frame_size: u16,
 }
 
-// SAFETY: it owns its mapping, and lends bytes only as `&self` and `&mut self` allow.
+// SAFETY: it lends bytes only as `&self` and `&mut self` allow, and who else has the mapping doesn't touch them.
 unsafe impl Send for Umem {}
 
 /// Memory for so many frames of so many bytes: of large pages if the machine has them.
@@ -57,13 +115,19 @@ impl Umem {
     pub fn map(file: &Fd, frames: u32, frame_size: u16) -> sys::Result<Self> {
         let is_frame = frame_size.is_power_of_two() && (FRAME_MIN..=FRAME_MAX).contains(&frame_size);
         let needed = frames as usize * usize::from(frame_size);
-        // All of the file, which is whole pages of whatever size it has: what lies behind its end could be mapped, but not touched.
-        let mapped = sys::lseek(file.raw(), 0, libc::SEEK_END)? as usize;
-        if !is_frame || needed == 0 || mapped < needed {
+        let length = sys::lseek(file.raw(), 0, libc::SEEK_END)? as usize;
+        if !is_frame || needed == 0 || length < needed {
             return Err(Errno(libc::EINVAL));
         }
-        let base = NonNull::new(sys::mmap_shared(file, mapped, 0)?).ok_or(Errno(libc::ENOMEM))?;
-        Ok(Self { base, mapped, frames, frame_size })
+        let mapping = Arc::new(Mapping::new(file)?);
+        let base = mapping.base;
+        Ok(Self { mapping, base, frames, frame_size })
+    }
+
+    /// The memory itself, for the kernel to read frames that are being sent.
+    #[must_use]
+    pub fn mapping(&self) -> Arc<Mapping> {
+        Arc::clone(&self.mapping)
     }
 
     /// Where it begins, for XDP_UMEM_REG.
@@ -90,13 +154,6 @@ impl Umem {
         // SAFETY: a frame with a smaller number than there are is in the mapping.
         (frame.0 < self.frames)
             .then(|| unsafe { self.base.add(frame.0 as usize * usize::from(self.frame_size)) })
-    }
-}
-
-impl Drop for Umem {
-    fn drop(&mut self) {
-        // SAFETY: nobody has a reference into the mapping but `self`.
-        unsafe { sys::munmap(self.base.as_ptr(), self.mapped) };
     }
 }
 

@@ -116,7 +116,8 @@ impl Engine {
         let named = u64::from(thread as u32) | if who == Who::Service { SERVES } else { 0 };
         let lead = |leader: u64| (leader == 0 || who == Who::Caller && leader & SERVES != 0).then_some(named);
         let word = self.shared().leader.first();
-        let leads = word.is_some_and(|word| word.fetch_update(Ordering::SeqCst, Ordering::Relaxed, lead).is_ok());
+        let leads =
+            word.is_some_and(|word| word.fetch_update(Ordering::SeqCst, Ordering::Relaxed, lead).is_ok());
         Ok(Sleeper { engine: self, set, slot, leads: leads.then_some(named) })
     }
 

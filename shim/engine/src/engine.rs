@@ -1,15 +1,15 @@
 //! A stack at work in this process: the lock is taken, the device is asked, calls are made, and afterwards the device is kicked
 //! and those who sleep are rung for.
 
+use std::sync::Arc;
+
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use driver::clock::monotonic_ns;
-use driver::sys::{self, Errno, Fd};
+use driver::sys::{self, Fd};
 use driver::xdp::device::AfXdp;
-use driver::xdp::socket::Socket;
-use driver::xdp::umem::Umem;
-use stack::device::Capabilities;
+use driver::xdp::kick::Kicker;
 use stack::error::Error;
 use stack::hash::Secret;
 use stack::ip::Interface;
@@ -31,14 +31,8 @@ pub struct Materials {
     pub region: Fd,
     /// How many of everything it has.
     pub limits: Limits,
-    /// The frames' memory.
-    pub frames: Fd,
-    /// A socket for each queue of the interface.
-    pub queues: Vec<Fd>,
-    /// Entries of each of their rings.
-    pub entries: u32,
-    /// What the device can do.
-    pub capabilities: Capabilities,
+    /// The device, over frames and rings that all processes of the stack map.
+    pub device: AfXdp,
     /// A doorbell for each process slot of the region: an eventfd.
     pub bells: Vec<Fd>,
     /// How the stack is on its link.
@@ -70,8 +64,8 @@ struct Work {
 pub struct Engine {
     shared: Shared<'static>,
     work: UnsafeCell<Work>,
-    /// For kicks without the lock: another mapping of the queue that everything is sent by.
-    kicker: Socket,
+    /// For kicks without the lock.
+    kicker: Arc<Kicker>,
     /// Calls whose packets the kernel was not told of, or of which it took less than there was: a kick is owed.
     owed: AtomicU32,
     /// Since when, in nanoseconds.
@@ -146,15 +140,9 @@ impl Engine {
         let limits = materials.limits;
         let region: &'static Region = Box::leak(Box::new(Region::map(&materials.region, &limits)?));
         let shared = region.shared()?;
-        let frame_size = materials.capabilities.frame_size;
-        let umem = Umem::map(&materials.frames, limits.frames, frame_size).map_err(no_memory)?;
-        let again =
-            materials.queues.first().ok_or(no_memory(Errno(libc::ENODEV)))?.duplicate().map_err(no_memory)?;
-        let kicker = Socket::adopt(again, materials.entries).map_err(no_memory)?;
-        let sockets = materials.queues.into_iter().map(|fd| Socket::adopt(fd, materials.entries));
-        let sockets = sockets.collect::<sys::Result<Vec<_>>>().map_err(no_memory)?;
-        let queues = sockets.iter().map(|socket| socket.fd().raw()).collect();
-        let device = AfXdp::new(umem, sockets, materials.capabilities);
+        let device = materials.device;
+        let queues = device.queues().iter().map(|socket| socket.fd().raw()).collect();
+        let kicker = Arc::clone(device.kicker());
         let lock = Lock::new(&shared.lock[0]);
         let taken = lock.take(sys::gettid());
         // SAFETY: the lock is held; there is no other such value of this mapping.
@@ -197,11 +185,7 @@ impl Engine {
 
     /// Every descriptor that is kept of it.
     pub fn descriptors(&self) -> impl Iterator<Item = i32> {
-        self.queues
-            .iter()
-            .copied()
-            .chain([self.kicker.fd().raw(), self.nudge.raw()])
-            .chain(self.bells.descriptors())
+        self.queues.iter().copied().chain([self.nudge.raw()]).chain(self.bells.descriptors())
     }
 
     /// Has every thread of this process that sleeps look again.
@@ -235,7 +219,8 @@ impl Engine {
     pub fn bury(&self, thread: i32) -> usize {
         let known: Vec<(Handle, Identity)> = self.with(thread, |stack| {
             let all = stack.parts.processes.iter().zip(0u32..).filter(|(process, _)| process.tag.is_used());
-            all.filter_map(|(process, index)| Some((process.tag.handle(index), process.identity()?))).collect()
+            all.filter_map(|(process, index)| Some((process.tag.handle(index), process.identity()?)))
+                .collect()
         });
         let dead = known.iter().filter(|(_, who)| !is_alive(who));
         dead.map(|(slot, _)| self.end_process(thread, *slot)).count()
@@ -283,7 +268,7 @@ impl Engine {
         let result = act(&mut stack);
         let ring = self.who_sleeps(&mut work.parts);
         let waits = work.parts.ip.waiting.frames != 0;
-        let has_sent = work.device.take_kick();
+        let has_sent = self.kicker.owes();
         lock.give();
         if has_sent || self.owed.load(Ordering::Relaxed) != 0 {
             self.kick(kick, has_sent, now);

@@ -107,23 +107,13 @@ fn attach(name: &str) -> Result<Interface, String> {
     let link = there.map_err(|errno| format!("errno {}: there is none with this name here", errno.0))?;
     let refused = |refusal: Refusal| refusal.to_string();
     let mut keeper = Keeper::connect(link.index, family::number_floor()).map_err(refused)?;
-    let Attached { terms, region, frames, queues, requests, bells } = keeper.attach().map_err(refused)?;
-    let wants = requests.ok_or("the keeper gave no map of requests")?;
+    let mut attached = keeper.attach().map_err(refused)?;
+    let (device, requests) = (attached.device().map_err(refused)?, attached.requests().map_err(refused)?);
+    let Attached { terms, region, bells, .. } = attached;
     let interface = OnLink { link: ethernet::Address(terms.mac), ..OnLink::default() };
-    let materials = Materials {
-        region,
-        limits: terms.limits,
-        frames,
-        queues,
-        entries: terms.entries,
-        capabilities: terms.capabilities,
-        bells,
-        interface,
-        ports: terms.ports.clone(),
-    };
+    let (limits, ports) = (terms.limits, terms.ports.clone());
+    let materials = Materials { region, limits, device, bells, interface, ports };
     let engine = Engine::attach(materials, secret).map_err(|why| why.to_string())?;
-    let requests =
-        Requests::adopt(wants).map_err(|errno| format!("its map of requests: errno {}", errno.0))?;
     for fd in engine.descriptors() {
         hide(fd);
     }

@@ -57,7 +57,9 @@ pub(crate) fn poll_all() -> Option<u64> {
 
 /// This thread is asleep for every stack from now on; none where descriptors are short.
 pub(crate) fn fall_asleep() -> Vec<Sleeper<'static>> {
-    attach::interfaces().filter_map(|interface| interface.engine.fall_asleep(guard::tid(), Who::Caller).ok()).collect()
+    attach::interfaces()
+        .filter_map(|interface| interface.engine.fall_asleep(guard::tid(), Who::Caller).ok())
+        .collect()
 }
 
 /// The earlier of two moments, and what is left until then.

@@ -229,8 +229,10 @@ impl<D: Device> Connection<'_, D> {
 
     /// Puts `len` octets of the slices, from the octet `skip` on, into the queue; how many.
     fn put(&mut self, text: &[&[u8]], mut skip: usize, len: usize) -> usize {
-        let (shape, frames_max) = (self.shape(), self.send_frames_max());
-        let is_summed = !self.capabilities().checksum_out;
+        let (shape, frames_max, device) = (self.shape(), self.send_frames_max(), self.capabilities());
+        // What leaves as a part of a run is summed by who cuts it; if it leaves by itself after all, it is summed then.
+        let is_cut = device.tso_bytes_max != 0 && len > 2 * usize::from(shape.mss);
+        let is_summed = !device.checksum_out && !is_cut;
         let mut done = 0;
         for piece in text {
             let begin = skip.min(piece.len());

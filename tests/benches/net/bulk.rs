@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::time::Instant as Clock;
 
 use driver::xdp::device::AfXdp;
@@ -25,6 +26,8 @@ const FRAMES: u32 = 16_384;
 const BYTES: usize = 256 << 20;
 /// Bytes of a call.
 const CALL: usize = 128 << 10;
+/// The kernel's congestion control, as ours.
+const CUBIC: &[u8] = b"cubic";
 
 /// Whose an end is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +114,8 @@ pub(crate) fn rate(cable: Cable, [from, to]: [End; 2]) -> Option<f64> {
         hosts[0].spawn(move || {
             sys::pin(0);
             let mut stream = TcpStream::connect(at).expect("a connection");
+            sys::set_option_bytes(stream.as_fd(), libc::IPPROTO_TCP, libc::TCP_CONGESTION, CUBIC)
+                .expect("cubic");
             let (text, begin) = (vec![7; CALL], Clock::now());
             for _ in 0..BYTES / CALL {
                 stream.write_all(&text).expect("room");

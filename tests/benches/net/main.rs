@@ -3,7 +3,7 @@
 //! ```text
 //! cargo bench -p accel-tests --bench net                   64 bytes to and fro (root; about a minute on a quiet machine)
 //! cargo bench -p accel-tests --bench net -- stack          peers whose name has one of these words
-//! cargo bench -p accel-tests --bench net -- bulk           bytes one way, by packet size, instead
+//! cargo bench -p accel-tests --bench net -- bulk           bytes one way, by packet size, instead; or `bulk 1500`
 //! ```
 //!
 //! Each end is a thread on a core of its own, in a network namespace of its own. Peers take turns for several rounds; the median of
@@ -20,11 +20,13 @@ use std::process::ExitCode;
 use harness::wire::veth::Cable;
 
 mod bulk;
+mod frames;
 mod kernel;
 mod ours;
 mod raw;
 
 use bulk::End;
+use frames::Way;
 
 /// Bytes of a message.
 pub(crate) const MESSAGE: usize = 64;
@@ -74,31 +76,50 @@ const PEERS: &[Peer] = &[
     ("stack, far end kernel blocking", || ours::trips_to_kernel(Cable::default(), false)),
 ];
 
-/// What a transfer in one direction reaches, in Gbit/s: the median of some.
-fn print_bulk() -> Option<()> {
+/// A way to carry bytes in one direction: its name, and what it reaches in Gbit/s.
+type Carrier = (&'static str, fn(Cable) -> Option<f64>);
+
+/// The first two are what the others are compared with.
+const CARRIERS: &[Carrier] = &[
+    ("frames by AF_XDP's ring", |cable| frames::rate(cable, Way::Ring)),
+    ("64 KiB by the packet socket", |cable| frames::rate(cable, Way::Socket)),
+    ("stack to stack", |cable| bulk::rate(cable, [End::Ours, End::Ours])),
+    ("stack to kernel", |cable| bulk::rate(cable, [End::Ours, End::Kernel])),
+    ("kernel to stack", |cable| bulk::rate(cable, [End::Kernel, End::Ours])),
+    ("kernel to kernel, cubic", |cable| bulk::rate(cable, [End::Kernel; 2])),
+];
+
+/// What a transfer in one direction reaches: the median of rounds in which they take turns.
+fn print_bulk(words: &[String]) -> Option<()> {
     for mtu in [1500, 9000, 65_535] {
-        for ends in
-            [[End::Ours, End::Ours], [End::Ours, End::Kernel], [End::Kernel, End::Ours], [End::Kernel; 2]]
-        {
-            let mut rates = Vec::new();
-            for _ in 0..3 {
-                rates.push((bulk::rate(Cable { mtu, queues: 1 }, ends)? * 1e3) as u64);
+        if words.iter().any(|word| word.parse::<u32>().is_ok_and(|only| only != mtu)) {
+            continue;
+        }
+        let mut rounds = vec![Vec::new(); CARRIERS.len()];
+        for _ in 0..ROUNDS {
+            for (rates, (_, rate)) in rounds.iter_mut().zip(CARRIERS) {
+                rates.push((rate(Cable { mtu, queues: 1 })? * 1e3) as u64);
             }
-            let name = format!("bulk, MTU {mtu}, {:?} to {:?}", ends[0], ends[1]);
-            println!("{name:40} {:>8.2} Gbit/s", median(rates) as f64 / 1e3);
+        }
+        let rates: Vec<u64> = rounds.into_iter().map(median).collect();
+        let (ring, best) = (rates[0] as f64, rates[0].max(rates[1]) as f64);
+        println!("{:40} {:>12} {:>10} {:>10}", format!("MTU {mtu}"), "Gbit/s", "of ring", "of best raw");
+        for ((name, _), rate) in CARRIERS.iter().zip(rates) {
+            let rate = rate as f64;
+            println!("{name:40} {:>12.2} {:>10.2} {:>10.2}", rate / 1e3, rate / ring, rate / best);
         }
     }
     Some(())
 }
 
 fn main() -> ExitCode {
-    if std::env::args().any(|word| word == "bulk") {
-        if print_bulk().is_none() {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    if words.iter().any(|word| word == "bulk") {
+        if print_bulk(&words).is_none() {
             println!("{NO_RIGHTS}");
         }
         return ExitCode::SUCCESS;
     }
-    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     // The first is what all others are compared with.
     let is_asked = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word));
     let peers: Vec<&Peer> = PEERS.iter().filter(|(name, _)| *name == RAW || is_asked(name)).collect();

@@ -34,8 +34,9 @@ use driver::keeper::message::Terms;
 use driver::netlink::Netlink;
 use driver::netlink::links;
 use driver::sys::{self, Errno, Fd};
+use driver::xdp::device::FRAGMENTS;
 use driver::xdp::open::{Opened, Request, open};
-use stack::device::Device;
+use stack::device::{Capabilities, Device};
 use stack::region::Limits;
 
 use crate::config::profile::Places;
@@ -195,7 +196,9 @@ fn open_all(order: &Order, ends: (Fd, Fd), undertaker: &Undertaker) -> Result<(L
 }
 
 fn given(order: &Order, opened: &Opened, lease: &Lease) -> Result<Given, String> {
-    let capabilities = opened.device.capabilities();
+    // A packet socket sends by every interface: only root's programs get it.
+    let all = opened.device.capabilities();
+    let capabilities = if order.user == 0 { all } else { without_cutting(all) };
     let limits = limits(order.frames, capabilities.frame_size);
     let region = engine::region::memory(&limits).map_err(|refused| refused.to_string())?;
     let bells = (0..limits.processes)
@@ -216,6 +219,11 @@ fn given(order: &Order, opened: &Opened, lease: &Lease) -> Result<Given, String>
         ports: lease.parts.clone(),
     };
     Ok(Given { terms, region, bells })
+}
+
+/// What the device can do without its second way out.
+fn without_cutting(all: Capabilities) -> Capabilities {
+    Capabilities { tso_bytes_max: 0, fragments_max: all.fragments_max.min(FRAGMENTS), ..all }
 }
 
 /// The limits of the region: its memory is touched only as far as it is used.

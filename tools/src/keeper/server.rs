@@ -7,6 +7,7 @@ use driver::keeper::message::{Answer, Port, REQUEST, Reason, Request, Terms, VER
 use driver::netlink::{Netlink, addresses, connections, links, neighbours};
 use driver::steering::{Connection, Protocol};
 use driver::sys::{self, Errno, Fd};
+use driver::xdp::kick::Packets;
 use driver::xdp::open::Opened;
 
 use super::claims::{Claims, No};
@@ -231,7 +232,9 @@ impl Server {
         let Opened { memory, requests, device, .. } = &self.opened;
         let fixed = [&self.given.region, memory, requests.fd()];
         let queues = device.queues().iter().map(driver::xdp::socket::Socket::fd);
-        fixed.into_iter().chain(queues).chain(&self.given.bells).map(Fd::raw).collect()
+        let packets = device.kicker().packets().filter(|_| self.given.terms.ways_out() != 0);
+        let packets = packets.into_iter().flat_map(Packets::fds);
+        fixed.into_iter().chain(queues).chain(packets).chain(&self.given.bells).map(Fd::raw).collect()
     }
 
     fn answer(&mut self, at: usize, request: &Request, passed: Vec<Fd>) -> Result<Answer, No> {

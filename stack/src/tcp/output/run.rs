@@ -6,7 +6,7 @@
 
 use super::emit::pacing_rate;
 use super::{Plan, Text, Why};
-use crate::device::{Device, Fragment, FrameIndex, Outgoing};
+use crate::device::{Capabilities, Device, Fragment, FrameIndex, Outgoing};
 use crate::frames::FrameRecord;
 use crate::sendq::SendQueue;
 use crate::tcp::connection::{Connection, HEADROOM};
@@ -58,9 +58,7 @@ impl<D: Device> Connection<'_, D> {
     /// Whether text waits although a part of it may leave: its run would be short, and the next acknowledgment, which lets a
     /// longer one go, is due at once (tcp_tso_should_defer). Something is in flight then, and timers run for it.
     pub(in crate::tcp) fn held(&self) -> Option<Held> {
-        let device = self.capabilities();
-        let is_cut = device.tso_bytes_max != 0 && device.checksum_out;
-        let unsent = if is_cut { self.unsent() } else { 0 };
+        let unsent = if self.capabilities().tso_bytes_max == 0 { 0 } else { self.unsent() };
         let mss = self.shape().mss;
         if unsent <= mss.into() || self.tcb.episode.state() >= CaState::Recovery {
             return None;
@@ -119,12 +117,11 @@ impl<D: Device> Connection<'_, D> {
             && !self.tcb.episode.ecn.owes_reduced()
             && self.hop.is_open()
             && !self.hop.may_fragment;
-        let device = self.capabilities();
-        if is_alone || !is_plain || !device.checksum_out {
+        if is_alone || !is_plain {
             return None;
         }
         let window = self.tcb.congestion.cwnd().saturating_sub(self.board().pipe()) as usize;
-        let fragments_max = usize::from(device.fragments_max).min(self.device.transmit_room());
+        let fragments_max = usize::from(self.capabilities().fragments_max).min(self.device.transmit_room());
         let count_max = FRAMES_MAX.min(fragments_max).min(window);
         let bytes_max = self.run_max(record.len);
         let mut run = Run { fragments: [Fragment::default(); FRAMES_MAX], count: 0, bytes: 0 };
@@ -153,7 +150,8 @@ impl<D: Device> Connection<'_, D> {
         let all = FrameRecord { len: run.bytes, flags: last.flags, ..first };
         let what = if is_new { ecn::Outgoing::NewText } else { ecn::Outgoing::Again };
         let head = self.head_of(plan, &all, what);
-        let capabilities = self.capabilities();
+        // Who cuts sums each segment, whatever else he does.
+        let capabilities = Capabilities { checksum_out: true, ..self.capabilities() };
         let written = self
             .device
             .bytes_mut(fragments[0].frame)
