@@ -360,6 +360,22 @@ fn a_firewall_is_an_objection_unless_it_is_bypassed() {
     Kept::ready(&near, &["--bypass-firewall"]).end();
 }
 
+/// A program that is there and takes nothing: what is sent to it would be lost for ever.
+#[test]
+fn packets_that_nobody_takes_are_the_kernels_after_a_while() {
+    let Some([near, far]) = Cable::default().lay() else { return };
+    let mut kept = Kept::ready(&near, &["--watchdog", "1"]);
+    let mut driven = Driven::new(&near);
+    let mine = listener(&near, Ipv4Addr::UNSPECIFIED, PORT);
+    driven.claim(&mine, Ip::UNSPECIFIED_V4, PORT).expect("mine");
+    knock(&far, PORT).join().expect("a knock");
+    assert!(driven.device.waiting() > 0);
+    until("the keeper gives up", || kept.child.try_wait().expect("a child").is_some());
+    assert!(!link(&near).has_xdp && setting(&near).is_empty());
+    assert_eq!(driven.keeper.hold(), Err(Refusal::Gone));
+    kernels_talk(&far, &mine);
+}
+
 /// Another interface's name, and one that is driven by somebody else.
 #[test]
 fn what_can_not_be_opened_is_said_in_a_line() {
@@ -375,6 +391,109 @@ fn what_can_not_be_opened_is_said_in_a_line() {
     assert!(held.is_ok());
     let said = Kept::start(&near, &[]).said.clone();
     assert!(said.contains("another XDP program"), "{said}");
+}
+
+/// Both files of accel in a directory that everybody may read, which goes with this.
+struct Installed(PathBuf);
+
+impl Installed {
+    fn new(name: &str) -> Self {
+        let directory = std::env::temp_dir().join(format!("accel-keeper-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&directory);
+        std::fs::create_dir_all(&directory).expect("a directory");
+        for file in [accel(), accel().with_file_name("libaccel.so")] {
+            assert!(Command::new("cp").args([&file, &directory]).status().is_ok_and(|done| done.success()));
+        }
+        assert!(Command::new("chmod").args(["-R", "a+rX"]).arg(&directory).status().is_ok());
+        Self(directory)
+    }
+
+    fn accel(&self, user: u32, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.0.join("accel"));
+        command.args(arguments).env_clear().env("PATH", "/usr/bin:/bin").current_dir("/").uid(user).gid(user);
+        command
+    }
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What a command says in a host: its status, standard output, and standard error.
+fn output(host: &Namespace, mut command: Command) -> (Option<i32>, String, String) {
+    let done = host.inside(move || command.output()).expect("a command");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    (done.status.code(), text(done.stdout), text(done.stderr))
+}
+
+#[test]
+fn the_launcher_has_the_interface_kept_while_its_program_lives() {
+    let Some([near, _far]) = Cable::default().lay() else { return };
+    let installed = Installed::new("launcher");
+    let mut command = installed.accel(0, &["-o", "interfaces=cable", "cat"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut program = near.inside(move || command.spawn()).expect("a program");
+    let mut echoed = [0; 4];
+    program.stdin.as_mut().expect("its input").write_all(b"here").expect("written");
+    program.stdout.as_mut().expect("its output").read_exact(&mut echoed).expect("it runs");
+    assert!(link(&near).has_xdp && !setting(&near).is_empty());
+    // The keeper is nobody's child whom the program could find.
+    let pid = program.id();
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("its children");
+    assert_eq!(children.trim(), "");
+    // A second one has the same keeper.
+    let (status, _, said) = output(&near, installed.accel(0, &["-o", "interfaces=cable", "true"]));
+    assert_eq!((status, said.as_str()), (Some(0), ""));
+    drop(program.stdin.take());
+    assert!(program.wait().expect("its end").success());
+    until("the interface is given back", || !link(&near).has_xdp && setting(&near).is_empty());
+}
+
+#[test]
+fn without_rights_the_sockets_stay_on_the_kernel() {
+    let Some([near, _far]) = Cable::default().lay() else { return };
+    let installed = Installed::new("rights");
+    let program = |option: &'static str| installed.accel(NOBODY, &["-o", option, "echo", "runs"]);
+    let (status, printed, said) = output(&near, program("interfaces=cable"));
+    assert_eq!((status, printed.as_str()), (Some(0), "runs\n"));
+    for word in ["CAP_NET_ADMIN", "cable", "setcap", "stay on the kernel"] {
+        assert!(said.contains(word), "{said}");
+    }
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let (_, _, said) = output(&near, program("interfaces=none-such"));
+    assert!(said.contains("there is no interface none-such"), "{said}");
+    let strict = installed.accel(NOBODY, &["--strict", "-o", "interfaces=cable", "echo", "runs"]);
+    let (status, printed, said) = output(&near, strict);
+    assert_eq!((status, printed.as_str()), (Some(125), ""));
+    assert!(said.contains("--strict") && said.contains("CAP_NET_ADMIN"), "{said}");
+}
+
+/// Rights that the command's file has are the keeper's, and not the program's.
+#[test]
+fn file_capabilities_end_at_the_program() {
+    let Some([near, _far]) = Cable::default().lay() else { return };
+    let installed = Installed::new("capabilities");
+    let rights = "cap_net_admin,cap_net_raw,cap_bpf,cap_ipc_lock+ep";
+    let set = Command::new("setcap").arg(rights).arg(installed.0.join("accel")).status();
+    if !set.is_ok_and(|done| done.success()) {
+        println!("SKIP file_capabilities_end_at_the_program: setcap");
+        return;
+    }
+    let arguments = ["-o", "interfaces=cable", "cat", "/proc/self/status"];
+    let (status, printed, said) = output(&near, installed.accel(NOBODY, &arguments));
+    assert_eq!((status, said.as_str()), (Some(0), ""));
+    assert!(link(&near).has_xdp, "it lingers");
+    let line = |name: &str| printed.lines().find(|line| line.starts_with(name)).expect("a line").to_owned();
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(line(set).trim_end_matches('0'), format!("{set}:\t"), "{printed}");
+    }
+    assert!(line("Uid").split_whitespace().skip(1).all(|uid| uid == NOBODY.to_string()), "{printed}");
+    // For himself alone, and not past the firewall.
+    let other = installed.accel(NOBODY, &["keeper", "--interface", NAME, "--user", "0"]);
+    assert!(output(&near, other).1.contains("only root"));
+    until("the interface is given back", || !link(&near).has_xdp);
 }
 
 /// Another program, which is this one in a role: what it says.

@@ -1,8 +1,12 @@
 //! `accel doctor`: what this machine allows, what is missing, and the command that fixes it.
 
+use crate::keeper::{firewall as rules, rights};
 use crate::launch;
 use crate::sys;
 use driver::diag::{self, Endpoint};
+use driver::netlink::{Netlink, links};
+use driver::xdp::open;
+use rows::options::{Id, Value};
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
@@ -55,6 +59,10 @@ pub(crate) fn run() -> ExitCode {
         tracing(),
         environment(),
         firewall(),
+        rights(&rights::missing()),
+        af_xdp(),
+        locked_memory(&rights::missing()),
+        interfaces(),
     ];
     print!("{}", text(&rows));
     ExitCode::from(u8::from(rows.iter().any(|row| row.mark == Mark::Fail)))
@@ -310,9 +318,88 @@ fn firewall() -> Row {
         Mark::Ok,
         "firewall",
         "connections are made by the kernel, so its rules hold for each; \
-         bytes inside rings pass no rule or capture. A later network path (AF_XDP) will go around nftables",
+         bytes inside rings pass no rule or capture, nor do packets of the interfaces that `interfaces` names",
         "",
     )
+}
+
+fn rights(missing: &[&str]) -> Row {
+    const WHAT: &str = "network rights";
+    if missing.is_empty() {
+        return row(Mark::Ok, WHAT, "accel may drive network interfaces (option `interfaces`)", "");
+    }
+    let own = std::env::current_exe().unwrap_or_default();
+    row(
+        Mark::Warn,
+        WHAT,
+        format!("{} missing: the option `interfaces` does nothing", missing.join(", ")),
+        format!("{} {}   (or start accel as root)", rights::SETCAP, own.display()),
+    )
+}
+
+fn af_xdp() -> Row {
+    const WHAT: &str = "AF_XDP";
+    match driver::sys::socket(libc::AF_XDP, libc::SOCK_RAW, 0) {
+        // Only who has CAP_NET_RAW is told more than that the kernel knows the family.
+        Ok(_) | Err(driver::sys::Errno(libc::EPERM)) => row(Mark::Ok, WHAT, "is in this kernel", ""),
+        Err(driver::sys::Errno(errno)) => row(
+            Mark::Warn,
+            WHAT,
+            format!("a socket of AF_XDP: {}", std::io::Error::from_raw_os_error(errno)),
+            "a kernel with CONFIG_XDP_SOCKETS; in a sandbox, allow AF_XDP sockets",
+        ),
+    }
+}
+
+/// Frames are locked memory, which who has no CAP_IPC_LOCK may have little of.
+fn locked_memory(missing: &[&str]) -> Row {
+    const WHAT: &str = "locked memory";
+    let needed = frames_bytes();
+    match sys::locked_memory_limit() {
+        Ok(limit) if !missing.is_empty() && limit < needed => row(
+            Mark::Warn,
+            WHAT,
+            format!("{} KiB are allowed, and the frames of an interface take {}", limit >> 10, needed >> 10),
+            format!("the capabilities above, with cap_ipc_lock; or ulimit -l {}", needed >> 10),
+        ),
+        Ok(_) => row(Mark::Ok, WHAT, "enough for the frames of an interface", ""),
+        Err(error) => row(Mark::Warn, WHAT, error.to_string(), ""),
+    }
+}
+
+/// Bytes of the frames that an interface has by default, of the smaller kind.
+fn frames_bytes() -> u64 {
+    match Id::Frames.row().parse(Id::Frames.row().default) {
+        Some(Value::Number(frames)) => frames * 2048,
+        _ => 0,
+    }
+}
+
+/// Which interfaces accel could drive, and what stands in the way of the others.
+fn interfaces() -> Row {
+    const WHAT: &str = "interfaces";
+    let links = match Netlink::open(0).and_then(|mut netlink| links::all(&mut netlink)) {
+        Ok(links) => links,
+        Err(driver::sys::Errno(errno)) => {
+            let error = std::io::Error::from_raw_os_error(errno);
+            return row(Mark::Warn, WHAT, format!("asking for them: {error}"), "allow AF_NETLINK sockets");
+        }
+    };
+    let is_loopback = |link: &&links::Link| link.flags & libc::IFF_LOOPBACK as u32 != 0;
+    let mut found = Vec::new();
+    for link in links.iter().filter(|link| !is_loopback(link)) {
+        let name = &link.name;
+        found.push(match open::ways(link) {
+            Err(refused) => refused.to_string().replacen("interface ", "", 1),
+            Ok(_) => match rules::found(link.index) {
+                Ok(rules) if rules.is_empty() => format!("{name}: can be driven"),
+                Ok(rules) => format!("{name}: {} might match (bypass_firewall)", rules.join(", ")),
+                Err(_) => format!("{name}: can be driven, if no firewall objects"),
+            },
+        });
+    }
+    let text = if found.is_empty() { "there are none but the loopback".to_owned() } else { found.join("; ") };
+    row(Mark::Ok, WHAT, text, "")
 }
 
 #[cfg(test)]
@@ -346,6 +433,9 @@ mod tests {
         for row in [memory(), unix_sockets(), peer_lookup(), open_files(), processors()] {
             assert_ne!(row.mark, Mark::Fail, "{row:?}");
         }
+        assert_eq!(rights(&[]).mark, Mark::Ok);
+        assert!(rights(&["CAP_BPF"]).fix.contains("setcap cap_net_admin"));
+        assert_eq!((af_xdp().mark, interfaces().mark), (Mark::Ok, Mark::Ok));
         assert_eq!(seccomp("Name:\tx\nSeccomp:\t2\n").mark, Mark::Ok);
         assert_eq!(seccomp("Seccomp:\t1\n").mark, Mark::Warn);
     }

@@ -311,3 +311,11 @@ pub(crate) fn raise_open_files() {
         unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
     }
 }
+
+/// The soft limit of locked memory, in bytes.
+pub(crate) fn locked_memory_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a struct that outlives the call.
+    outcome(unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) })?;
+    Ok(limit.rlim_cur)
+}

@@ -86,4 +86,16 @@ mod tests {
     fn this_process_is_not_stopped() {
         assert!(!is_stopped(std::process::id() as i32));
     }
+
+    #[test]
+    fn a_process_that_is_stopped_is_seen() {
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let pid = child.id() as i32;
+        let begins_so = is_stopped(pid);
+        crate::sys::kill(pid, libc::SIGSTOP);
+        let turns = (0..1_000_000).find(|_| is_stopped(pid));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!begins_so && turns.is_some());
+    }
 }
