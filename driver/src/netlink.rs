@@ -28,6 +28,33 @@ const DUMP_INTERRUPTED: u16 = 0x10;
 
 /// Room for what comes at once: the kernel fills up to 32 KiB if it can.
 const BUFFER: usize = 32 << 10;
+/// How often a table is read that changes while it is read.
+const ATTEMPTS: usize = 16;
+
+/// Bits of the groups in which the kernel tells of changes (RTMGRP_*, and 1 << (RTNLGRP_* - 1) where there is none).
+pub mod group {
+    /// Links.
+    pub const LINK: u32 = 1;
+    /// Neighbours of both families.
+    pub const NEIGHBOUR: u32 = 4;
+    /// Addresses of IPv4, and of IPv6.
+    pub const ADDRESS: u32 = 0x10 | 0x100;
+    /// Their routes.
+    pub const ROUTE: u32 = 0x40 | 0x400;
+    /// Their rules (RTMGRP_IPV4_RULE, RTNLGRP_IPV6_RULE).
+    pub const RULE: u32 = 0x80 | 1 << 18;
+    /// What IPv6 knows of an interface, as its MTU (RTMGRP_IPV6_IFINFO).
+    pub const INTERFACE: u32 = 0x800;
+}
+
+/// A table that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table<T> {
+    /// Its first rows, in the kernel's order.
+    pub rows: Vec<T>,
+    /// How many it has.
+    pub count: usize,
+}
 
 /// A request.
 #[derive(Clone, Debug)]
@@ -132,14 +159,24 @@ pub fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(found, _)| *found == kind).map(|(_, value)| value)
 }
 
-/// The messages in these bytes: kind, flags, and what follows the header.
-fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, u16, &[u8])> {
+/// A message of the kernel's.
+struct Heard<'b> {
+    kind: u16,
+    flags: u16,
+    /// The request that it answers.
+    sequence: u32,
+    /// What follows the header.
+    body: &'b [u8],
+}
+
+/// The messages in these bytes.
+fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Heard<'_>> {
     core::iter::from_fn(move || {
         let len = word(bytes, 0)? as usize;
         let body = bytes.get(HEADER..len)?;
-        let (kind, flags) = (half(bytes, 4)?, half(bytes, 6)?);
+        let heard = Heard { kind: half(bytes, 4)?, flags: half(bytes, 6)?, sequence: word(bytes, 8)?, body };
         bytes = bytes.get(len.next_multiple_of(ALIGN)..).unwrap_or_default();
-        Some((kind, flags, body))
+        Some(heard)
     })
 }
 
@@ -152,7 +189,7 @@ pub struct Netlink {
 }
 
 impl Netlink {
-    /// Opens one that hears of changes in these groups: bits of RTMGRP_*.
+    /// Opens one that hears of changes in these groups: bits of [`group`].
     ///
     /// # Errors
     /// What socket(2) and bind(2) say.
@@ -199,19 +236,34 @@ impl Netlink {
         self.exchange(message.acknowledged(), |_, _| {})
     }
 
-    /// Asks for a table, each of whose rows is given to `row`: its kind and what follows its header. A table that changed
-    /// meanwhile comes again, after what came before it: rows are to be set, not added.
+    /// Asks for a table: the first `most` of the rows that `parse` makes of its messages, and how many there are. One that changes
+    /// while it is read is read again.
     ///
     /// # Errors
-    /// What the kernel says of it.
-    pub fn table(&mut self, kind: u16, body: &[u8], mut row: impl FnMut(u16, &[u8])) -> sys::Result<()> {
-        loop {
+    /// What the kernel says of it; EINTR when it changed each time.
+    pub fn table<T>(
+        &mut self,
+        kind: u16,
+        body: &[u8],
+        most: usize,
+        mut parse: impl FnMut(u16, &[u8]) -> Option<T>,
+    ) -> sys::Result<Table<T>> {
+        for _ in 0..ATTEMPTS {
+            let mut table = Table { rows: Vec::new(), count: 0 };
             let message = Message::new(kind, libc::NLM_F_DUMP as u16, body);
-            match self.exchange(message, &mut row) {
+            let done = self.exchange(message, |kind, body| {
+                let Some(row) = parse(kind, body) else { return };
+                table.count += 1;
+                if table.rows.len() < most {
+                    table.rows.push(row);
+                }
+            });
+            match done {
                 Err(Errno(libc::EINTR)) => {}
-                done => return done,
+                done => return done.map(|()| table),
             }
         }
+        Err(Errno(libc::EINTR))
     }
 
     /// Asks for one thing: its kind and what follows its header.
@@ -227,12 +279,16 @@ impl Netlink {
         let mut interrupted = false;
         loop {
             let len = self.receive(0)?;
-            for (kind, flags, body) in messages(&self.buffer[..len]) {
+            for Heard { kind, flags, sequence, body } in messages(&self.buffer[..len]) {
+                if sequence != self.sequence {
+                    // The rest of an answer that nobody waited for.
+                    continue;
+                }
                 interrupted |= flags & DUMP_INTERRUPTED != 0;
                 match i32::from(kind) {
                     libc::NLMSG_ERROR => {
                         let errno = word(body, 0).ok_or(Errno(libc::EPROTO))? as i32;
-                        return if errno == 0 { Ok(()) } else { Err(Errno(-errno)) };
+                        return if errno == 0 { Ok(()) } else { Err(Errno(errno.wrapping_neg())) };
                     }
                     libc::NLMSG_DONE if interrupted => return Err(Errno(libc::EINTR)),
                     libc::NLMSG_DONE => return Ok(()),
@@ -251,8 +307,8 @@ impl Netlink {
             Err(Errno(libc::EAGAIN)) => return Ok(false),
             len => len?,
         };
-        for (kind, _, body) in messages(&self.buffer[..len]) {
-            row(kind, body);
+        for heard in messages(&self.buffer[..len]) {
+            row(heard.kind, heard.body);
         }
         Ok(true)
     }
@@ -269,8 +325,8 @@ mod tests {
             .with(3, b"name\0")
             .with_nested(18, |message| message.with(1, b"veth").with_nested(2, |inner| inner.raw(&[9; 8])));
         let bytes = message.finish(7);
-        let (kind, flags, body) = messages(&bytes).next().expect("a message");
-        assert_eq!((kind, flags), (16, libc::NLM_F_REQUEST as u16));
+        let Heard { kind, flags, sequence, body } = messages(&bytes).next().expect("a message");
+        assert_eq!((kind, flags, sequence), (16, libc::NLM_F_REQUEST as u16, 7));
         assert_eq!(body[..4], [1, 2, 3, 4]);
         assert_eq!(attribute(&body[4..], 3), Some(&b"name\0"[..]));
         let nested = attribute(&body[4..], 18).expect("nested");

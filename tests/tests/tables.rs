@@ -57,7 +57,7 @@ fn the_kernel_resolves_who_is_asked_for() {
             assert_eq!(link, Some([2, 0, 0, 0, 0, 2]));
             let all = neighbours::all(&mut asks).expect("neighbours");
             let known = all.iter().find(|neighbour| neighbour.ip == ip).expect("it is known");
-            assert_eq!((known.interface, known.link, known.has_failed), (interface, link, false));
+            assert_eq!((known.interface, known.link, known.state.is_valid()), (interface, link, true));
         }
     });
 }
