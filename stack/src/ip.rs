@@ -26,4 +26,4 @@ pub mod route;
 pub mod state;
 pub mod tables;
 
-pub use state::{Interface, State};
+pub use state::{Interface, Policy, State};

@@ -27,6 +27,7 @@ use crate::wire::ethernet::Address;
 use crate::wire::ip::Ip;
 
 pub mod arp;
+mod fed;
 pub mod ndisc;
 
 #[cfg(test)]
@@ -119,7 +120,8 @@ pub struct Neighbour {
     link: Address,
     /// A [`State`].
     state: u8,
-    /// Solicitations that it didn't answer.
+    /// Solicitations that it didn't answer. Where somebody else feeds the cache, and has said that it is stale: not 0 if something was
+    /// sent to it since.
     probes: u8,
     /// Not 0: it is a router (RFC 4861 §4.4).
     is_router: u8,
@@ -185,7 +187,9 @@ impl Neighbour {
     }
 
     fn confirm(&mut self, now: Instant) {
-        (self.state, self.confirmed, self.probes) = (State::Reachable as u8, now.0, 0);
+        // Whoever feeds the cache is to hear of it all the same: he doesn't know.
+        let probes = if self.is_unconfirmed() { self.probes } else { 0 };
+        (self.state, self.confirmed, self.probes) = (State::Reachable as u8, now.0, probes);
     }
 
     /// What gives way first; `None` never does.
@@ -210,6 +214,8 @@ pub struct Neighbours {
     hand: u32,
     /// Of the records that we had sent to, how many are another neighbour's now.
     removed: u32,
+    /// How often somebody was to be asked for.
+    asks: u32,
 }
 
 impl Neighbours {
@@ -218,6 +224,12 @@ impl Neighbours {
     #[must_use]
     pub const fn removed(&self) -> u32 {
         self.removed
+    }
+
+    /// Another one each time that a neighbour is to be asked for, or after: who asks looks when it has changed.
+    #[must_use]
+    pub const fn asks(&self) -> u32 {
+        self.asks
     }
 
     /// How many neighbours there are.
@@ -328,6 +340,7 @@ impl<'a> Cache<'a> {
         }
         let record = &mut self.records[index as usize];
         let solicit = record.state() != State::Incomplete || record.probes == 0;
+        self.state.asks = self.state.asks.wrapping_add(solicit.into());
         record.is_ours = 1;
         let before = record.pending();
         record.pending = frame.wrapping_add(1);
@@ -361,8 +374,13 @@ impl<'a> Cache<'a> {
     ///
     /// RFC 4861 §7.3.1: "Positive confirmation can be gathered in two ways: hints from upper-layer protocols that
     /// indicate a connection is making 'forward progress'".
+    ///
+    /// Where somebody else feeds the cache he doesn't see what is sent, so he is to be told that he shall look after one which
+    /// he takes for stale: he would forget it after a while.
     pub fn used(&mut self, index: u32, heard: Option<Instant>, now: Instant) {
+        let is_fed = self.settings.is_fed;
         let Some(record) = self.records.get_mut(index as usize) else { return };
+        let is_news = is_fed && record.state() == State::Stale && record.probes == 0;
         let is_newer = heard.filter(|heard| heard.0 > record.confirmed && *heard <= now);
         if let Some(heard) =
             is_newer.filter(|_| record.state().has_link() && record.state() != State::Permanent)
@@ -370,6 +388,9 @@ impl<'a> Cache<'a> {
             record.confirm(heard);
         }
         let _ = self.send_to(index, now);
+        if is_news && let Some(record) = self.records.get_mut(index as usize) {
+            (record.probes, self.state.asks) = (1, self.state.asks.wrapping_add(1));
+        }
     }
 
     /// The link address to send to. RFC 4861 §7.3.3: "The first time a node sends a packet to a neighbor whose entry is STALE,
@@ -504,6 +525,8 @@ impl<'a> Cache<'a> {
         let pending = record.pending();
         // Its own clock runs for what it is in the middle of.
         match state {
+            // The clock of who feeds it runs.
+            _ if self.settings.is_fed => {}
             State::Delay => self.arm(index, now + self.settings.delay),
             State::Probe => self.arm(index, now + self.settings.retrans),
             _ => {}
@@ -552,15 +575,21 @@ impl<'a> Cache<'a> {
 
     /// Does what is due, at most `most` entries; true if more may be.
     pub fn poll(&mut self, now: Instant, most: usize, mut act: impl FnMut(Due)) -> bool {
-        let settings = self.settings;
+        let (settings, asks) = (self.settings, &mut self.state.asks);
         self.wheel.advance(self.records, now, most, |wheel, records, index| {
             let Some(record) = records.get_mut(index as usize) else { return };
-            let waits = matches!(record.state(), State::Incomplete | State::Delay | State::Probe);
+            let waits = match record.state() {
+                State::Incomplete => true,
+                State::Delay | State::Probe => !settings.is_fed,
+                _ => false,
+            };
             if !record.tag.is_used() || !waits {
                 return;
             }
             if now.0 >= record.due {
-                act(expire(record, now, &settings));
+                let due = expire(record, now, &settings);
+                *asks = asks.wrapping_add(matches!(due, Due::Solicit(..)).into());
+                act(due);
             }
             if record.state() != State::Failed {
                 let due = Instant(record.due);

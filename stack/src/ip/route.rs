@@ -96,7 +96,21 @@ impl Route {
         if self.gateway.is_unspecified() { *destination } else { self.gateway }
     }
 
-    /// Longer prefixes first, then addresses, then metrics.
+    /// The order in which routes are tried: longer prefixes first, then addresses, then metrics.
+    #[must_use]
+    pub fn compare(&self, other: &Self) -> Ordering {
+        self.order(other.prefix_len, &other.destination, other.metric)
+    }
+
+    /// No bits behind the prefix, and gateway and source of the same version.
+    fn is_sound(&self) -> bool {
+        let same_version = |ip: &Ip| ip.is_unspecified() || ip.is_v4() == self.destination.is_v4();
+        self.prefix_len <= BITS_MAX
+            && masked(&self.destination, self.prefix_len) == self.destination
+            && same_version(&self.source)
+            && same_version(&self.gateway)
+    }
+
     fn order(&self, prefix_len: u8, destination: &Ip, metric: u32) -> Ordering {
         let lengths = prefix_len.cmp(&self.prefix_len);
         lengths.then(self.destination.0.cmp(&destination.0)).then(self.metric.cmp(&metric))
@@ -232,12 +246,7 @@ impl<'a> Routes<'a> {
     /// # Errors
     /// The table is as it was.
     pub fn insert(&mut self, route: &Route) -> Result<(), Refused> {
-        let same_version = |ip: &Ip| ip.is_unspecified() || ip.is_v4() == route.destination.is_v4();
-        let is_sound = route.prefix_len <= BITS_MAX
-            && masked(&route.destination, route.prefix_len) == route.destination
-            && same_version(&route.source)
-            && same_version(&route.gateway);
-        if !is_sound {
+        if !route.is_sound() {
             return Err(Refused::Nonsense);
         }
         let at = self.position(route.prefix_len, &route.destination, route.metric);
@@ -272,6 +281,36 @@ impl<'a> Routes<'a> {
         }
         self.changed();
         true
+    }
+
+    /// Makes these the routes: at once, so that no lookup finds a part of them. False if they were that already, and nothing is
+    /// changed then.
+    ///
+    /// # Errors
+    /// Too many, one that makes no sense, or out of order: the table is as it was.
+    pub fn replace(&mut self, routes: &[Route]) -> Result<bool, Refused> {
+        if routes.len() > self.records.len() {
+            return Err(Refused::Full);
+        }
+        let sorted = routes.windows(2).all(|pair| pair[0].compare(&pair[1]).is_lt());
+        if !sorted || !routes.iter().all(Route::is_sound) {
+            return Err(Refused::Nonsense);
+        }
+        let lengths = routes.iter().fold([0; 3], |mut lengths: [u64; 3], route| {
+            lengths[usize::from(route.prefix_len) / 64] |= 1 << (route.prefix_len % 64);
+            lengths
+        });
+        if self.all() == routes && self.table.lengths == lengths {
+            return Ok(false);
+        }
+        for (place, route) in self.records.iter_mut().zip(routes) {
+            if place != route {
+                *place = *route;
+            }
+        }
+        (self.table.len, self.table.lengths) = (routes.len() as u32, lengths);
+        self.changed();
+        Ok(true)
     }
 
     /// Empties the table: its owner has lost messages and reads everything again.

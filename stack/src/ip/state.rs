@@ -2,6 +2,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::coded::coded;
+
 use super::group::Teller;
 use super::icmp::limit;
 use super::neighbour::{Neighbours, arp};
@@ -31,6 +33,8 @@ impl Interface {
     /// requests and closed ports are answered, who is on the link is asked for, and groups are joined. Without it the
     /// owner (the kernel, whose addresses these are) does all of it, and keeps the tables current.
     pub const OWNS: u32 = 1;
+    /// Of [`Interface::flags`]: of our addresses of IPv6 temporary ones come first (net.ipv6.conf.*.use_tempaddr above 1).
+    pub const PREFERS_TEMPORARY: u32 = 2;
 
     /// Whether the addresses are ours alone.
     #[must_use]
@@ -64,6 +68,22 @@ impl Interface {
         let vlan = outer.map_or(0, |tag| tag.vlan());
         let ours = self.tag().map_or(0, |tag| tag.vlan());
         inner.is_none() && vlan == ours && outer.is_none_or(|tag| tag.tpid == C_TAG)
+    }
+}
+
+coded! {
+    /// What the routes of a version of IP are worth, where they are the owner's.
+    pub enum Policy: u8 else Unknown {
+        /// Nobody has fed them yet.
+        Unknown = 0,
+        /// They are all that decides: what they say is so.
+        Mirrored = 1,
+        /// Other rules than the usual ones choose between tables of routes, so the owner is to be asked for each destination.
+        Rules = 2,
+        /// There are more routes than a region has place for: likewise.
+        Routes = 3,
+        /// Source addresses are chosen by labels of an administrator's (RFC 6724 §2.1): likewise.
+        Labels = 4,
     }
 }
 
@@ -109,6 +129,10 @@ pub struct State {
     pub drawn: u32,
     /// Not used.
     pub spare: u32,
+    /// What the routes of IPv4, and those of IPv6, are worth: a [`Policy`].
+    pub policies: [u8; 2],
+    /// Another one after each change of the owner's routes and rules, while he is asked for each destination.
+    pub epoch: u16,
     /// When the first path's MTU is forgotten, in nanoseconds; 0 is never.
     pub paths_until: u64,
     /// When the first report of a group is due, in nanoseconds; 0 is never.
@@ -138,6 +162,12 @@ impl State {
     pub const fn version(&self) -> u32 {
         // Both only ever grow, so the sum is another one after each change of either.
         self.table.version().wrapping_add(self.neighbours.removed())
+    }
+
+    /// What the routes to a destination are worth.
+    #[must_use]
+    pub fn policy(&self, destination: &Ip) -> Policy {
+        Policy::decode(self.policies[usize::from(!destination.is_v4())])
     }
 
     /// When something of it is to be done next, but for neighbours, in nanoseconds; the largest number is never.

@@ -102,6 +102,33 @@ impl Parts<'_> {
         Ok(())
     }
 
+    /// Makes these our addresses, as many as there is room for, in this order, which is theirs when one is chosen. They are ones
+    /// that a host can have, and differ. How many were taken.
+    pub fn set_addresses(&mut self, addresses: &[Address]) -> usize {
+        let len = addresses.len().min(self.addresses.len());
+        let addresses = &addresses[..len];
+        if self.our_addresses() == addresses {
+            return len;
+        }
+        let is_among = |all: &[Address], ip: &Ip| all.iter().any(|address| address.ip == *ip);
+        for at in 0..self.our_addresses().len() {
+            let ip = self.addresses[at].ip;
+            if !ip.is_v4() && !is_among(addresses, &ip) {
+                self.leave_group(&ip.solicited_node(), Instant(0));
+            }
+        }
+        for address in addresses.iter().filter(|address| !address.ip.is_v4()) {
+            if !self.is_ours(&address.ip) {
+                // Without room for its group packets to the address alone are ours: its owner answers who asks for it.
+                let _ = self.join_group(&address.ip.solicited_node(), Instant(0));
+            }
+        }
+        self.addresses[..len].copy_from_slice(addresses);
+        self.ip.addresses = len as u32;
+        self.routing().touch();
+        len
+    }
+
     /// Adds an address of ours, and the route to its subnet that comes with it (fib_add_ifaddr in Linux).
     ///
     /// # Errors
@@ -228,6 +255,12 @@ impl Parts<'_> {
         self.neighbours.iter().filter(incomplete).map(Neighbour::ip)
     }
 
+    /// Neighbours that the owner takes for stale, and that something was sent to since: he is to see whether they are there, and
+    /// [`Cache::told`] notes that he was told.
+    pub fn unconfirmed(&self) -> impl Iterator<Item = Ip> {
+        self.neighbours.iter().filter(|neighbour| neighbour.is_unconfirmed()).map(Neighbour::ip)
+    }
+
     /// The hash of an address in these tables.
     #[inline]
     #[must_use]
@@ -278,7 +311,8 @@ impl Parts<'_> {
         }
         let next_hop = route.next_hop(destination);
         let source = if route.source.is_unspecified() {
-            source::choose(self.our_addresses(), destination, &next_hop, true)
+            let prefers_public = self.ip.interface.flags & Interface::PREFERS_TEMPORARY == 0;
+            source::choose(self.our_addresses(), destination, &next_hop, prefers_public)
         } else {
             Some(route.source)
         };
@@ -362,6 +396,30 @@ mod tests {
             parts.add_route(&Route { kind: kind as u8, ..subnet() }).expect("room");
             assert_eq!(parts.way(&THEM, 1500, NOW), Err(error));
         }
+    }
+
+    #[test]
+    fn all_addresses_are_replaced_in_their_order() {
+        let mut memory = Memory::new(&TINY);
+        let mut parts = memory.parts();
+        let v6 = |last| {
+            let mut ip = Ip([0xfd; 16]);
+            ip.0[15] = last;
+            Address { ip, prefix_len: 64, ..Address::default() }
+        };
+        let most = parts.addresses.len();
+        assert_eq!(parts.set_addresses(&[v6(1), address(OURS)]), 2);
+        let version = parts.ip.version();
+        assert_eq!(parts.set_addresses(&[v6(1), address(OURS)]), 2);
+        assert_eq!(parts.ip.version(), version, "nothing has changed");
+        assert_eq!(parts.set_addresses(&[address(THEM), address(OURS)]), 2);
+        assert_ne!(parts.ip.version(), version);
+        assert_eq!(parts.our_addresses(), [address(THEM), address(OURS)]);
+        assert!(!parts.listens_to(&v6(1).ip.solicited_node()));
+        let many: Vec<Address> = (0..=most as u8).map(v6).collect();
+        assert_eq!((parts.set_addresses(&many), parts.our_addresses()), (most, &many[..most]));
+        assert!(parts.listens_to(&v6(0).ip.solicited_node()));
+        assert_eq!((parts.set_addresses(&[]), parts.our_addresses().len()), (0, 0));
     }
 
     #[test]

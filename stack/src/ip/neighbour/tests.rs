@@ -111,6 +111,31 @@ fn an_entry_that_is_old_is_used_then_probed_then_fails() {
 }
 
 #[test]
+fn who_is_fed_uses_what_is_said_and_tells_of_what_was_stale() {
+    let mut world = World::new(4);
+    let settings = Settings { is_fed: true, ..Settings::default() };
+    let World { state, records, places, wheel } = &mut world;
+    let mut cache = Cache::new(state, records, places, wheel, settings);
+    for (state, is_told) in [(State::Reachable, false), (State::Stale, true), (State::Delay, false)] {
+        assert_eq!(cache.set(&THEM, 1, Some(LINK), state, at(0)), Ok(Heard::Nothing));
+        let (index, link) = cache.keep(&THEM, 1).expect("its link address");
+        let asks = cache.state.asks();
+        cache.used(index, None, at(1));
+        cache.used(index, Some(at(2)), at(2));
+        let record = cache.find(&THEM, 1).expect("an entry");
+        assert_eq!((link, record.is_unconfirmed(), record.link()), (LINK, is_told, Some(LINK)), "{state:?}");
+        assert_eq!(cache.state.asks() != asks, is_told);
+        cache.told(&THEM, 1);
+        assert!(!cache.find(&THEM, 1).expect("an entry").is_unconfirmed());
+    }
+    assert_eq!(cache.set(&THEM, 1, Some(LINK), State::Probe, at(10)), Ok(Heard::Nothing));
+    assert!(!cache.poll(at(100_000), 100, |due| panic!("its own clock runs: {due:?}")));
+    let asks = cache.state.asks();
+    assert_eq!(cache.resolve(&Ip::v4([192, 0, 2, 3]), 2, 7, at(100_000)), ASK);
+    assert_ne!(cache.state.asks(), asks, "whom nothing is known of");
+}
+
+#[test]
 fn nobody_is_probed_to_whom_nothing_is_sent() {
     let mut world = World::reachable();
     assert_eq!((world.poll(at(3_600_000)), world.is().0), (vec![], State::Reachable));

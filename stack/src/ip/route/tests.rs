@@ -39,6 +39,29 @@ fn found(routes: &Routes<'_>, destination: &str) -> Option<Route> {
 }
 
 #[test]
+fn all_routes_are_replaced_at_once_or_not_at_all() {
+    let old = [route("192.0.2.0/24", 5), route("0.0.0.0/0", 1)];
+    let new =
+        [route("192.0.2.0/24", 7), route("192.0.2.0/24", 9), route("2001:db8::/32", 1), route("::/0", 0)];
+    with(&old, |routes| {
+        let before = routes.table().version();
+        assert_eq!(routes.replace(&old), Ok(false));
+        assert_eq!(routes.table().version(), before, "nobody looks again for nothing");
+        assert_eq!(routes.replace(&new), Ok(true));
+        assert_eq!((routes.all(), routes.check()), (&new[..], Ok(())));
+        assert!(routes.table().version() != before && found(routes, "8.8.8.8").is_none());
+        let swapped = [new[1], new[0]];
+        assert_eq!(routes.replace(&swapped), Err(Refused::Nonsense), "out of order");
+        let bits = [Route { prefix_len: 96, ..new[1] }];
+        assert_eq!(routes.replace(&bits), Err(Refused::Nonsense), "bits behind the prefix");
+        assert_eq!(routes.replace(&[new[0]; 17]), Err(Refused::Full));
+        assert_eq!(routes.all(), &new[..]);
+        assert_eq!(routes.replace(&[]), Ok(true));
+        assert!(routes.all().is_empty());
+    });
+}
+
+#[test]
 fn the_longest_prefix_wins_and_then_the_lowest_metric() {
     let all = [
         route("0.0.0.0/0", 100),
