@@ -11,6 +11,7 @@ use std::time;
 
 use stack::time::Instant;
 
+pub mod admin;
 pub mod bridge;
 pub mod calls;
 pub mod diag;

@@ -3,6 +3,7 @@
 //!
 //! | module | what | unsafe |
 //! |---|---|---|
+//! | [`control`] | the control plane: the kernel's addresses, routes, rules and neighbours, mirrored | |
 //! | [`region`] | the memory of a stack's state, mapped | yes |
 //! | [`lock`] | the lock of a stack: one word that processes share | no |
 //! | [`engine`] | the stack at work in this process | yes |
@@ -10,6 +11,7 @@
 //! | [`service`] | the thread that keeps the protocol moving | yes |
 
 pub mod bells;
+pub mod control;
 pub mod engine;
 pub mod lock;
 pub mod region;
