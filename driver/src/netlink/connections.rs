@@ -41,12 +41,14 @@ pub fn at_port(netlink: &mut Netlink, port: u16) -> sys::Result<Vec<Connection>>
         request[1] = libc::IPPROTO_TCP as u8;
         request[4..8].copy_from_slice(&CONNECTED.to_ne_bytes());
         request[8..10].copy_from_slice(&port.to_be_bytes());
-        netlink.table(SOCK_DIAG_BY_FAMILY, &request, |_, body| {
-            let connection = parse(body).filter(|connection| connection.local.1 == port);
-            if let Some(connection) = connection.filter(|connection| !found.contains(connection)) {
+        let table = netlink.table(SOCK_DIAG_BY_FAMILY, &request, usize::MAX, |_, body| {
+            parse(body).filter(|connection| connection.local.1 == port)
+        })?;
+        for connection in table.rows {
+            if !found.contains(&connection) {
                 found.push(connection);
             }
-        })?;
+        }
     }
     Ok(found)
 }

@@ -96,10 +96,9 @@ fn rule(kind: u16, body: &[u8]) -> Option<[String; 3]> {
 pub fn chains() -> sys::Result<Vec<String>> {
     let read = || -> sys::Result<_> {
         let mut netlink = Netlink::to(libc::NETLINK_NETFILTER, 0)?;
-        let (mut called, mut with_rules) = (Vec::new(), Vec::new());
-        netlink.table(GETCHAIN, &[0; NFGENMSG], |kind, body| called.extend(chain(kind, body)))?;
-        netlink.table(GETRULE, &[0; NFGENMSG], |kind, body| with_rules.extend(rule(kind, body)))?;
-        Ok((called, with_rules))
+        let called = netlink.table(GETCHAIN, &[0; NFGENMSG], usize::MAX, chain)?;
+        let with_rules = netlink.table(GETRULE, &[0; NFGENMSG], usize::MAX, rule)?;
+        Ok((called.rows, with_rules.rows))
     };
     let (called, with_rules) = match read() {
         Err(Errno(libc::EPROTONOSUPPORT | libc::EINVAL | libc::EOPNOTSUPP)) => return Ok(Vec::new()),
@@ -127,18 +126,19 @@ pub fn has_traffic_filters(netlink: &mut Netlink, interface: u32) -> sys::Result
         body
     };
     let is_its = |body: &[u8]| super::word(body, TC_INTERFACE) == Some(interface);
-    let mut has_qdisc = false;
-    netlink.table(RTM_GETQDISC, &message(0), |kind, body| {
+    let qdiscs = netlink.table(RTM_GETQDISC, &message(0), 0, |kind, body| {
         let name = body.get(TCMSG..).map(|rest| text(attribute(rest, TCA_KIND))).unwrap_or_default();
-        has_qdisc |= kind == RTM_NEWQDISC && is_its(body) && matches!(name.as_str(), "ingress" | "clsact");
+        (kind == RTM_NEWQDISC && is_its(body) && matches!(name.as_str(), "ingress" | "clsact")).then_some(())
     })?;
-    let mut has_filter = false;
-    for parent in PARENTS.into_iter().filter(|_| has_qdisc) {
-        netlink.table(RTM_GETTFILTER, &message(parent), |kind, body| {
-            has_filter |= kind == RTM_NEWTFILTER && is_its(body);
+    for parent in PARENTS.into_iter().filter(|_| qdiscs.count != 0) {
+        let filters = netlink.table(RTM_GETTFILTER, &message(parent), 0, |kind, body| {
+            (kind == RTM_NEWTFILTER && is_its(body)).then_some(())
         })?;
+        if filters.count != 0 {
+            return Ok(true);
+        }
     }
-    Ok(has_filter)
+    Ok(false)
 }
 
 #[cfg(test)]

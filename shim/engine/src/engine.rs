@@ -54,6 +54,9 @@ pub enum Kick {
 const OWED_MAX: u32 = 32;
 const OWED_NS: u64 = 20_000;
 
+/// Nanoseconds between two calls of the service thread for neighbours that don't answer.
+const CALL_NS: u64 = 1_000_000;
+
 /// What the lock guards.
 struct Work {
     parts: Parts<'static>,
@@ -77,6 +80,8 @@ pub struct Engine {
     /// Packets wait for a neighbour: the service thread was told ([`Engine::nudge`]).
     attention: AtomicBool,
     nudge: Fd,
+    /// When it was told last, in nanoseconds.
+    called: AtomicU64,
 }
 
 // SAFETY: `work` is used under the region's lock only, which one thread of all processes has; the rest is atomics and numbers.
@@ -165,6 +170,7 @@ impl Engine {
             slot: [AtomicU32::new(slot.index), AtomicU32::new(slot.generation)],
             queues,
             attention: AtomicBool::new(false),
+            called: AtomicU64::new(0),
             nudge: sys::eventfd(libc::EFD_NONBLOCK).map_err(no_memory)?,
         })))
     }
@@ -181,6 +187,16 @@ impl Engine {
         self.slot[0].store(slot.index, Ordering::Relaxed);
         self.slot[1].store(slot.generation, Ordering::Relaxed);
         self.bells.after_fork();
+    }
+
+    /// Whether this process is the one that brings the kernel's tables into the stack's; it is from now on if nobody else who lives is.
+    #[must_use]
+    pub fn holds_mirror(&self) -> bool {
+        let Some(word) = self.shared.mirror.first() else { return false };
+        let (pid, holder) = (sys::getpid() as u64, word.load(Ordering::Relaxed));
+        let is_free = holder == 0 || holder != pid && !sys::process_exists(holder as i32);
+        holder == pid
+            || is_free && word.compare_exchange(holder, pid, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 
     /// Every descriptor that is kept of it.
@@ -277,7 +293,7 @@ impl Engine {
             self.bells.ring(ring);
         }
         if waits && !self.attention.load(Ordering::Relaxed) {
-            self.call_service();
+            self.call_service(now);
         }
         result
     }
@@ -303,7 +319,11 @@ impl Engine {
 
     /// Packets wait for a neighbour that somebody must ask the kernel for.
     #[cold]
-    fn call_service(&self) {
+    fn call_service(&self, now: Instant) {
+        if now.0.saturating_sub(self.called.load(Ordering::Relaxed)) < CALL_NS {
+            return;
+        }
+        self.called.store(now.0, Ordering::Relaxed);
         self.attention.store(true, Ordering::Relaxed);
         let one = 1u64;
         // SAFETY: eight bytes that live as long as the call.

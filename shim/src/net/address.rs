@@ -10,6 +10,16 @@ use crate::buffers::is_plausible;
 pub(crate) struct Name {
     pub(crate) ip: Ip,
     pub(crate) port: u16,
+    /// The interface that a link-local address of IPv6 is on (sin6_scope_id); 0 is none.
+    pub(crate) scope: u32,
+}
+
+impl Name {
+    /// An address on this interface.
+    pub(crate) fn of(interface: u32, ip: Ip, port: u16) -> Self {
+        let scope = if ip.is_link_local() && !ip.is_v4() { interface } else { 0 };
+        Self { ip, port, scope }
+    }
 }
 
 /// What an address of a program's comes to.
@@ -35,7 +45,7 @@ pub(crate) unsafe fn read(address: *const sockaddr, length: socklen_t) -> Read {
         // SAFETY: as above.
         let name = unsafe { address.cast::<sockaddr_in>().read_unaligned() };
         let ip = Ip::v4(name.sin_addr.s_addr.to_ne_bytes());
-        return Read::Name(Name { ip, port: u16::from_be(name.sin_port) });
+        return Read::Name(Name { ip, port: u16::from_be(name.sin_port), scope: 0 });
     }
     // The scope came later (RFC 2133): without it an address has 24 bytes.
     if family != libc::AF_INET6 || (length as usize) < size_of::<sockaddr_in6>() {
@@ -43,7 +53,8 @@ pub(crate) unsafe fn read(address: *const sockaddr, length: socklen_t) -> Read {
     }
     // SAFETY: the caller's contract, for at least so many bytes.
     let name = unsafe { address.cast::<sockaddr_in6>().read_unaligned() };
-    Read::Name(Name { ip: Ip(name.sin6_addr.s6_addr), port: u16::from_be(name.sin6_port) })
+    let (ip, port) = (Ip(name.sin6_addr.s6_addr), u16::from_be(name.sin6_port));
+    Read::Name(Name { ip, port, scope: name.sin6_scope_id })
 }
 
 /// An address for a socket of IPv4 or IPv6, and its length.
@@ -53,6 +64,7 @@ pub(crate) fn written(name: &Name, is_v6: bool) -> ([u8; size_of::<sockaddr_in6>
     if is_v6 {
         bytes[..2].copy_from_slice(&(libc::AF_INET6 as u16).to_ne_bytes());
         bytes[8..24].copy_from_slice(&name.ip.0);
+        bytes[24..].copy_from_slice(&name.scope.to_ne_bytes());
         return (bytes, size_of::<sockaddr_in6>());
     }
     bytes[..2].copy_from_slice(&(libc::AF_INET as u16).to_ne_bytes());
@@ -115,7 +127,7 @@ mod tests {
         for (ip, is_v6) in
             [(Ip::v4([192, 0, 2, 7]), false), (Ip::v4([192, 0, 2, 7]), true), (Ip([9; 16]), true)]
         {
-            let name = Name { ip, port: 4711 };
+            let name = Name { ip, port: 4711, scope: 0 };
             let (bytes, len) = written(&name, is_v6);
             // SAFETY: a live array.
             let got = unsafe { read(bytes.as_ptr().cast(), len as socklen_t) };
@@ -127,7 +139,7 @@ mod tests {
 
     #[test]
     fn as_much_is_given_as_there_is_room_for() {
-        let name = Name { ip: Ip::v4([192, 0, 2, 7]), port: 4711 };
+        let name = Name { ip: Ip::v4([192, 0, 2, 7]), port: 4711, scope: 0 };
         let (mut room, mut length) = ([0xffu8; 16], 6);
         // SAFETY: live values.
         let given = unsafe { give(&name, false, room.as_mut_ptr().cast(), &raw mut length) };

@@ -15,9 +15,11 @@ use engine::service::Duty;
 use libc::c_int;
 use stack::hash::Secret;
 use stack::ip::Interface as OnLink;
+use stack::region::Limits;
 use stack::wire::ethernet;
 use stack::wire::ip::Ip;
 
+use super::control::Control;
 use crate::config::config;
 use crate::fdtable::{self, Entry};
 use crate::lock::Lock;
@@ -40,6 +42,8 @@ pub(crate) struct Interface {
     requests: Requests,
     /// This process has a service thread.
     is_served: AtomicBool,
+    pub(super) limits: Limits,
+    pub(super) control: Control,
 }
 
 impl core::fmt::Debug for Interface {
@@ -134,6 +138,8 @@ fn attach(name: &str) -> Result<Interface, String> {
         keeper: Lock::new(keeper),
         requests,
         is_served: AtomicBool::new(false),
+        limits,
+        control: Control::default(),
     })
 }
 
@@ -171,6 +177,7 @@ impl Interface {
         {
             *self.keeper.lock() = keeper;
         }
+        self.control.after_fork();
         self.is_served.store(false, Relaxed);
     }
 

@@ -33,7 +33,8 @@ pub(crate) fn connect(socket: &Socket, remote: &Name) -> Option<Outcome> {
     if !may_carry(remote, is_v6) {
         return None;
     }
-    let interface = attach::interfaces().find(|interface| interface.reaches(&local.ip, &remote.ip))?;
+    let interface =
+        attach::interfaces().find(|interface| interface.reaches(&local.ip, &remote.ip, remote.scope))?;
     let handle = make(interface, socket, is_v6, Some(&local)).ok()?;
     let carried = Carried { socket: *socket, interface, handle };
     let outcome = carried.with(|stack| {
@@ -218,7 +219,7 @@ pub(crate) fn accept(carried: &Carried, flags: c_int) -> Accepted {
             }
             let child = stack.accept(handle, slot)?;
             let tcb = stack.parts.tcb(child)?;
-            Ok((child, Name { ip: tcb.remote, port: tcb.remote_port }))
+            Ok((child, Name::of(carried.interface.index, tcb.remote, tcb.remote_port)))
         });
         match accepted {
             Ok((child, remote)) => return take_in(carried, child, remote, flags),
@@ -291,15 +292,6 @@ pub(crate) fn closed(socket: &Socket, closing: bool) {
 }
 
 impl Interface {
-    /// Whether a connection to this address leaves by the interface, from this address if that is not unspecified.
-    fn reaches(&self, local: &Ip, remote: &Ip) -> bool {
-        let thread = crate::guard::tid();
-        self.engine.with(thread, |stack| {
-            let is_ours = local.is_unspecified() || stack.parts.is_ours(local);
-            is_ours && !stack.parts.is_ours(remote) && stack.way(remote).is_ok()
-        })
-    }
-
     /// Whether connections to this address come in by the interface.
     fn has(&self, local: &Ip) -> bool {
         local.is_unspecified() || self.engine.with(crate::guard::tid(), |stack| stack.parts.is_ours(local))

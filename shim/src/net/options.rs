@@ -228,7 +228,7 @@ pub(crate) unsafe fn name(
             return Err(Error::NotConnected);
         }
         let (ip, port) = if is_peer { (tcb.remote, tcb.remote_port) } else { (tcb.local, tcb.local_port) };
-        Ok(Name { ip, port })
+        Ok(Name::of(carried.interface.index, ip, port))
     });
     let name = match known {
         Ok(name) => name,

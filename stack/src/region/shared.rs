@@ -70,6 +70,8 @@ shared! {
     polled: |_limits| 1;
     /// The thread that sleeps until the device has something, for all of them; 0 is none.
     leader: |_limits| 1;
+    /// The process that brings the kernel's tables into the stack's; 0 is none.
+    mirror: |_limits| 1;
     /// Whether a system call is owed to the device, and which.
     kick: |_limits| 1;
     /// Threads of each process that sleep until its doorbell is rung.

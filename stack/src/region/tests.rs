@@ -234,6 +234,7 @@ fn shared_words_are_apart() {
         shared.deadline,
         shared.polled,
         shared.leader,
+        shared.mirror,
         shared.kick,
         shared.processes,
         shared.changed,
