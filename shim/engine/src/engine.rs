@@ -231,13 +231,18 @@ impl Engine {
         while self.with(thread, |stack| stack.end_process(slot, AT_ONCE)) == Ok(true) {}
     }
 
-    /// Ends every process of the stack that has died without a word; how many those were.
-    pub fn bury(&self, thread: i32) -> usize {
-        let known: Vec<(Handle, Identity)> = self.with(thread, |stack| {
+    /// The processes that use the stack, with their slots.
+    pub fn processes(&self, thread: i32) -> Vec<(Handle, Identity)> {
+        self.with(thread, |stack| {
             let all = stack.parts.processes.iter().zip(0u32..).filter(|(process, _)| process.tag.is_used());
             all.filter_map(|(process, index)| Some((process.tag.handle(index), process.identity()?)))
                 .collect()
-        });
+        })
+    }
+
+    /// Ends every process of the stack that has died without a word; how many those were.
+    pub fn bury(&self, thread: i32) -> usize {
+        let known = self.processes(thread);
         let dead = known.iter().filter(|(_, who)| !is_alive(who));
         dead.map(|(slot, _)| self.end_process(thread, *slot)).count()
     }

@@ -8,8 +8,10 @@ use core::ptr;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use driver::clock::monotonic_ns;
-use driver::sys;
+use driver::sys::{self, Fd};
 use libc::{c_void, pollfd, pthread_t};
+
+use stack::region::slab::Handle;
 
 use crate::bells::Who;
 use crate::engine::Engine;
@@ -18,12 +20,12 @@ use crate::engine::Engine;
 const AWAY: u64 = 2_000_000;
 /// The longest time between two looks: who waits for the device may leave it and compute, and calls set timers.
 const LOOK_MAX: u64 = 50_000_000;
-/// How often it looks whether all processes of the stack still run.
-const LOOK_FOR_DEAD: u64 = 500_000_000;
+/// How often it looks which processes the stack has.
+const LOOK_FOR_OTHERS: u64 = 50_000_000;
 /// Bytes of its stack.
 const STACK: usize = 256 << 10;
-/// Descriptors that end its wait: the call for it, its duty's own, the queues.
-const FDS: usize = 2 + 64;
+/// Descriptors that end its wait: the call for it, its duty's own, the processes of the stack, the queues.
+const FDS: usize = 2 + 64 + 64;
 
 /// What the thread does besides.
 pub trait Duty: Sync + 'static {
@@ -76,15 +78,47 @@ extern "C" fn serve<D: Duty>(duty: *mut c_void) -> *mut c_void {
 pub fn serve_while<D: Duty>(duty: &D, is_wanted: impl Fn() -> bool) {
     let thread = sys::gettid();
     duty.attend();
-    let (mut patience, mut looked) = (AWAY, 0);
+    let (mut patience, mut others) = (AWAY, Others::default());
     while is_wanted() {
-        patience = turn(duty, thread, patience);
+        others.look(duty.engine(), thread);
+        patience = turn(duty, thread, patience, &others);
+    }
+}
+
+/// The processes of the stack: whoever dies without a word is noticed at once.
+#[derive(Debug, Default)]
+struct Others {
+    watched: Vec<(Handle, Fd)>,
+    looked: u64,
+}
+
+impl Others {
+    fn look(&mut self, engine: &Engine, thread: i32) {
         let now = monotonic_ns();
-        if now.saturating_sub(looked) >= LOOK_FOR_DEAD {
-            looked = now;
-            duty.engine().bury(thread);
+        let is_over = self.watched.iter().any(|(_, fd)| is_readable(fd.raw()));
+        if !is_over && now.saturating_sub(self.looked) < LOOK_FOR_OTHERS {
+            return;
+        }
+        self.looked = now;
+        engine.bury(thread);
+        let known = engine.processes(thread);
+        self.watched.retain(|(slot, _)| known.iter().any(|(other, _)| other == slot));
+        for (slot, who) in known {
+            let is_new = slot != engine.process() && self.watched.iter().all(|(other, _)| *other != slot);
+            if is_new && let Ok(fd) = sys::pidfd_open(who.pid as i32) {
+                self.watched.push((slot, fd));
+            }
         }
     }
+
+    fn fds(&self) -> impl Iterator<Item = pollfd> {
+        self.watched.iter().map(|(_, fd)| pollfd { fd: fd.raw(), events: libc::POLLIN, revents: 0 })
+    }
+}
+
+fn is_readable(fd: i32) -> bool {
+    sys::wait_for(&mut [pollfd { fd, events: libc::POLLIN, revents: 0 }], Some(0))
+        .is_ok_and(|count| count > 0)
 }
 
 fn word(words: &[AtomicU64]) -> u64 {
@@ -92,7 +126,7 @@ fn word(words: &[AtomicU64]) -> u64 {
 }
 
 /// One look, one wait. `patience`: how long it may look away; it grows while the program sleeps. The next one.
-fn turn<D: Duty>(duty: &D, thread: i32, patience: u64) -> u64 {
+fn turn<D: Duty>(duty: &D, thread: i32, patience: u64, others: &Others) -> u64 {
     let engine = duty.engine();
     let now = monotonic_ns();
     let (deadline, polled) = (word(engine.shared().deadline), word(engine.shared().polled));
@@ -102,11 +136,11 @@ fn turn<D: Duty>(duty: &D, thread: i32, patience: u64) -> u64 {
         return AWAY;
     }
     if engine.leader().is_some() {
-        rest(duty, &[], left.min(patience));
+        rest(duty, others, &[], left.min(patience));
         return (patience * 2).min(LOOK_MAX);
     }
     if now.saturating_sub(polled) < AWAY {
-        rest(duty, &[], left.min(AWAY));
+        rest(duty, others, &[], left.min(AWAY));
         return AWAY;
     }
     // What arrived while nobody was here.
@@ -117,22 +151,22 @@ fn turn<D: Duty>(duty: &D, thread: i32, patience: u64) -> u64 {
             let fds: Vec<pollfd> = sleeper.fds().skip(1).collect();
             // A call of the program may set a timer meanwhile, and tells nobody.
             let left = word(engine.shared().deadline).saturating_sub(monotonic_ns()).min(LOOK_MAX);
-            rest(duty, &fds, left);
+            rest(duty, others, &fds, left);
         }
-        Err(_) => rest(duty, &[], AWAY),
+        Err(_) => rest(duty, others, &[], AWAY),
     }
     engine.poll(thread);
     AWAY
 }
 
 /// Waits for so many nanoseconds, or until it is called, or one of these has something; and does its duty if there is any.
-fn rest<D: Duty>(duty: &D, others: &[pollfd], nanoseconds: u64) {
+fn rest<D: Duty>(duty: &D, others: &Others, queues: &[pollfd], nanoseconds: u64) {
     let mut fds = [pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; FDS];
     (fds[0].fd, fds[1].fd) = (duty.engine().nudge(), duty.fd());
-    for (to, other) in fds[2..].iter_mut().zip(others) {
-        *to = *other;
+    let mut count = 2;
+    for (to, other) in fds[2..].iter_mut().zip(others.fds().chain(queues.iter().copied())) {
+        (*to, count) = (other, count + 1);
     }
-    let count = (2 + others.len()).min(FDS);
     if sys::wait_for(&mut fds[..count], Some(nanoseconds)).is_ok()
         && fds[..2].iter().any(|entry| entry.revents != 0)
     {

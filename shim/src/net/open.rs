@@ -107,17 +107,32 @@ fn make(
     let carried = Carried { socket: *socket, interface, handle };
     options::carry_over(&carried);
     let bound = local.filter(|local| local.port != 0 || !local.ip.is_unspecified());
-    let done = bound.map_or(Ok(()), |local| {
-        if local.port != 0 {
-            let claimed = interface.claim(Protocol::Tcp, local.ip, local.port, socket.fd);
-            claimed.map_err(|_| Error::AddressNotAvailable)?;
-        }
-        engine.with(thread, |stack| stack.parts.tcp_bind(handle, (&local.ip, local.port)))
-    });
+    let done = bound.map_or(Ok(()), |local| bind(interface, socket, handle, local));
     if done.is_err() {
         discard(&carried);
     }
     done.map(|()| handle)
+}
+
+/// The stack's socket is bound as the kernel's is.
+fn bind(interface: &'static Interface, socket: &Socket, handle: Handle, local: &Name) -> Result<(), Error> {
+    let thread = crate::guard::tid();
+    let bind =
+        || interface.engine.with(thread, |stack| stack.parts.tcp_bind(handle, (&local.ip, local.port)));
+    if local.port == 0 {
+        return bind();
+    }
+    let claimed = interface.claim(Protocol::Tcp, local.ip, local.port, socket.fd);
+    claimed.map_err(|_| Error::AddressNotAvailable)?;
+    let mut done = bind();
+    if done == Err(Error::AddressInUse) && interface.engine.bury(thread) != 0 {
+        // The kernel knows already that who had it is dead.
+        done = bind();
+    }
+    if done.is_err() {
+        interface.release(Protocol::Tcp, local.ip, local.port);
+    }
+    done
 }
 
 /// A socket of the stack that nobody has seen goes.
