@@ -279,6 +279,12 @@ impl Ports<'_> {
         false
     }
 
+    /// Whether a socket has this port at all, and just this address or one of its own under it.
+    #[must_use]
+    pub fn is_used(&self, protocol: Protocol, port: u16) -> bool {
+        self.heads.heads[protocol as usize][usize::from(port)].first != 0
+    }
+
     /// bind(2) with a port: the record that the socket is now counted in.
     ///
     /// # Errors

@@ -37,6 +37,9 @@ pub trait Duty: Sync + 'static {
 
     /// It is: or packets wait for a neighbour.
     fn attend(&self);
+
+    /// What is to be done every now and then.
+    fn tick(&self);
 }
 
 /// Starts the thread of this process. Where there can't be one, the stack moves when the program calls.
@@ -80,7 +83,9 @@ pub fn serve_while<D: Duty>(duty: &D, is_wanted: impl Fn() -> bool) {
     duty.attend();
     let (mut patience, mut others) = (AWAY, Others::default());
     while is_wanted() {
-        others.look(duty.engine(), thread);
+        if others.look(duty.engine(), thread) {
+            duty.tick();
+        }
         patience = turn(duty, thread, patience, &others);
     }
 }
@@ -93,11 +98,12 @@ struct Others {
 }
 
 impl Others {
-    fn look(&mut self, engine: &Engine, thread: i32) {
+    /// Looks, if it is time; whether it was.
+    fn look(&mut self, engine: &Engine, thread: i32) -> bool {
         let now = monotonic_ns();
         let is_over = self.watched.iter().any(|(_, fd)| is_readable(fd.raw()));
         if !is_over && now.saturating_sub(self.looked) < LOOK_FOR_OTHERS {
-            return;
+            return false;
         }
         self.looked = now;
         engine.bury(thread);
@@ -109,6 +115,7 @@ impl Others {
                 self.watched.push((slot, fd));
             }
         }
+        true
     }
 
     fn fds(&self) -> impl Iterator<Item = pollfd> {

@@ -24,7 +24,7 @@ use crate::config::config;
 use crate::fdtable::{self, Entry};
 use crate::lock::Lock;
 use crate::log;
-use crate::{errno, family};
+use crate::{errno, family, guard};
 
 /// Interfaces of one process.
 const INTERFACES: usize = 8;
@@ -42,6 +42,8 @@ pub(crate) struct Interface {
     requests: Requests,
     /// This process has a service thread.
     is_served: AtomicBool,
+    /// Ports that are given back as soon as no connection has them any more.
+    leaving: Lock<Vec<(Ip, u16)>>,
     pub(super) limits: Limits,
     pub(super) control: Control,
 }
@@ -138,6 +140,7 @@ fn attach(name: &str) -> Result<Interface, String> {
         keeper: Lock::new(keeper),
         requests,
         is_served: AtomicBool::new(false),
+        leaving: Lock::new(Vec::new()),
         limits,
         control: Control::default(),
     })
@@ -178,6 +181,7 @@ impl Interface {
             *self.keeper.lock() = keeper;
         }
         self.control.after_fork();
+        self.leaving.lock().clear();
         self.is_served.store(false, Relaxed);
     }
 
@@ -201,6 +205,33 @@ impl Interface {
     /// Has the kernel ask for a neighbour.
     pub(super) fn resolve(&self, ip: Ip) {
         let _ = self.keeper.lock().resolve(ip);
+    }
+
+    /// A socket at this port is closed here. Packets of the connections that it leaves are the stack's until the last has ended.
+    pub(super) fn leave(&self, local: Ip, port: u16) {
+        self.leaving.lock().push((local, port));
+        self.give_back();
+    }
+
+    /// Gives back the ports that no connection has any more.
+    pub(super) fn give_back(&self) {
+        let is_used = |port: u16| {
+            self.engine
+                .with(guard::tid(), |stack| stack.parts.ports().is_used(stack::ports::Protocol::Tcp, port))
+        };
+        let mut leaving = self.leaving.lock();
+        let mut free = Vec::new();
+        leaving.retain(|(local, port)| {
+            let stays = is_used(*port);
+            if !stays {
+                free.push((*local, *port));
+            }
+            stays
+        });
+        drop(leaving);
+        for (local, port) in free {
+            self.release(Protocol::Tcp, local, port);
+        }
     }
 
     /// They don't any more, as far as this process is concerned.

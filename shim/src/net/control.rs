@@ -49,6 +49,10 @@ impl Duty for Interface {
         self.control.fd.load(Relaxed) - 1
     }
 
+    fn tick(&self) {
+        self.give_back();
+    }
+
     fn attend(&self) {
         let wanted: Vec<Ip> = self.engine.with(guard::tid(), |stack| stack.parts.wanted().collect());
         for ip in &wanted {

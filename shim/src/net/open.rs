@@ -135,10 +135,10 @@ fn bind(interface: &'static Interface, socket: &Socket, handle: Handle, local: &
     done
 }
 
-/// A socket of the stack that nobody has seen goes.
-fn discard(carried: &Carried) {
+/// This process gives up a socket of the stack; whether it was the last that had it.
+fn discard(carried: &Carried) -> bool {
     let (handle, process) = (carried.handle, carried.interface.engine.process());
-    let _ = carried.with(|stack| stack.close_by(handle, process));
+    carried.with(|stack| stack.close_by(handle, process)) == Ok(true)
 }
 
 /// The slot says from now on what the stack has of the socket.
@@ -184,7 +184,8 @@ pub(crate) fn listen(socket: &Socket, backlog: c_int) {
     let carried = Carried { socket: *socket, interface, handle };
     if carried.with(|stack| stack.listen(handle, backlog.max(0) as u32)).is_err() {
         interface.release(Protocol::Tcp, local.ip, local.port);
-        return discard(&carried);
+        discard(&carried);
+        return;
     }
     // Whether the program waits is ours to know: the kernel's listener never does.
     let flags = sys::fcntl(socket.fd, libc::F_GETFL, 0).unwrap_or(0);
@@ -299,11 +300,18 @@ pub(crate) fn shutdown(carried: &Carried, how: c_int) -> Outcome {
 pub(crate) fn closed(socket: &Socket, closing: bool) {
     options::forget(socket);
     let Some(carried) = socket.connection().or_else(|| socket.stack_listener()) else { return };
+    let is_listener = socket.stack_listener().is_some();
     socket.slot.net.store(NONE, SeqCst);
-    discard(&carried);
-    if closing && let Some((local, _)) = address::of_socket(socket.fd).filter(|(local, _)| local.port != 0) {
-        carried.interface.release(Protocol::Tcp, local.ip, local.port);
+    let is_last = discard(&carried);
+    if !closing {
+        return;
     }
+    let Some((local, _)) = address::of_socket(socket.fd).filter(|(local, _)| local.port != 0) else { return };
+    if is_listener && is_last {
+        // The keeper has the kernel's listener, too, and must not be found listening while connections go on.
+        let _ = sys::shutdown(socket.fd, libc::SHUT_RDWR);
+    }
+    carried.interface.leave(local.ip, local.port);
 }
 
 impl Interface {
