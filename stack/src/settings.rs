@@ -417,8 +417,8 @@ mod tests {
         Values { options: u32::from(which & 3), mss: u16::from(which >> 2), ..Values::default() }
     }
 
-    #[cfg(not(miri))]
     proptest! {
+        #![proptest_config(crate::testing::cases(256))]
         #[test]
         fn sockets_have_what_they_have_set(acts in proptest::collection::vec((any::<bool>(), 0u8..12, any::<u16>()), 0..200)) {
             let mut memory = Memory::new(6);

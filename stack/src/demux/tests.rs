@@ -17,8 +17,8 @@ fn address(which: u8) -> Ip {
     }
 }
 
-#[cfg(not(miri))]
 proptest! {
+    #![proptest_config(crate::testing::cases(256))]
     /// Few ends, so that connections differ in one of the four parts.
     #[test]
     fn connections_are_a_map(acts in proptest::collection::vec((any::<bool>(), 0u8..6, 0u8..6, 0u16..2, 0u16..3, 0usize..16), 0..200)) {

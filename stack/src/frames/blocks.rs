@@ -313,8 +313,8 @@ mod tests {
         got
     }
 
-    #[cfg(not(miri))]
     proptest! {
+        #![proptest_config(crate::testing::cases(256))]
         #[test]
         fn a_list_of_blocks_is_a_queue_of_bytes(acts in proptest::collection::vec((0u8..4, 0usize..9000, any::<u8>()), 1..60)) {
             let (mut slab, mut memory) = (Slab::default(), vec![Block::new_zeroed(); 7]);

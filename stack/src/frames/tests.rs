@@ -121,8 +121,8 @@ enum Held {
     Socket,
 }
 
-#[cfg(not(miri))]
 proptest! {
+    #![proptest_config(crate::testing::cases(256))]
     /// The device is a set of frames whose completions come late and in any order; some of what it says is nonsense.
     #[test]
     fn what_the_device_has_is_neither_changed_nor_freed(

@@ -90,8 +90,8 @@ fn address(which: u8) -> Ip {
     }
 }
 
-#[cfg(not(miri))]
 proptest! {
+    #![proptest_config(crate::testing::cases(256))]
     #[test]
     fn who_may_share_is_as_linux_says(acts in proptest::collection::vec((0u8..6, 0u8..6, 0u16..3, any::<bool>(), 0u8..4, any::<bool>(), any::<u16>()), 0..120)) {
         let mut memory = Memory::new(120, &[]);

@@ -75,8 +75,8 @@ fn text_of(world: &mut World, list: &FrameList) -> Vec<u8> {
     })
 }
 
-#[cfg(not(miri))]
 proptest! {
+    #![proptest_config(crate::testing::cases(256))]
     #[test]
     fn reassembly_is_a_map_of_bytes(
         first in any::<u32>(),

@@ -22,8 +22,8 @@ fn peek(queue: &ReceiveQueue, world: &mut World, skip: usize, len: usize, most: 
     got
 }
 
-#[cfg(not(miri))]
 proptest! {
+    #![proptest_config(crate::testing::cases(256))]
     #[test]
     fn a_receive_queue_is_a_queue_of_bytes(
         high in 4u32..30, blocks in 0usize..6, limit in 1u32..40,
@@ -90,7 +90,6 @@ fn little_text_takes_no_frames() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "ten minutes and more")]
 fn a_reader_that_is_away_costs_no_frames_but_blocks() {
     let limits = Limits { fill_min: 4, control_min: 2, low: 4, pressure: 6, high: 8 };
     let (mut world, mut queue) = (World::new(32, 32, limits), ReceiveQueue::default());

@@ -195,8 +195,8 @@ mod tests {
         assert!(!slab.give(&mut records, first), "given back twice");
     }
 
-    #[cfg(not(miri))]
     proptest! {
+        #![proptest_config(crate::testing::cases(256))]
         #[test]
         fn a_slab_is_a_set_of_names(acts in proptest::collection::vec((any::<bool>(), any::<u16>()), 0..200)) {
             let (mut slab, mut records, mut held) = (Slab::default(), vec![Plain::default(); 16], Vec::new());

@@ -144,8 +144,8 @@ mod tests {
 
     use super::*;
 
-    #[cfg(not(miri))]
     proptest! {
+        #![proptest_config(crate::testing::cases(256))]
         /// Few hashes, so that most of them collide.
         #[test]
         fn a_table_is_a_map(acts in proptest::collection::vec((0u8..3, 0u32..12, 0u32..40), 0..300)) {

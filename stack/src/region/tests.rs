@@ -30,8 +30,8 @@ fn limits() -> impl Strategy<Value = Limits> {
     })
 }
 
-#[cfg(not(miri))]
 proptest! {
+    #![proptest_config(crate::testing::cases(256))]
     #[test]
     fn parts_are_apart_and_aligned(limits in limits()) {
         let layout = Layout::new(&limits).expect("within the bounds");
@@ -61,9 +61,8 @@ proptest! {
     }
 }
 
-#[cfg(not(miri))]
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(crate::testing::cases(48))]
 
     /// Whatever the bytes say, attaching and checking end, and end well.
     #[test]

@@ -348,8 +348,8 @@ mod tests {
         assert_eq!((wheel.deadline(), records[0].deadline()), (None, None));
     }
 
-    #[cfg(not(miri))]
     proptest! {
+        #![proptest_config(crate::testing::cases(256))]
         #[test]
         fn a_wheel_is_a_sorted_list(acts in proptest::collection::vec((0u8..4, 0u32..20, 0u64..60_000_000_000_000), 1..120)) {
             let (mut wheel, mut records) = (Wheel::default(), vec![Entry::default(); 20]);

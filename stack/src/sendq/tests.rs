@@ -88,8 +88,8 @@ fn complete(world: &mut World, mut is_done: impl FnMut(u32) -> bool) {
     }
 }
 
-#[cfg(not(miri))]
 proptest! {
+    #![proptest_config(crate::testing::cases(256))]
     #[test]
     fn the_scoreboard_is_a_list_of_segments(
         first in any::<u32>(),

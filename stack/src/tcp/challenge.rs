@@ -225,8 +225,8 @@ mod tests {
         assert!(other.allows(Instant(10_000 * MS), false), "CVE-2016-5696");
     }
 
-    #[cfg(not(miri))]
     proptest! {
+        #![proptest_config(crate::testing::cases(256))]
         #[test]
         fn the_budget_of_a_second_is_between_a_half_and_one_and_a_half(limit in 1u32..1000, random: u32) {
             let mut budget = Budget::default();

@@ -134,8 +134,8 @@ mod tests {
         assert_eq!(pacing.next_send(start), Some(start + Duration(2_500_000)));
     }
 
-    #[cfg(not(miri))]
     proptest! {
+        #![proptest_config(crate::testing::cases(256))]
         #[test]
         fn over_time_the_rate_is_kept(rate in 10_000u64..1_000_000_000, bytes in 1u32..60_000) {
             let (mut pacing, mut now, mut sent) = (Pacing::default(), Instant(1 << 40), 0u64);

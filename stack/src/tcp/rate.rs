@@ -265,8 +265,8 @@ mod tests {
         assert!(is_marked(&delivery), "0 would be none");
     }
 
-    #[cfg(not(miri))]
     proptest! {
+        #![proptest_config(crate::testing::cases(256))]
         #[test]
         fn no_number_overflows(words in any::<[u64; 4]>(), counts in any::<[u32; 4]>(), mss: u16, sample: u32, limited: bool) {
             let [delivered_at, first_sent_at, sent_at, now] = words;

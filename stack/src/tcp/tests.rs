@@ -551,9 +551,8 @@ fn reordering_within_a_quarter_of_a_round_trip_loses_nothing_once_it_is_known() 
     assert!(world.resent < 30, "{} of 3,000 were sent again", world.resent);
 }
 
-#[cfg(not(miri))]
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(crate::testing::cases(60))]
     #[test]
     fn whatever_the_path_does_everything_arrives(count in 1usize..300, seed: u64, loss in 0u64..25, jitter_us in 0u64..30_000, delay_us in 10u64..50_000) {
         let mut state = seed | 1;

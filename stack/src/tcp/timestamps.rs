@@ -187,8 +187,8 @@ mod tests {
         assert!(!recent.allows_new_connection(Seq(9), Seq(9), None));
     }
 
-    #[cfg(not(miri))]
     proptest! {
+        #![proptest_config(crate::testing::cases(256))]
         #[test]
         fn a_peer_whose_clock_runs_is_never_rejected(steps in proptest::collection::vec(0u32..1 << 30, 1..50)) {
             let (mut recent, mut tsval, mut now) = (Recent::new(at(0), 1), 1u32, 0);

@@ -148,8 +148,8 @@ mod tests {
         assert_eq!(with(7, 3), Some(Malformed::ArpOperation));
     }
 
-    #[cfg(not(miri))]
     proptest! {
+        #![proptest_config(crate::testing::cases(256))]
         #[test]
         fn what_is_written_is_read(
             reply in any::<bool>(), from in any::<([u8; 6], [u8; 4])>(), to in any::<([u8; 6], [u8; 4])>(), room in 20usize..60,

@@ -256,8 +256,8 @@ mod tests {
         assert!(Address::BROADCAST.is_multicast() && !Address([2, 0, 0, 0, 0, 1]).is_multicast());
     }
 
-    #[cfg(not(miri))]
     proptest! {
+        #![proptest_config(crate::testing::cases(256))]
         #[test]
         fn what_is_written_is_read(
             destination in any::<[u8; 6]>(), source in any::<[u8; 6]>(), ethertype in TYPE_MIN..0x8000,

@@ -371,8 +371,8 @@ mod tests {
         ]
     }
 
-    #[cfg(not(miri))]
     proptest! {
+        #![proptest_config(crate::testing::cases(256))]
         #[test]
         fn what_is_written_is_read(message in messages(), payload in proptest::collection::vec(any::<u8>(), 0..80)) {
             let mut bytes = vec![0; HEADER_LEN + payload.len()];

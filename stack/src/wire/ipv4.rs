@@ -325,8 +325,8 @@ mod tests {
         assert_eq!(parse(&with_sum(bytes)).err(), Some(Malformed::Fragment));
     }
 
-    #[cfg(not(miri))]
     proptest! {
+        #![proptest_config(crate::testing::cases(256))]
         #[test]
         fn what_is_written_is_read(
             source in any::<[u8; 4]>(), destination in any::<[u8; 4]>(), protocol in any::<u8>(), tos in any::<u8>(), ttl in any::<u8>(),

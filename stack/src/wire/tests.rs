@@ -259,8 +259,8 @@ fn every_rule_is_met_by_a_test() {
     }
 }
 
-#[cfg(not(miri))]
 proptest! {
+    #![proptest_config(crate::testing::cases(256))]
     #[test]
     fn random_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         swallow(&bytes, &mut BTreeSet::new());

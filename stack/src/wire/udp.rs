@@ -147,8 +147,8 @@ mod tests {
         assert_eq!(parse(&bytes, false), Err(Malformed::ChecksumMissing));
     }
 
-    #[cfg(not(miri))]
     proptest! {
+        #![proptest_config(crate::testing::cases(256))]
         #[test]
         fn what_is_written_is_read(
             v4 in any::<bool>(), hosts in any::<[u8; 32]>(), ports in any::<(u16, u16)>(), data in proptest::collection::vec(any::<u8>(), 0..90), flip in any::<usize>(),

@@ -30,8 +30,8 @@ const fn at(seconds: u64) -> Instant {
     Instant(seconds * 1_000_000_000)
 }
 
-#[cfg(not(miri))]
 proptest! {
+    #![proptest_config(crate::testing::cases(256))]
     #[test]
     fn those_that_were_used_last_are_known(acts in proptest::collection::vec((0u8..9, any::<u16>()), 0..100)) {
         let mut memory = Memory::new();

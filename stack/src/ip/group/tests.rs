@@ -373,7 +373,7 @@ fn learn(known: &mut Listener, heard: &Heard) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(crate::testing::cases(256))]
 
     /// However listeners come, change and go, a router that hears any of the two reports of each change knows what the interface wants.
     #[test]

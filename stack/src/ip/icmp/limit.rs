@@ -142,8 +142,8 @@ mod tests {
         assert!(!Limits { global: &mut Global::default(), buckets: &mut [] }.allows(0, at(0), 0));
     }
 
-    #[cfg(not(miri))]
     proptest! {
+        #![proptest_config(crate::testing::cases(256))]
         /// Against counting by hand: in no stretch of time more than the burst and what came in since.
         #[test]
         fn no_stretch_of_time_has_more_than_the_bucket(gaps in proptest::collection::vec(0u64..3000, 1..100)) {

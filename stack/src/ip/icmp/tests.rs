@@ -113,8 +113,8 @@ fn what_a_socket_is_told_has_the_errno_of_linux() {
     }
 }
 
-#[cfg(not(miri))]
 proptest! {
+    #![proptest_config(crate::testing::cases(256))]
     /// Any bytes at all have one meaning or none, and hard is never what RFC 1122 calls a hint.
     #[test]
     fn every_message_has_at_most_one_row(kind: u8, code: u8, word: u32) {

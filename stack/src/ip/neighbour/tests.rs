@@ -313,8 +313,8 @@ fn the_reachable_time_is_between_a_half_and_one_and_a_half() {
     assert!(reachable_time(base, u32::MAX) < Duration::from_secs(45));
 }
 
-#[cfg(not(miri))]
 proptest! {
+    #![proptest_config(crate::testing::cases(256))]
     /// Every frame that goes in comes out once: sent, dropped, failed or removed. Nothing is sent to a link address that nobody claimed.
     #[test]
     fn no_frame_is_lost_and_none_comes_twice(acts in proptest::collection::vec((0u8..7, 0u8..6, 0u64..4000, 0u8..3), 0..200)) {

@@ -96,8 +96,8 @@ fn a_cache_without_places_knows_nothing() {
     assert_eq!(cache.known(&THEM, 7, 1500, NOW), ETHERNET);
 }
 
-#[cfg(not(miri))]
 proptest! {
+    #![proptest_config(crate::testing::cases(256))]
     /// Few destinations, so that nothing is displaced.
     #[test]
     fn a_cache_is_a_map_that_forgets(acts in proptest::collection::vec((0u8..4, 0u32..2000, 0u64..400), 0..100)) {

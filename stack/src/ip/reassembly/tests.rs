@@ -245,8 +245,8 @@ fn protocols_of_ipv4_number_their_datagrams_apart() {
     assert_eq!(world.all().take(handle, |_| ()).map(|whole| whole.protocol), Some(17), "the first one's");
 }
 
-#[cfg(not(miri))]
 proptest! {
+    #![proptest_config(crate::testing::cases(256))]
     /// Against sets of bytes: what is whole has every byte once; frames are given back or taken, once each.
     #[test]
     fn what_comes_out_is_what_went_in(

@@ -155,8 +155,8 @@ fn any_route() -> impl Strategy<Value = Route> {
     })
 }
 
-#[cfg(not(miri))]
 proptest! {
+    #![proptest_config(crate::testing::cases(256))]
     #[test]
     fn a_lookup_finds_what_a_look_at_all_finds(acts in proptest::collection::vec((any::<bool>(), any_route()), 0..60)) {
         let (mut table, mut records) = (Table::default(), vec![Route::default(); 12]);

@@ -203,8 +203,8 @@ fn an_algorithm_is_found_by_its_name() {
     assert_eq!(Algorithm::decode(200), Algorithm::Cubic);
 }
 
-#[cfg(not(miri))]
 proptest! {
+    #![proptest_config(crate::testing::cases(256))]
     #[test]
     fn any_bytes_are_survived(bytes in any::<[u8; 48]>(), numbers in any::<[u64; 6]>(), segments: u32, una: u32) {
         let mut congestion = Congestion::read_from_bytes(&bytes).expect("48 bytes");

@@ -337,9 +337,8 @@ pub(crate) fn acts() -> impl Strategy<Value = Vec<Act>> {
     proptest::collection::vec((0u8..17, any::<u8>(), any::<u16>(), any::<u8>()), 0..160)
 }
 
-#[cfg(not(miri))]
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(crate::testing::cases(64))]
 
     /// Whatever is done in whatever order, every invariant holds, and what is given back is free again.
     #[test]

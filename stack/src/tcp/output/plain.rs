@@ -177,8 +177,8 @@ mod tests {
     use crate::wire::tcp::Header;
     use crate::wire::tcp::options::{Options, Timestamps};
 
-    #[cfg(not(miri))]
     proptest! {
+        #![proptest_config(crate::testing::cases(256))]
         #[test]
         fn they_are_the_bytes_of_the_long_way(
             ends in any::<([u8; 16], [u8; 16], u16, u16)>(), words in any::<[u32; 4]>(), rest in any::<(u16, u8, u8, [u8; 12])>(),

@@ -126,8 +126,8 @@ fn each_round_with_a_dsack_widens_the_window_up_to_a_round_trip_and_sixteen_reco
     assert_eq!(rack.reo_wnd(&AROUND), ms(10));
 }
 
-#[cfg(not(miri))]
 proptest! {
+    #![proptest_config(crate::testing::cases(256))]
     #[test]
     fn without_loss_or_reordering_nothing_is_lost(gaps in proptest::collection::vec(0u64..50_000, 2..50), rtt_us in 1u64..100_000) {
         // Sent in order, delivered in order, each after a round trip that is the same for all.
@@ -270,8 +270,8 @@ fn the_first_acknowledgment_sends_the_fast_retransmit() {
     assert_eq!(Prr::new(100).on_ack(0, 99, 1, false), 100);
 }
 
-#[cfg(not(miri))]
 proptest! {
+    #![proptest_config(crate::testing::cases(256))]
     #[test]
     fn prr_sends_at_most_what_is_delivered_and_two(flight in 1u32..10_000, share in 1u32..100, acks in proptest::collection::vec((1u32..8, any::<bool>()), 1..200)) {
         let ssthresh = (flight * share / 100).max(2);
@@ -473,8 +473,8 @@ fn an_echo_reduces_the_window_and_one_on_a_syn_does_not() {
 
 // ---- Bytes ----
 
-#[cfg(not(miri))]
 proptest! {
+    #![proptest_config(crate::testing::cases(256))]
     #[test]
     fn any_bytes_are_survived(bytes in any::<[u8; 64]>(), board in any::<[u8; 20]>(), numbers in any::<[u64; 5]>(), seqs in any::<[u32; 4]>(), flags: [bool; 4]) {
         let mut recovery = Recovery::read_from_bytes(&bytes).expect("64 bytes");

@@ -81,8 +81,8 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    #[cfg(not(miri))]
     proptest! {
+        #![proptest_config(crate::testing::cases(256))]
         #[test]
         fn it_is_older_than_the_window_never_and_above_the_minimum_of_its_last_sixth_never(
             samples in proptest::collection::vec((1u64..20, 1u32..1_000_000), 1..200),

@@ -146,8 +146,8 @@ fn a_delayed_acknowledgment_does_not_replace_the_minimum() {
     assert_eq!(rtt.min_rtt(), Some(ms(50)));
 }
 
-#[cfg(not(miri))]
 proptest! {
+    #![proptest_config(crate::testing::cases(256))]
     #[test]
     fn srtt_stays_between_the_smallest_and_the_largest_measurement(
         lengths in proptest::collection::vec(1u64..10_000_000, 1..100),

@@ -53,8 +53,8 @@ fn a_deadline_at_the_beginning_of_time_is_one() {
     assert_eq!(timers.expired(Instant(1)), Some(Timer::DelayedAck));
 }
 
-#[cfg(not(miri))]
 proptest! {
+    #![proptest_config(crate::testing::cases(256))]
     #[test]
     fn timers_are_a_list_in_which_places_are_shared(acts in proptest::collection::vec((0usize..10, any::<bool>(), 1u64..1000), 1..60), now in 1u64..1000) {
         let (mut timers, mut model): (Timers, Vec<(Timer, u64)>) = (Timers::default(), Vec::new());
@@ -188,8 +188,8 @@ fn the_peers_segment_size_is_learned() {
     assert_eq!(ack.rcv_mss(), 1000, "small messages tell nothing");
 }
 
-#[cfg(not(miri))]
 proptest! {
+    #![proptest_config(crate::testing::cases(256))]
     #[test]
     fn the_delay_is_always_below_half_a_second(bytes in any::<[u8; 12]>(), now in 0u64..1 << 60, srtt: Option<u64>, segment: u16, wnd: u32, rto: u64, push: bool) {
         let mut ack = DelayedAck::read_from_bytes(&bytes).expect("12 bytes");

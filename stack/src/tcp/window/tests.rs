@@ -162,8 +162,8 @@ fn without_timestamps_a_round_is_a_windows_worth() {
     assert_eq!(tune.rtt(), Some(Duration::from_millis(8)), "the smallest");
 }
 
-#[cfg(not(miri))]
 proptest! {
+    #![proptest_config(crate::testing::cases(256))]
     #[test]
     fn the_right_edge_never_moves_left(
         steps in proptest::collection::vec((any::<u32>(), any::<u32>(), 0u32..100_000), 1..50), shift in 0u8..16, mss: u16, start: u32,

@@ -10,8 +10,8 @@ use crate::wire::udp;
 const FROM: Ip = Ip::v4([192, 0, 2, 1]);
 const TO: Ip = Ip::v4([198, 51, 100, 7]);
 
-#[cfg(not(miri))]
 proptest! {
+    #![proptest_config(crate::testing::cases(256))]
     /// However the user's text lies in his slices, and however the datagram is cut, its bytes are the same.
     #[test]
     fn pieces_are_parts_of_the_whole(

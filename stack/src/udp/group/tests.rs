@@ -11,9 +11,8 @@ use crate::region::memory::{Memory, TINY};
 /// A group as the model has it: the kind of its sources, whether it had some, and they.
 type Group = (Filter, bool, BTreeSet<u8>);
 
-#[cfg(not(miri))]
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(crate::testing::cases(64))]
 
     #[test]
     fn sockets_hear_what_they_have_chosen(

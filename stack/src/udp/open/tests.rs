@@ -94,9 +94,8 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     proptest::collection::vec((0u8..8, any::<u8>(), any::<u16>(), any::<u8>()), 0..120)
 }
 
-#[cfg(not(miri))]
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(crate::testing::cases(64))]
 
     #[test]
     fn the_region_stays_whole(acts in acts()) {

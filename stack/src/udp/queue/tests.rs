@@ -23,8 +23,8 @@ fn kept(world: &mut World, pieces: &[Vec<u8>], offset: u16) -> Option<Vec<Fragme
         .collect()
 }
 
-#[cfg(not(miri))]
 proptest! {
+    #![proptest_config(crate::testing::cases(256))]
     #[test]
     fn it_is_a_queue_of_datagrams(
         acts in proptest::collection::vec((0u8..8, any::<u16>(), any::<u16>()), 1..120),

@@ -148,8 +148,8 @@ fn fragments_are_measured() {
     assert_eq!(of(0xfff8, &[0; 7]), None);
 }
 
-#[cfg(not(miri))]
 proptest! {
+    #![proptest_config(crate::testing::cases(256))]
     #[test]
     fn what_is_written_is_read(
         source in any::<[u8; 16]>(), destination in any::<[u8; 16]>(), udp in any::<bool>(), hop_limit in any::<u8>(),

@@ -188,8 +188,8 @@ fn any_message() -> impl Strategy<Value = Message> {
     ]
 }
 
-#[cfg(not(miri))]
 proptest! {
+    #![proptest_config(crate::testing::cases(256))]
     #[test]
     fn what_is_written_is_read(message in any_message(), options in any_options(), short in 1usize..300) {
         let mut bytes = written(message, &options, &HOST, &ROUTER);

@@ -180,8 +180,8 @@ fn any_options() -> impl Strategy<Value = Options> {
     })
 }
 
-#[cfg(not(miri))]
 proptest! {
+    #![proptest_config(crate::testing::cases(256))]
     #[test]
     fn what_is_written_is_read(
         ports in any::<(u16, u16)>(), numbers in any::<(u32, u32, u16, u16)>(), flags in 0u16..0x200, options in any_options(),

@@ -141,8 +141,8 @@ fn the_search_ends_within_eight_bytes_and_begins_anew_after_ten_minutes() {
     assert!(matches!(search.next(&sender, &HEADERS, &RULES, Instant(600_000_000_000)), Next::Send(_)));
 }
 
-#[cfg(not(miri))]
 proptest! {
+    #![proptest_config(crate::testing::cases(256))]
     #[test]
     fn the_search_finds_what_the_path_takes_in_few_probes(path in 1100u16..9000, clamp in 1460u16..8961) {
         let mut search = Search::new(HEADERS.base(&RULES), clamp + HEADERS.fixed, NOW);

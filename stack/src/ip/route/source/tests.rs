@@ -114,8 +114,8 @@ fn a_subnet_has_a_broadcast_address_if_it_has_hosts() {
     );
 }
 
-#[cfg(not(miri))]
 proptest! {
+    #![proptest_config(crate::testing::cases(256))]
     /// With at most a handful of addresses of few kinds, the choice is one that no other beats.
     #[test]
     fn no_other_address_is_better(kinds in proptest::collection::vec((0usize..6, 0u8..8), 1..6), to in 0usize..6) {

@@ -86,9 +86,8 @@ fn race(cwnd: u32, rtt: u64, rounds: u32, check: impl Fn(f64, f64)) {
     }
 }
 
-#[cfg(not(miri))]
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(crate::testing::cases(40))]
     #[test]
     fn the_window_follows_the_real_numbers_within_one_percent(cwnd in 4u32..3000, rtt_us in 100u64..200_000, rounds in 1u32..60) {
         let mut worst = None;
