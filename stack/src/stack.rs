@@ -117,7 +117,9 @@ impl<D: Device> Stack<'_, '_, D> {
                 self.predicted_output(tcb.tag.handle(*index));
             }
         }
-        let more_timers = if self.due() <= self.now.0 {
+        let more_timers = if is_stopped && self.puts_off_timers() {
+            true
+        } else if self.due() <= self.now.0 {
             self.run_all_timers()
         } else {
             self.parts.wheels.pass(self.now);
@@ -148,8 +150,19 @@ impl<D: Device> Stack<'_, '_, D> {
         self.parts.wheels.due().min(self.parts.ip.due())
     }
 
+    /// Whether timers wait for what has arrived: the acknowledgment that one of them is there to miss may be in it. They wait no longer than
+    /// it takes to read as many packets as the device has frames for: who sends faster than is read stops no clock.
+    #[inline(never)]
+    fn puts_off_timers(&mut self) -> bool {
+        let polls_max = self.parts.pool.limits.fill_min.div_ceil(BURST as u32);
+        let waits = self.device.waiting() > 0 && self.parts.wheels.put_off < polls_max;
+        self.parts.wheels.put_off = if waits { self.parts.wheels.put_off + 1 } else { 0 };
+        waits
+    }
+
     #[inline(never)]
     fn run_all_timers(&mut self) -> bool {
+        self.parts.wheels.put_off = 0;
         self.run_timers() | self.run_syn_timers() | self.run_ip_timers()
     }
 
@@ -305,9 +318,10 @@ impl<D: Device> Stack<'_, '_, D> {
             let (socket, next) = (tcb.tag.handle(*index), tcb.timers.next());
             match next {
                 Some(at) if at <= self.now => {
-                    let (was, orphans) = (*tcb, self.parts.left.orphans);
+                    let asked = if tcb.is(Mark::FAST_OPEN) { Some(*tcb) } else { None };
+                    let orphans = self.parts.left.orphans;
                     let _ = self.work(socket, None, |connection| connection.on_timers(orphans));
-                    if was.marks & Mark::FAST_OPEN != 0 {
+                    if let Some(was) = asked {
                         self.note_silence(*index, &was);
                     }
                 }

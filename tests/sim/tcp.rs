@@ -68,6 +68,8 @@ pub struct Plan {
     pub accepts_from: Instant,
     /// Its first bytes go by sendto(2) with MSG_FASTOPEN.
     pub fast_open: bool,
+    /// Its process is stopped until then: nobody polls.
+    pub stopped_until: Instant,
 }
 
 impl Default for Plan {
@@ -85,6 +87,7 @@ impl Default for Plan {
             in_turn: false,
             accepts_from: Instant(0),
             fast_open: false,
+            stopped_until: Instant(0),
         }
     }
 }
@@ -371,6 +374,9 @@ impl Talk {
 
 impl Host for TcpHost {
     fn poll(&mut self, now: Instant, port: &mut Port) -> Option<Instant> {
+        if now < self.plan.stopped_until {
+            return Some(self.plan.stopped_until);
+        }
         for round in 0..10_000 {
             let Polled { deadline, more, .. } = self.with(now, port, |stack| stack.poll());
             if self.checks {

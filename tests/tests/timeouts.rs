@@ -7,6 +7,7 @@ use harness::sim::tcp::{Plan, TcpHost, limits, text};
 use harness::sim::{Node, Simulation};
 use stack::error::Error;
 use stack::ip::route::{Route, V4_BITS};
+use stack::region::Limits;
 use stack::settings::Values;
 use stack::stats::Counter;
 use stack::time::{Duration, Instant};
@@ -93,4 +94,39 @@ fn the_longest_bounds_a_connect_that_nobody_answers() {
     network.run_for(Duration::from_millis(200));
     assert_eq!(network.look(a).talks[0].error, Some(Error::TimedOut));
     assert_eq!(network.look(a).counter(Counter::SegmentsRetransmitted), 6);
+}
+
+/// A process that was stopped finds acknowledgments and expired timers at once: what has arrived counts first.
+#[test]
+fn who_was_away_reads_before_timers_run() {
+    const TALKS: usize = 100;
+    let room = Limits { tcp_sockets: 300, traffics: 300, syns: 300, bounds: 300, ..limits(2048) };
+    let mut client = TcpHost::new(1, &room).knowing(&[2]);
+    client.plan.stays = true;
+    for at in 0..TALKS as u64 {
+        client = client.opening(Instant(at * 1_000_000), ip(2), text(at, 10));
+    }
+    let plan = Plan { stays: true, echoes: true, ..Plan::default() };
+    let server = TcpHost::server(2, &room, plan).knowing(&[1]);
+    let mut network = Simulation::new(3);
+    let (a, b) = (network.add(client, Setup::plain(1)), network.add(server, Setup::plain(2)));
+    let path = Path::delayed(Duration::from_millis(5));
+    network.wire(a, b, path, path);
+    network.run_for(Duration::from_secs(1));
+    let now = network.now();
+    let (host, port) = network.host_and_port(a);
+    let sockets: Vec<_> = host.talks.iter().filter_map(|talk| talk.socket).collect();
+    assert_eq!(sockets.len(), TALKS);
+    host.with(now, port, |stack| {
+        for socket in sockets {
+            stack.send(socket, &[b"x"], false).expect("room");
+        }
+        stack.poll();
+    });
+    host.plan.stopped_until = now + Duration::from_millis(700);
+    network.run_for(Duration::from_secs(1));
+    let client = network.look(a);
+    assert!(client.talks.iter().all(|talk| talk.got.len() == 11), "every answer was read");
+    let counters = [Counter::Timeouts, Counter::SegmentsRetransmitted, Counter::TailLossProbes];
+    assert_eq!(counters.map(|counter| client.counter(counter)), [0; 3]);
 }

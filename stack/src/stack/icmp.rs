@@ -13,9 +13,8 @@ use crate::ip::path_mtu::TooBig;
 use crate::stats::Counter;
 use crate::wire::checksum::Sum;
 use crate::wire::icmp::{HEADER_LEN, Message, Unreachable, parse, quoted};
-use crate::wire::igmp::parse_v6;
 use crate::wire::ip::Ip;
-use crate::wire::{icmpv6, ipv6, ndisc, protocol, udp};
+use crate::wire::{icmpv6, igmp, ipv6, ndisc, protocol, udp};
 
 /// A message of either version.
 #[derive(Clone, Copy, Debug)]
@@ -159,7 +158,7 @@ impl<D: Device> Stack<'_, '_, D> {
             let told = Told::new(seen, bytes.first_chunk().copied().unwrap_or_default(), about.as_ref());
             return self.error_arrived(about, &meaning, &told);
         }
-        if parse_v6(bytes).is_some() {
+        if igmp::is_v6(bytes) {
             return self.listeners(seen);
         }
         self.answer_echo(seen, Either::V6(message), &[seen.piece(HEADER_LEN as u16)]);

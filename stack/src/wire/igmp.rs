@@ -153,6 +153,12 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Message<'_>>, Malformed> {
     Ok(Some(Message::Query(query)))
 }
 
+/// Whether a message of ICMPv6 is one of multicast listener discovery, by its type.
+#[must_use]
+pub fn is_v6(bytes: &[u8]) -> bool {
+    matches!(bytes.first(), Some(&(MLD_QUERY | MLD_REPORT | MLD_DONE | MLD_REPORT_V2)))
+}
+
 /// A message of multicast listener discovery, if it is one for hosts. The checksum, the hop limit and the router alert are the caller's to
 /// look at.
 #[must_use]
