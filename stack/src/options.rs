@@ -3,7 +3,8 @@
 //!
 //! An option is a [`Row`]: level, number, name, and the [`Rule`] by which it is set and read. What the sockets of TCP and UDP have in
 //! common is in [`common`]; their own rows, and those that differ, are beside them ([`crate::tcp::options`],
-//! [`crate::udp::options`]). An option without a row is [`Error::NoSuchOption`]: whoever asked may leave the socket to the kernel.
+//! [`crate::udp::options`]). An option without a row is [`Error::NoSuchOption`]: [`left`] says whether the socket is left to the
+//! kernel for it.
 //! What needs a right (SO_MARK, SO_SNDBUFFORCE) is the caller's to allow.
 
 use crate::error::Error;
@@ -12,6 +13,7 @@ use crate::settings::Values;
 
 pub(crate) mod bytes;
 pub(crate) mod common;
+pub mod left;
 
 use bytes::{microseconds, number, put, put_number, switched, timeval};
 use common::Common;

@@ -177,6 +177,8 @@ pub struct Values {
     pub rto_max_ms: u32,
     /// SO_TIMESTAMPING: bits of [`Timestamping`].
     pub timestamping: u32,
+    /// IPV6_MULTICAST_IF.
+    pub multicast_interface: u32,
     /// TCP_KEEPIDLE, in seconds.
     pub keep_idle_s: u16,
     /// TCP_KEEPINTVL, in seconds.
@@ -187,6 +189,8 @@ pub struct Values {
     pub rto_min_ms: u16,
     /// UDP_SEGMENT, in bytes.
     pub gso_size: u16,
+    /// IPV6_MTU: bytes of the largest datagram or fragment of IPv6, whatever the path takes; 0 is what the path takes.
+    pub mtu_max: u16,
     /// TCP_KEEPCNT.
     pub keep_count: u8,
     /// TCP_SYNCNT.
@@ -214,7 +218,7 @@ pub struct Values {
     /// IPV6_MULTICAST_HOPS, as [`Values::multicast_ttl`] has it.
     pub multicast_hops: u8,
     /// SO_BUSY_POLL and others that change nothing here are kept by the shim; zero.
-    pub reserved: u8,
+    pub reserved: [u8; 3],
 }
 
 /// What a new socket has.

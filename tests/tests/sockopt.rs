@@ -7,6 +7,7 @@ use harness::sim::tcp::{TcpHost, limits};
 use harness::sim::{Node, Simulation};
 use stack::host::HOST;
 use stack::options::What;
+use stack::options::left::{LEFT, Verdict, left};
 use stack::region::slab::Handle;
 use stack::settings::Timestamping;
 use stack::tcp::info::Info;
@@ -19,13 +20,17 @@ enum Protocol {
 }
 
 impl Protocol {
-    /// Its options whose values are compared with the kernel's by number.
-    fn compared(self) -> Vec<What> {
-        let names: Vec<_> = match self {
+    /// All options of its sockets.
+    fn names(self) -> Vec<What> {
+        match self {
             Tcp => stack::tcp::options::names().collect(),
             Udp => stack::udp::options::names().collect(),
-        };
-        names.into_iter().filter(|what| !APART.contains(&what.name)).collect()
+        }
+    }
+
+    /// Its options whose values are compared with the kernel's by number.
+    fn compared(self) -> Vec<What> {
+        self.names().into_iter().filter(|what| !APART.contains(&what.name)).collect()
     }
 }
 
@@ -73,6 +78,8 @@ impl Drop for Socket {
 /// A host with the values that this machine's administrator has set.
 fn host() -> TcpHost {
     let mut host = TcpHost::new(1, &limits(1024));
+    // As the loopback's is.
+    host.parts().ip.interface.number = 1;
     let read = |path: String, at: usize| {
         let text = std::fs::read_to_string(path).ok()?;
         text.split_whitespace().nth(at)?.parse().ok()
@@ -153,8 +160,7 @@ impl Ours {
     }
 }
 
-/// What only some may set, what the kernel changes by itself, what has no number for a value, and IPV6_MTU, which the kernel
-/// lets datagram sockets set (such a one is left to it); times that the kernel counts in its own ticks.
+/// What only some may set, what the kernel changes by itself, what has no number for a value; times that the kernel counts in its own ticks.
 const APART: &[&str] = &[
     "SO_MARK",
     "SO_SNDBUFFORCE",
@@ -162,7 +168,6 @@ const APART: &[&str] = &[
     "SO_PRIORITY",
     "TCP_INFO",
     "TCP_TIMESTAMP",
-    "IPV6_MTU",
     "TCP_RTO_MAX_MS",
     "TCP_RTO_MIN_US",
     "IP_MULTICAST_IF",
@@ -183,6 +188,10 @@ fn differs(name: &str, value: i32) -> bool {
         // Times of sending are left to the kernel's sockets.
         let flags = value as u32;
         return flags & !Timestamping::ALL == 0 && flags & Timestamping::SENT != 0;
+    }
+    if name == "IPV6_MULTICAST_IF" {
+        // The kernel may have more interfaces than its loopback, which has this number.
+        return (2..=256).contains(&value);
     }
     name == "SO_MAX_PACING_RATE" && value == 0 || name == "SO_PEEK_OFF" && value < -1
 }
@@ -310,6 +319,39 @@ fn times_and_names_are_the_kernels() {
             assert_eq!(kernel, stack, "{level} {name} {value:?} into {room}");
         }
     }
+}
+
+/// What is neither here nor in the table of options that are left to the kernel is nothing to the kernel, and nothing is in both.
+#[test]
+fn what_the_kernel_has_and_we_have_not_is_known() {
+    // Those that the stack has in part.
+    const BOTH: [&str; 1] = ["SO_TIMESTAMPING"];
+    // Tables of firewalls are set by numbers from here on (IPT_SO_SET_REPLACE), and of UDP's level by those of others.
+    let levels = [(libc::SOL_SOCKET, 90), (libc::IPPROTO_IP, 64), (libc::IPPROTO_IPV6, 99)];
+    let mut asked = 0;
+    for (protocol, number) in [(Tcp, libc::IPPROTO_TCP), (Udp, libc::IPPROTO_UDP)] {
+        let ours = protocol.names();
+        let is_ours = |level, name| ours.iter().any(|what| (what.level, what.number) == (level, name));
+        for (level, end) in levels.into_iter().chain([(number, 120)]) {
+            for name in (0..end).filter(|name| level != libc::IPPROTO_IPV6 || ![64, 65].contains(name)) {
+                let said = Socket::new(protocol, true).set(level, name, &1i32.to_ne_bytes());
+                let is_known = ![libc::ENOPROTOOPT, libc::EOPNOTSUPP].contains(&said);
+                let left = left(number, level, name);
+                let at = format!("{name} of level {level} of {protocol:?}: the kernel says {said}");
+                assert!(!is_known || is_ours(level, name) || left.is_some(), "no row: {at}");
+                let is_both = left.is_some_and(|left| BOTH.contains(&left.what.name));
+                assert!(!is_ours(level, name) || left.is_none() || is_both, "two rows: {at}");
+                asked += usize::from(is_known);
+            }
+        }
+    }
+    assert!(asked > 180, "{asked}");
+    assert_eq!(
+        left(libc::IPPROTO_TCP, libc::IPPROTO_TCP, 19).map(|left| left.verdict),
+        Some(Verdict::Kernel)
+    );
+    assert_eq!(left(libc::IPPROTO_UDP, libc::IPPROTO_TCP, 19).map(|left| left.verdict), None);
+    assert!(LEFT.iter().all(|left| left.is_of(libc::IPPROTO_TCP) || left.is_of(libc::IPPROTO_UDP)));
 }
 
 /// The numbers of the table are those of the C library's headers.

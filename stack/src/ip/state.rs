@@ -24,6 +24,8 @@ pub struct Interface {
     pub mtu: u32,
     /// Bits of [`Interface`].
     pub flags: u32,
+    /// Its number on this host (if_nametoindex(3)); 0 if nobody has told it.
+    pub number: u32,
 }
 
 impl Interface {
@@ -40,6 +42,13 @@ impl Interface {
     #[must_use]
     pub const fn owns(&self) -> bool {
         self.flags & Self::OWNS != 0
+    }
+
+    /// Whether a user means it by this number: by its own, or by 0, which leaves the choice to us. As long as its own isn't known, every
+    /// number is taken for it.
+    #[must_use]
+    pub const fn is_called(&self, number: i32) -> bool {
+        number == 0 || number > 0 && (self.number == 0 || self.number == number as u32)
     }
 
     /// The tag of what is sent.
@@ -127,8 +136,6 @@ pub struct State {
     pub identification: u32,
     /// Counts the numbers that were drawn.
     pub drawn: u32,
-    /// Not used.
-    pub spare: u32,
     /// What the routes of IPv4, and those of IPv6, are worth: a [`Policy`].
     pub policies: [u8; 2],
     /// Another one after each change of the owner's routes and rules, while he is asked for each destination.

@@ -2,6 +2,7 @@
 
 use super::IPPROTO_IP;
 use crate::error::Error;
+use crate::ip::path_mtu::V6_MIN;
 use crate::settings::Values;
 
 /// Timeouts beyond this many seconds are none (MAX_SCHEDULE_TIMEOUT at a thousand ticks a second).
@@ -55,6 +56,28 @@ pub(crate) fn timeval(micros: u64) -> [u8; 16] {
     bytes[..8].copy_from_slice(&(micros / 1_000_000).to_ne_bytes());
     bytes[8..].copy_from_slice(&(micros % 1_000_000).to_ne_bytes());
     bytes
+}
+
+/// Bytes of a `struct ip6_mtuinfo`: an address, which is for what a control message tells, and the number behind it.
+const MTU_INFO_LEN: usize = 32;
+
+/// IPV6_PATHMTU, of a path that takes so many bytes; `None` if nobody knows one.
+///
+/// # Errors
+/// `Invalid` without room for all of it; `NotConnected`.
+pub(crate) fn put_mtu_info(mtu: Option<u16>, to: &mut [u8]) -> Result<usize, Error> {
+    if to.len() < MTU_INFO_LEN {
+        return Err(Error::Invalid);
+    }
+    let mut bytes = [0; MTU_INFO_LEN];
+    bytes[28..].copy_from_slice(&u32::from(mtu.ok_or(Error::NotConnected)?).to_ne_bytes());
+    Ok(put(&bytes, to))
+}
+
+/// IPV6_MTU is none, or what every link carries at least (RFC 8200 §5).
+pub(crate) fn mtu_max(value: i32) -> Result<u16, Error> {
+    let is_one = value == 0 || value >= i32::from(V6_MIN);
+    if is_one { Ok(u16::try_from(value).unwrap_or(u16::MAX)) } else { Err(Error::Invalid) }
 }
 
 /// A bit of [`Values::options`].

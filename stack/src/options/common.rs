@@ -89,6 +89,8 @@ pub(crate) const ROWS: &[Row<Kind>] = &[
     row(IPPROTO_IPV6, 26, "IPV6_V6ONLY", Special(Common::V6Only)),
     row(IPPROTO_IPV6, 49, "IPV6_RECVPKTINFO", Switched(Switch::PACKET_INFO_V6)),
     row(IPPROTO_IPV6, 67, "IPV6_TCLASS", Special(Common::TrafficClass)),
+    // The same bit as IPv4's.
+    row(IPPROTO_IPV6, 78, "IPV6_FREEBIND", Switched(Switch::FREE_BIND)),
 ];
 
 /// A class of service: of a stream's, ECN's bits are TCP's own (__ip_sock_set_tos).

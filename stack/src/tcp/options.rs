@@ -14,9 +14,9 @@ use super::tcb::{Flags, Mark, Tcb};
 use crate::device::Device;
 use crate::error::Error;
 use crate::host::Host;
-use crate::options::bytes::{number, put, put_number, switched};
+use crate::options::bytes::{mtu_max, number, put, put_mtu_info, put_number, switched};
 use crate::options::common::RECEIVE_BUFFER_MIN;
-use crate::options::{self, Facts, IPPROTO_TCP, Rule, SOCK_STREAM, SOL_SOCKET, View, What};
+use crate::options::{self, Facts, IPPROTO_IPV6, IPPROTO_TCP, Rule, SOCK_STREAM, SOL_SOCKET, View, What};
 use crate::region::slab::Handle;
 use crate::settings::{Switch, Values};
 use crate::stack::Stack;
@@ -193,6 +193,7 @@ impl Own {
                 switched(values, Switch::FAST_OPEN_BACKUP, keys.len() == 2);
                 return Ok(());
             }
+            Self::PathMtuInfo => return Err(Error::NoSuchOption),
             _ => {}
         }
         let value = number(level, bytes)?;
@@ -249,6 +250,8 @@ impl Own {
             // What else it does to a connection is [`apply`]'s.
             Self::QuickAck if value == 0 => tcb.delayed_ack.be_interactive(),
             Self::QuickAck => tcb.delayed_ack.end_interactive(),
+            // No segment is larger than the path takes, and none is cut.
+            Self::PathMtu if level == IPPROTO_IPV6 => _ = mtu_max(value)?,
             _ => return Err(Error::NoSuchOption),
         }
         Ok(())
@@ -290,6 +293,7 @@ impl Own {
             Self::QuickAck => (!tcb.delayed_ack.is_interactive()).into(),
             Self::PathMtu if !tcb.has_peer() => return Err(Error::NotConnected),
             Self::PathMtu => tcb.path_mtu.into(),
+            Self::PathMtuInfo => return put_mtu_info(tcb.has_peer().then_some(tcb.path_mtu), to),
             Self::SavedSyn | Self::Error | Self::Info | Self::Clock | Self::FastOpenKey => {
                 return Err(Error::NoSuchOption);
             }

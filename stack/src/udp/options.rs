@@ -2,13 +2,13 @@
 //! those that every socket has ([`crate::options`]).
 //!
 //! What control messages tell of a datagram is in [`super::receive::Datagram`], whatever of it was asked for. The interface of a
-//! group is the stack's one: what names another one is the caller's to keep away.
+//! group is the stack's one: what names another one is refused, if the owner has told which one that is.
 
 use super::calls::{receive_buffer, send_buffer};
 use super::{Mark, UdpSocket};
 use crate::device::Device;
 use crate::error::Error;
-use crate::options::bytes::{number, put, put_number, switched};
+use crate::options::bytes::{mtu_max, number, put, put_mtu_info, put_number, switched};
 use crate::options::{self, Facts, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_UDP, Rule, SOCK_DGRAM, View, What};
 use crate::region::slab::Handle;
 use crate::settings::{Switch, Values};
@@ -27,6 +27,11 @@ pub fn names() -> impl Iterator<Item = What> {
 /// An address of IPv4 in a caller's bytes.
 fn v4_at(bytes: &[u8], at: usize) -> Option<Ip> {
     bytes.get(at..)?.first_chunk::<4>().map(|address| Ip::v4(*address))
+}
+
+/// A number in a caller's bytes.
+fn number_at(bytes: &[u8], at: usize) -> Option<i32> {
+    bytes.get(at..)?.first_chunk().map(|number| i32::from_ne_bytes(*number))
 }
 
 impl<D: Device> Stack<'_, '_, D> {
@@ -51,6 +56,11 @@ impl<D: Device> Stack<'_, '_, D> {
             Rule::Is(kind) => kind.set(&mut values, (&facts, self.parts.host), level, value)?,
             Rule::Own(Own::Cork) => return self.udp_set_cork(socket, number(level, value)? != 0),
             Rule::Own(Own::MulticastInterface) => return self.udp_set_interface(socket, value),
+            Rule::Own(Own::MulticastInterfaceV6) => {
+                let index = number(level, value)?;
+                self.is_interface(index).ok_or(Error::NoDevice)?;
+                values.multicast_interface = index.unsigned_abs();
+            }
             Rule::Own(Own::Group(joins)) => return self.udp_set_group(socket, level, joins, value),
             Rule::Own(Own::Source(filter, adds)) => {
                 let (group, of, source) = (v4_at(value, 0), v4_at(value, 4), v4_at(value, 8));
@@ -99,6 +109,7 @@ impl<D: Device> Stack<'_, '_, D> {
         let number = match own {
             Own::Error => self.udp_take_error(socket)?.map_or(0, Error::number),
             Own::PathMtu => self.udp_path_mtu(socket)?.into(),
+            Own::PathMtuInfo => return put_mtu_info(self.udp_path_mtu(socket).ok(), to),
             own => return own.get(&udp, &values, level, to),
         };
         Ok(put_number(level, number, to))
@@ -124,10 +135,20 @@ impl<D: Device> Stack<'_, '_, D> {
         (address.is_unspecified() || self.parts.is_ours(address)).then_some(())
     }
 
+    /// Whether a number is our interface's, or leaves the choice to us.
+    fn is_interface(&self, number: i32) -> Option<()> {
+        self.parts.ip.interface.is_called(number).then_some(())
+    }
+
     /// IP_MULTICAST_IF: an address, a `struct ip_mreq` or a `struct ip_mreqn`.
     fn udp_set_interface(&mut self, socket: Handle, value: &[u8]) -> Result<(), Error> {
         let address = v4_at(value, if value.len() < 8 { 0 } else { 4 }).ok_or(Error::Invalid)?;
-        self.is_own_interface(&address).ok_or(Error::AddressNotAvailable)?;
+        // Whoever names the interface may have any address for it.
+        let found = match number_at(value, 8) {
+            Some(index) if index != 0 => self.is_interface(index),
+            _ => self.is_own_interface(&address),
+        };
+        found.ok_or(Error::AddressNotAvailable)?;
         self.parts.udp(socket)?.multicast_from = address;
         Ok(())
     }
@@ -135,16 +156,22 @@ impl<D: Device> Stack<'_, '_, D> {
     /// IP_ADD_MEMBERSHIP and IP_DROP_MEMBERSHIP with a `struct ip_mreq` or a `struct ip_mreqn`, IPV6_ADD_MEMBERSHIP and
     /// IPV6_DROP_MEMBERSHIP with a `struct ipv6_mreq`.
     fn udp_set_group(&mut self, socket: Handle, level: i32, joins: bool, value: &[u8]) -> Result<(), Error> {
-        let group = match level {
-            IPPROTO_IP if value.len() >= 8 => {
-                let of = v4_at(value, 4).ok_or(Error::Invalid)?;
-                self.is_own_interface(&of).ok_or(Error::NoDevice)?;
-                v4_at(value, 0)
+        let (group, index) = match level {
+            IPPROTO_IP if value.len() >= 8 => (v4_at(value, 0), number_at(value, 8).unwrap_or_default()),
+            IPPROTO_IPV6 if value.len() >= 20 => {
+                (value.first_chunk::<16>().map(|group| Ip(*group)), number_at(value, 16).unwrap_or_default())
             }
-            IPPROTO_IPV6 if value.len() >= 20 => value.first_chunk::<16>().map(|group| Ip(*group)),
-            _ => None,
+            _ => (None, 0),
         };
         let group = group.ok_or(Error::Invalid)?;
+        if index != 0 {
+            // Of another interface's groups the socket is in none.
+            let no_device = if joins { Error::NoDevice } else { Error::AddressNotAvailable };
+            self.is_interface(index).ok_or(no_device)?;
+        } else if level == IPPROTO_IP {
+            let of = v4_at(value, 4).ok_or(Error::Invalid)?;
+            self.is_own_interface(&of).ok_or(Error::NoDevice)?;
+        }
         if joins {
             self.parts.udp_join_group(socket, &group, self.now)
         } else {
@@ -170,6 +197,9 @@ impl Own {
             switched(values, Switch::DONT_FRAGMENT_V6, is_on);
             return Ok(());
         }
+        if self == Self::PathMtuInfo {
+            return Err(Error::NoSuchOption);
+        }
         let value = number(level, bytes)?;
         let is_bit = (0..=1).contains(&value);
         match self {
@@ -185,6 +215,7 @@ impl Own {
             Self::MulticastLoopV6 if is_bit => switched(values, Switch::NO_MULTICAST_LOOP_V6, value == 0),
             Self::MulticastAll | Self::MulticastLoopV6 => return Err(Error::Invalid),
             Self::MulticastAllV6 => switched(values, Switch::NO_MULTICAST_ALL_V6, value == 0),
+            Self::PathMtu if level == IPPROTO_IPV6 => values.mtu_max = mtu_max(value)?,
             _ => return Err(Error::NoSuchOption),
         }
         Ok(())
@@ -197,6 +228,7 @@ impl Own {
             Self::MulticastInterface => {
                 return Ok(put(&udp.multicast_from.as_v4().unwrap_or_default(), to));
             }
+            Self::MulticastInterfaceV6 => values.multicast_interface as i32,
             Self::MulticastTtl => values.multicast_ttl(true).into(),
             Self::MulticastLoop => 1 - has(Switch::NO_MULTICAST_LOOP),
             Self::MulticastLoopV6 => 1 - has(Switch::NO_MULTICAST_LOOP_V6),
@@ -204,7 +236,7 @@ impl Own {
             Self::MulticastAllV6 => udp.hears_all(values.options, false).into(),
             Self::DontFragmentV6 => has(Switch::DONT_FRAGMENT_V6),
             Self::Cork => udp.is(Mark::CORK).into(),
-            Self::Error | Self::PathMtu | Self::Group(_) | Self::Source(..) => {
+            Self::Error | Self::PathMtu | Self::PathMtuInfo | Self::Group(_) | Self::Source(..) => {
                 return Err(Error::NoSuchOption);
             }
         };

@@ -107,6 +107,8 @@ struct Wish {
     tos: u8,
     /// Bytes of each datagram that the text is cut into, or 0.
     segment: usize,
+    /// Bytes of the largest datagram, whatever the path takes (IPV6_MTU).
+    mtu_max: u16,
 }
 
 impl Wish {
@@ -126,6 +128,7 @@ impl Wish {
             ttl: how.ttl.unwrap_or(ttl),
             tos: how.tos.unwrap_or(tos),
             segment: how.segment.unwrap_or(values.gso_size).into(),
+            mtu_max: if is_v4 || values.mtu_max == 0 { u16::MAX } else { values.mtu_max },
         }
     }
 
@@ -385,7 +388,7 @@ impl<D: Device> Stack<'_, '_, D> {
         remote: &Ip,
         how: &Sending,
     ) -> Result<Leaves, Error> {
-        let is_plain = how.source.is_none() && wish.discover.uses_path();
+        let is_plain = how.source.is_none() && wish.discover.uses_path() && wish.mtu_max == u16::MAX;
         let known = match how.to {
             _ if !is_plain => None,
             None => self.udp_known_hop(udp),
@@ -427,6 +430,7 @@ impl<D: Device> Stack<'_, '_, D> {
             _ => way.source,
         };
         let mtu = if wish.discover.uses_path() { way.path.mtu } else { way.link_mtu };
+        let mtu = mtu.min(wish.mtu_max);
         Ok(Leaves { hop, source, mtu, path_may: way.path.may_fragment, is_many, is_new: true })
     }
 

@@ -9,6 +9,7 @@ use crate::settings::Switch;
 pub(crate) enum Own {
     Error,
     PathMtu,
+    PathMtuInfo,
     SavedSyn,
     MaxPacingRate,
     NoDelay,
@@ -78,6 +79,7 @@ pub(crate) const ROWS: &[Row<Rule<Own>>] = &[
     row(IPPROTO_IP, 14, "IP_MTU", Special(Own::PathMtu)),
     row(IPPROTO_IP, 24, "IP_BIND_ADDRESS_NO_PORT", Is(Switched(Switch::NO_PORT))),
     row(IPPROTO_IPV6, 24, "IPV6_MTU", Special(Own::PathMtu)),
+    row(IPPROTO_IPV6, 61, "IPV6_PATHMTU", Special(Own::PathMtuInfo)),
 ];
 
 /// TCP_RTO_MIN_US, which is kept in milliseconds.

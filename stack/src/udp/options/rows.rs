@@ -9,7 +9,9 @@ use crate::udp::group::Filter;
 pub(crate) enum Own {
     Error,
     PathMtu,
+    PathMtuInfo,
     MulticastInterface,
+    MulticastInterfaceV6,
     MulticastTtl,
     MulticastLoop,
     MulticastLoopV6,
@@ -46,6 +48,7 @@ pub(crate) const ROWS: &[Row<Rule<Own>>] = &[
     row(IPPROTO_IP, 39, "IP_ADD_SOURCE_MEMBERSHIP", Special(Own::Source(Filter::Include, true))),
     row(IPPROTO_IP, 40, "IP_DROP_SOURCE_MEMBERSHIP", Special(Own::Source(Filter::Include, false))),
     row(IPPROTO_IP, 49, "IP_MULTICAST_ALL", Special(Own::MulticastAll)),
+    row(IPPROTO_IPV6, 17, "IPV6_MULTICAST_IF", Special(Own::MulticastInterfaceV6)),
     row(IPPROTO_IPV6, 18, "IPV6_MULTICAST_HOPS", Is(Number(-1, 255, |to, hops| to.set_multicast_ttl(false, hops), |view| view.values.multicast_ttl(false).into()))),
     row(IPPROTO_IPV6, 19, "IPV6_MULTICAST_LOOP", Special(Own::MulticastLoopV6)),
     row(IPPROTO_IPV6, 20, "IPV6_ADD_MEMBERSHIP", Special(Own::Group(true))),
@@ -53,6 +56,7 @@ pub(crate) const ROWS: &[Row<Rule<Own>>] = &[
     row(IPPROTO_IPV6, 24, "IPV6_MTU", Special(Own::PathMtu)),
     row(IPPROTO_IPV6, 29, "IPV6_MULTICAST_ALL", Special(Own::MulticastAllV6)),
     row(IPPROTO_IPV6, 51, "IPV6_RECVHOPLIMIT", Is(Switched(Switch::HOP_LIMIT_TOLD))),
+    row(IPPROTO_IPV6, 61, "IPV6_PATHMTU", Special(Own::PathMtuInfo)),
     row(IPPROTO_IPV6, 62, "IPV6_DONTFRAG", Special(Own::DontFragmentV6)),
     row(IPPROTO_IPV6, 66, "IPV6_RECVTCLASS", Is(Switched(Switch::CLASS_TOLD))),
 ];
