@@ -1,9 +1,13 @@
 //! What a peer that is driven by hand meets, in our stack and in the kernel's: the same segments and calls are given to both, and what they
-//! answer must be the same, line for line. Without the rights of root only ours is asked. Rows W8, W9, W19, W21 and W25 of the list of attacks.
+//! answer must be the same, line for line. Without the rights of root only ours is asked. Rows W8, W9, W19, W21 and W25 of the list of attacks;
+//! F30 to F34 are in `beside_linux/faults.rs`.
+
+#[path = "beside_linux/faults.rs"]
+mod faults;
 
 use std::net::Shutdown;
 
-use harness::wire::hand::{Call, Hand, Ours, Subject, ask_kernel};
+use harness::wire::hand::{Call, Hand, Ours, Subject, ask_kernel, ask_kernel_at_leisure};
 use stack::stats::Counter;
 use stack::tcp::state::State;
 use stack::wire::tcp::Flags;
@@ -31,10 +35,19 @@ fn both(talk: impl Fn(&mut Hand<'_>)) -> Ours {
 
 /// What both come to, each by itself; ours alone without the rights of root.
 fn each<R>(talk: impl Fn(&mut Hand<'_>) -> R) -> (R, Option<R>) {
+    (our_own(&talk), ask_kernel(|kernel| talk(&mut Hand::new(kernel))))
+}
+
+/// The same of long conversations, in which it makes no difference whether timers have said something, too.
+fn each_at_leisure<R>(talk: impl Fn(&mut Hand<'_>) -> R) -> (R, Option<R>) {
+    (our_own(&talk), ask_kernel_at_leisure(|kernel| talk(&mut Hand::new(kernel))))
+}
+
+fn our_own<R>(talk: &impl Fn(&mut Hand<'_>) -> R) -> R {
     let mut ours = Ours::new();
     let our_own = talk(&mut Hand::new(&mut ours));
     ours.bench.host().check();
-    (our_own, ask_kernel(|kernel| talk(&mut Hand::new(kernel))))
+    our_own
 }
 
 /// What both say, and from the first line on that differs what each of them says.

@@ -187,6 +187,32 @@ pub fn wait(descriptors: &[BorrowedFd<'_>], length: Duration) -> io::Result<()> 
     check(unsafe { libc::ppoll(entries.as_mut_ptr(), count, &raw const time, std::ptr::null()) }).map(drop)
 }
 
+/// A set of epoll(7) that is told of edges of room in one socket. If there is room now, that is the first.
+///
+/// # Errors
+/// As epoll_create1(2) and epoll_ctl(2).
+pub fn edges_of_room(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: no memory is involved.
+    let set = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+    // SAFETY: the call gave a fresh descriptor to nobody else.
+    let set = unsafe { OwnedFd::from_raw_fd(set) };
+    let mut wanted = libc::epoll_event { events: (libc::EPOLLOUT | libc::EPOLLET) as u32, u64: 0 };
+    let (at, of, what) = (set.as_raw_fd(), socket.as_raw_fd(), libc::EPOLL_CTL_ADD);
+    // SAFETY: the event lives as long as the call.
+    check(unsafe { libc::epoll_ctl(at, what, of, &raw mut wanted) })?;
+    Ok(set)
+}
+
+/// Whether there was an edge since it was asked last.
+///
+/// # Errors
+/// As epoll_wait(2).
+pub fn take_edge(set: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut event = libc::epoll_event { events: 0, u64: 0 };
+    // SAFETY: the call writes at most one event, which is alive.
+    check(unsafe { libc::epoll_wait(set.as_raw_fd(), &raw mut event, 1, 0) }).map(|count| count > 0)
+}
+
 /// The calling thread's waits end on time, and not up to 50 µs late.
 ///
 /// # Errors

@@ -368,7 +368,8 @@ impl<D: Device> Connection<'_, D> {
             let frames = bytes.div_ceil(self.frame_share()).min(most);
             self.tcb.receive_charge.limit = self.tcb.receive_charge.limit.max(frames);
         }
-        if self.needs_window_update() {
+        let is_drained = unread == 0 && self.tcb.flags.has(Flags::ACK_OWED);
+        if is_drained && self.tcb.delayed_ack.is_due_when_read() || self.needs_window_update() {
             self.owe_ack(true);
         }
     }

@@ -20,8 +20,15 @@ const QUICK_MAX: u8 = 16;
 /// (TCP_MIN_RCVMSS).
 const RCV_MSS_INITIAL: u16 = 536;
 
-/// Answers in a row after which a connection is interactive (TCP_PINGPONG_THRESH).
-const INTERACTIVE: u8 = 1;
+/// Bytes that the smallest of full segments carries (TCP_MIN_MSS): what is smaller tells nothing of the peer's.
+const FULL_MIN: u16 = 88;
+
+/// Bit of [`DelayedAck::marks`]: the user has answered what it read (TCP_PINGPONG_THRESH is one answer).
+const INTERACTIVE: u8 = 1 << 0;
+/// A segment that was not full is not acknowledged (ICSK_ACK_PUSHED).
+const PUSHED: u8 = 1 << 1;
+/// A second one is not (ICSK_ACK_PUSHED2).
+const PUSHED_AGAIN: u8 = 1 << 2;
 
 /// The receiver's side of acknowledging. Zero bytes are a connection that has received nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -37,8 +44,8 @@ pub struct DelayedAck {
     last_len: u16,
     /// Acknowledgments that go at once.
     quick: u8,
-    /// Answers of the user in a row.
-    pingpong: u8,
+    /// Whether the user answers what it reads, and whether segments came that were not full.
+    marks: u8,
 }
 
 /// What is received and not yet acknowledged.
@@ -124,12 +131,16 @@ impl DelayedAck {
         if len >= self.rcv_mss() {
             self.rcv_mss = len;
             self.last_len = 0;
-        } else if len >= RCV_MSS_INITIAL || !push {
-            if len != 0 && len == self.last_len {
+            return;
+        }
+        if len >= RCV_MSS_INITIAL || !push && len >= FULL_MIN {
+            if len == self.last_len {
                 self.rcv_mss = len;
+                return;
             }
             self.last_len = len;
         }
+        self.marks |= if self.marks & PUSHED != 0 { PUSHED_AGAIN } else { PUSHED };
     }
 
     /// Half of the segments that fit the window, at least two, go at once (tcp_incr_quickack).
@@ -141,25 +152,25 @@ impl DelayedAck {
     /// Something was wrong: acknowledge at once for a while.
     pub fn be_quick(&mut self, rcv_wnd: u32) {
         self.start_quick(rcv_wnd);
-        self.pingpong = 0;
+        self.end_interactive();
         self.ato = MIN.as_millis() as u16;
     }
 
     /// The user wants acknowledgments not to wait for answers (TCP_QUICKACK).
     pub fn end_interactive(&mut self) {
-        self.pingpong = 0;
+        self.marks &= !INTERACTIVE;
     }
 
     /// The user wants acknowledgments to wait (TCP_QUICKACK of 0).
     pub fn be_interactive(&mut self) {
-        self.pingpong = INTERACTIVE;
+        self.marks |= INTERACTIVE;
     }
 
     /// Text was sent: if it follows what was received within the wait, it is an answer.
     #[inline]
     pub fn on_text_sent(&mut self, now: Instant) {
         if self.ato != 0 && clock(now).wrapping_sub(self.received) < u32::from(self.ato) {
-            self.pingpong = self.pingpong.saturating_add(1);
+            self.be_interactive();
         }
     }
 
@@ -171,13 +182,22 @@ impl DelayedAck {
             self.ato = MIN.as_millis() as u16;
         }
         self.quick = self.quick.saturating_sub(segments);
+        self.marks &= !(PUSHED | PUSHED_AGAIN);
     }
 
     /// Whether the user answers what it reads.
     #[inline]
     #[must_use]
     pub const fn is_interactive(&self) -> bool {
-        self.pingpong >= INTERACTIVE
+        self.marks & INTERACTIVE != 0
+    }
+
+    /// Whether what was received is acknowledged when the user has read all of it (__tcp_cleanup_rbuf): its sender may wait for that with
+    /// the next small segment, and no answer is expected.
+    #[inline]
+    #[must_use]
+    pub const fn is_due_when_read(&self) -> bool {
+        self.marks & PUSHED_AGAIN != 0 || self.marks & (PUSHED | INTERACTIVE) == PUSHED
     }
 
     /// Whether what was received is acknowledged at once.
@@ -225,7 +245,7 @@ impl DelayedAck {
     /// or the user doesn't answer any more.
     pub fn on_timeout(&mut self, rto: Duration) {
         if self.is_interactive() {
-            self.pingpong = 0;
+            self.end_interactive();
             self.ato = MIN.as_millis() as u16;
         } else {
             let rto = rto.as_millis().min(u64::from(u16::MAX)) as u16;

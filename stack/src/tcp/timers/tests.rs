@@ -150,6 +150,22 @@ fn an_answer_within_the_wait_makes_a_connection_interactive() {
 }
 
 #[test]
+fn a_small_segment_that_was_read_is_acknowledged_unless_an_answer_is_expected() {
+    let mut ack = settled(1);
+    assert!(!ack.is_due_when_read(), "nothing came");
+    ack.on_text(at(50), MSS, false, 60_000, || RTO);
+    assert!(!ack.is_due_when_read(), "a full one");
+    ack.on_text(at(51), 100, true, 60_000, || RTO);
+    assert!(ack.is_due_when_read());
+    ack.on_text_sent(at(52));
+    assert!(!ack.is_due_when_read(), "the next answer carries it");
+    ack.on_text(at(53), 100, true, 60_000, || RTO);
+    assert!(ack.is_due_when_read(), "a second one");
+    ack.on_ack_sent(1);
+    assert!(!ack.is_due_when_read());
+}
+
+#[test]
 fn the_wait_is_between_40_and_200_ms() {
     let wait = |ack: &DelayedAck, srtt| {
         ack.deadline(at(10_000), srtt, None, false).expect("a deadline") - at(10_000)
