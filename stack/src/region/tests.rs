@@ -136,7 +136,8 @@ fn making_a_region_writes_only_its_header_its_reserves_and_the_hosts_values() {
     assert_eq!(core::mem::take(parts.pool), Pool::new(pool::Limits::of(TINY.frames)));
     assert_eq!(*parts.host, Host::DEFAULT);
     parts.host.as_mut_bytes().fill(0);
-    assert!(memory.bytes()[size_of::<Header>()..].iter().all(|byte| *byte == 0));
+    let rest = &memory.bytes()[size_of::<Header>()..];
+    assert!(*rest == vec![0; rest.len()], "all of it is zero");
     let (layout, parts) = Parts::attach(memory.bytes()).expect("a region");
     assert_eq!((parts.header.limits, layout.limits), (TINY, TINY));
     assert_eq!(parts.header.secret, Secret([0x1234, 0x5678]));
