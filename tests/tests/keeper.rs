@@ -315,6 +315,26 @@ fn a_port_is_free_when_its_programs_have_ended() {
     assert!(kept.child.try_wait().expect("a child").is_none(), "this process is there");
 }
 
+/// A server that listens, forks and ends, as daemons do: its child has the port.
+#[test]
+fn a_child_has_what_its_parent_had() {
+    let Some([near, far]) = Cable::default().lay() else { return };
+    let _kept = Kept::ready(&near, &[]);
+    let mut driven = Driven::new(&near);
+    let child: i32 = role(&near, "daemon", 0, "").parse().expect("a number");
+    // SAFETY: takes numbers only.
+    let is_there = || unsafe { libc::kill(child, 0) } == 0;
+    assert!(is_there());
+    // Its parent has ended, and the port is taken all the same.
+    assert!(near.inside(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))).is_err());
+    let knocking = knock(&far, PORT);
+    driven.sees_syn(PORT);
+    knocking.join().expect("a knock");
+    // SAFETY: takes numbers only; it is the child that was just seen.
+    unsafe { libc::kill(child, libc::SIGKILL) };
+    until("the port is free", || near.inside(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))).is_ok());
+}
+
 /// Addresses that come later are those of claims for any address, and those that go are the kernel's.
 #[test]
 fn addresses_are_followed() {
@@ -519,6 +539,25 @@ fn another_program() {
             let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).expect("a listener");
             keeper.claim(Protocol::Tcp, Ip::UNSPECIFIED_V4, PORT, listener.as_raw_fd())?;
             return Ok("claimed".to_owned());
+        }
+        if role == "daemon" {
+            let mut attached = keeper.attach()?;
+            let wants = attached.requests()?;
+            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).expect("a listener");
+            let claimed = keeper.claim(Protocol::Tcp, Ip::UNSPECIFIED_V4, PORT, listener.as_raw_fd())?;
+            claimed.places(Protocol::Tcp, PORT).for_each(|place| wants.want(place, true));
+            // It outlives this process.
+            #[allow(clippy::zombie_processes)]
+            let child = Command::new("sleep")
+                .arg("1000")
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("a child");
+            keeper.forked(child.id() as i32)?;
+            let stranger = keeper.forked(1).expect_err("no child of ours");
+            assert_eq!(stranger, Refusal::Told { reason: Reason::Kernel, detail: libc::ECHILD as u32 });
+            return Ok(child.id().to_string());
         }
         Ok("attached".to_owned())
     };

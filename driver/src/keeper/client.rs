@@ -176,6 +176,15 @@ impl Keeper {
         self.ask(&Request::Hold, &[]).and_then(|(answer, _)| done(&answer))
     }
 
+    /// After fork, in the parent, before that goes on: the child holds what this process holds. It has a connection of its own to make;
+    /// but it may not get to that before this process ends, and then what it inherited would be free.
+    ///
+    /// # Errors
+    /// What the keeper says.
+    pub fn forked(&mut self, child: i32) -> Result<(), Refusal> {
+        self.ask(&Request::Forked(child.unsigned_abs()), &[]).and_then(|(answer, _)| done(&answer))
+    }
+
     /// Everything that it takes to drive the interface.
     ///
     /// # Errors

@@ -37,6 +37,8 @@ pub enum Request {
     Release(Port),
     /// The kernel is to ask for a neighbour.
     Resolve(Ip),
+    /// This process has forked: the child with this number holds what it holds.
+    Forked(u32),
 }
 
 /// A port of an address.
@@ -328,6 +330,9 @@ impl Request {
             Self::Join(claimed) => port(&mut writer, 4, claimed),
             Self::Release(claimed) => port(&mut writer, 5, claimed),
             Self::Resolve(ip) => plain(&mut writer, 6, ip),
+            Self::Forked(pid) => {
+                writer.byte(7).byte(0).half(0).word(*pid);
+            }
         }
         writer.bytes
     }
@@ -362,6 +367,15 @@ impl Request {
             4 => Self::Join(claimed()?),
             5 => Self::Release(claimed()?),
             6 if is_plain => Self::Resolve(local),
+            7 if is_plain => {
+                let [a, b, c, d, rest @ ..] = local.0;
+                let pid = u32::from_ne_bytes([a, b, c, d]);
+                // A number that a process can have.
+                if rest != [0; 12] || i32::try_from(pid).is_err() {
+                    return Err(Wrong::Field(at + 4));
+                }
+                Self::Forked(pid)
+            }
             _ => return Err(Wrong::Field(at)),
         };
         reader.end().map(|()| (request, number))

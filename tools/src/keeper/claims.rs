@@ -80,13 +80,25 @@ impl Cover {
 #[derive(Debug)]
 struct Holder {
     pid: i32,
-    _socket: Option<Fd>,
+    socket: Option<Fd>,
 }
 
 #[derive(Debug)]
 struct Held {
     cover: Cover,
     holders: Vec<Holder>,
+}
+
+impl Held {
+    /// A holder goes. If only its socket holds the port in the kernel, another one has that from now on.
+    fn remove(&mut self, at: usize) {
+        let gone = self.holders.remove(at);
+        if self.holders.iter().all(|holder| holder.socket.is_none())
+            && let Some(heir) = self.holders.first_mut()
+        {
+            heir.socket = gone.socket;
+        }
+    }
 }
 
 /// A slot's address. It keeps the slot when it goes, for as long as it is claimed: it may come back.
@@ -193,7 +205,7 @@ impl Claims {
             return Err((Reason::Full, CLAIMS_MAX as u32));
         }
         let all = self.held.entry((port.protocol as u8, port.number)).or_default();
-        let holder = Holder { pid, _socket: Some(socket) };
+        let holder = Holder { pid, socket: Some(socket) };
         match all.iter_mut().find(|held| held.cover == cover) {
             Some(held) => held.holders.push(holder),
             None => all.push(Held { cover, holders: vec![holder] }),
@@ -207,17 +219,16 @@ impl Claims {
         let held = self.held.get_mut(&(port.protocol as u8, port.number));
         let held = held.and_then(|held| held.iter_mut().find(|held| held.cover.is_named(&port.local)));
         let held = held.ok_or((Reason::Unclaimed, 0))?;
-        held.holders.push(Holder { pid, _socket: None });
+        held.holders.push(Holder { pid, socket: None });
         let cover = held.cover;
         self.claimed(cover)
     }
 
-    /// A child of a process that has claims holds them, too, as it has its descriptors.
+    /// A child of a process that has claims holds them as often as its parent, since it has the same descriptors.
     pub(super) fn inherit(&mut self, parent: i32, child: i32) {
         for held in self.held.values_mut().flatten() {
-            if held.holders.iter().any(|holder| holder.pid == parent) {
-                held.holders.push(Holder { pid: child, _socket: None });
-            }
+            let count = held.holders.iter().filter(|holder| holder.pid == parent).count();
+            held.holders.extend((0..count).map(|_| Holder { pid: child, socket: None }));
         }
     }
 
@@ -231,7 +242,7 @@ impl Claims {
             })
         });
         let (held, at) = held.ok_or((Reason::Unclaimed, 0))?;
-        held.holders.remove(at);
+        held.remove(at);
         self.drop_empty(table);
         Ok(())
     }
@@ -239,7 +250,9 @@ impl Claims {
     /// A process has ended: what nobody else holds is free.
     pub(super) fn end(&mut self, table: &impl Table, pid: i32) {
         for held in self.held.values_mut().flatten() {
-            held.holders.retain(|holder| holder.pid != pid);
+            while let Some(at) = held.holders.iter().position(|holder| holder.pid == pid) {
+                held.remove(at);
+            }
         }
         self.drop_empty(table);
     }

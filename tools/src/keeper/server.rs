@@ -20,6 +20,8 @@ const START: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_secs(1);
 /// Connections to the keeper at one time: each process has one, and some more are on their way.
 const VISITORS_MAX: usize = 512;
+/// Of those, programs of other users, who are only told so.
+const STRANGERS_MAX: usize = 16;
 /// `SO_PEERPIDFD`: the process at the other end of an AF_UNIX connection, even if it has ended (Linux 6.5).
 const SO_PEERPIDFD: i32 = 77;
 // Groups of rtnetlink(7).
@@ -154,9 +156,10 @@ impl Server {
                 return End::Interface;
             }
             let (visitors, processes) = is_ready[3..].split_at(self.visitors.len());
-            // Requests before ends: a child's comes before that of its parent is noticed.
             self.answer_all(visitors);
-            self.bury(processes);
+            if processes.contains(&true) {
+                self.bury_ended();
+            }
             if is_ready[0] {
                 self.welcome();
             }
@@ -191,7 +194,18 @@ impl Server {
         while let Ok(fd) = sys::accept(&self.listener) {
             let mut who = libc::ucred { pid: 0, uid: u32::MAX, gid: 0 };
             let known = sys::getsockopt(fd.raw(), libc::SOL_SOCKET, libc::SO_PEERCRED, &mut who);
-            if known.is_ok() && self.visitors.len() < VISITORS_MAX {
+            if known.is_err() {
+                continue;
+            }
+            // Who comes too late for that has been told, or doesn't ask.
+            let is_stranger = |visitor: &Visitor| visitor.uid != self.user;
+            if who.uid != self.user
+                && self.visitors.iter().filter(|one| is_stranger(one)).count() >= STRANGERS_MAX
+            {
+                let oldest = self.visitors.iter().position(is_stranger);
+                oldest.map(|at| self.visitors.remove(at));
+            }
+            if self.visitors.len() < VISITORS_MAX {
                 self.visitors.push(Visitor { fd, pid: who.pid, uid: who.uid });
             }
         }
@@ -255,6 +269,7 @@ impl Server {
                 self.enlist(at)?;
                 Ok(Answer::Attached(Box::new(self.given.terms.clone())))
             }
+            Request::Forked(child) => self.adopt(pid, *child as i32),
             Request::Claim(port) => self.claim(pid, port, passed),
             Request::Join(port) => self.claims.join(pid, port).map(Answer::Claimed),
             Request::Release(port) => {
@@ -266,35 +281,56 @@ impl Server {
         }
     }
 
-    /// A process uses the interface from now on. What its parent has claimed is its own, too, as far as it was forked with it.
+    /// A process uses the interface from now on.
     fn enlist(&mut self, at: usize) -> Result<(), No> {
+        // The number of one that has ended may be another's already.
+        self.bury_ended();
         let Visitor { fd, pid, .. } = &self.visitors[at];
         if self.processes.iter().any(|process| process.pid == *pid) {
             return Ok(());
-        }
-        let most = self.given.terms.limits.processes;
-        if self.processes.len() >= most as usize {
-            return Err((Reason::Full, most));
         }
         let mut number = -1;
         let end = match sys::getsockopt(fd.raw(), libc::SOL_SOCKET, SO_PEERPIDFD, &mut number) {
             Ok(_) => Ok(Fd::own(number)),
             Err(_) => sys::pidfd_open(*pid),
         };
-        let end = end.map_err(|Errno(errno)| (Reason::Kernel, errno as u32))?;
-        if let Some(parent) = parent_of(*pid).filter(|pid| self.processes.iter().any(|one| one.pid == *pid)) {
-            self.claims.inherit(parent, *pid);
+        let (pid, end) = (*pid, end.map_err(|Errno(errno)| (Reason::Kernel, errno as u32))?);
+        self.add(Process { pid, end })
+    }
+
+    fn add(&mut self, process: Process) -> Result<(), No> {
+        let most = self.given.terms.limits.processes;
+        if self.processes.len() >= most as usize {
+            return Err((Reason::Full, most));
         }
-        self.processes.push(Process { pid: *pid, end });
+        self.processes.push(process);
         Ok(())
     }
 
-    fn bury(&mut self, ready: &[bool]) {
-        let ended = self.processes.iter().zip(ready).filter(|(_, ready)| **ready);
-        let ended: Vec<i32> = ended.map(|(process, _)| process.pid).collect();
-        if ended.is_empty() {
+    /// A child holds what its parent does, which waits for this: so it still is its parent's child, if there is such a process.
+    fn adopt(&mut self, parent: i32, child: i32) -> Result<Answer, No> {
+        let end = sys::pidfd_open(child).map_err(|Errno(errno)| (Reason::Kernel, errno as u32))?;
+        if parent_of(child) != Some(parent) {
+            return Err((Reason::Kernel, libc::ECHILD as u32));
+        }
+        self.claims.inherit(parent, child);
+        // It may have come by itself before.
+        if !self.processes.iter().any(|process| process.pid == child) {
+            self.add(Process { pid: child, end })?;
+        }
+        Ok(Answer::Done)
+    }
+
+    /// What ended processes held is free.
+    fn bury_ended(&mut self) {
+        let poll =
+            |process: &Process| libc::pollfd { fd: process.end.raw(), events: libc::POLLIN, revents: 0 };
+        let mut ends: Vec<libc::pollfd> = self.processes.iter().map(poll).collect();
+        if sys::poll_all(&mut ends, 0).unwrap_or_default() == 0 {
             return;
         }
+        let ended = self.processes.iter().zip(&ends).filter(|(_, end)| end.revents != 0);
+        let ended: Vec<i32> = ended.map(|(process, _)| process.pid).collect();
         self.processes.retain(|process| !ended.contains(&process.pid));
         for pid in ended {
             self.claims.end(&self.opened.steering, pid);

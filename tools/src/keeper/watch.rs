@@ -1,8 +1,8 @@
 //! The watchdog: packets that nobody takes.
 //!
 //! If packets wait in a receive ring and its owner has not moved for a while, neither there nor in the fill ring, then no process of
-//! the stack works, though some are alive. The interface is given back to the kernel then: what is sent to it would be lost. A stack
-//! all of whose processes are stopped is left alone: that is somebody's will, as with a stopped program on the kernel.
+//! the stack works, though they are alive. The interface is given back to the kernel then: what is sent to it would be lost. As long as a
+//! process is stopped the stack is left alone: that is somebody's will, and the others may have to wait for what it was about to do.
 //!
 //! What it can't see: packets that are lost before they reach a ring, and a stack that takes packets and does nothing with them.
 
@@ -24,11 +24,10 @@ impl Watch {
         Self { patience, seen: Vec::new() }
     }
 
-    /// Whether packets have waited too long in one of these queues, although one of these processes could take them.
+    /// Whether packets have waited too long in one of these queues, although none of these processes is stopped.
     pub(super) fn is_stuck(&mut self, queues: &[Socket], pids: impl Iterator<Item = i32>) -> bool {
         let progress = queues.iter().map(Socket::progress);
-        let is_able = || pids.into_iter().any(|pid| !is_stopped(pid));
-        self.has_waited(progress, Instant::now()) && is_able()
+        self.has_waited(progress, Instant::now()) && !pids.into_iter().any(is_stopped)
     }
 
     fn has_waited(&mut self, queues: impl Iterator<Item = Progress>, now: Instant) -> bool {

@@ -40,6 +40,7 @@ fn every_message_comes_back() {
         Request::Join(PORT),
         Request::Release(Port { protocol: Protocol::Tcp, local: Ip::UNSPECIFIED, number: u16::MAX }),
         Request::Resolve(PORT.local),
+        Request::Forked(4_194_304),
     ];
     for (number, request) in (0..).zip(requests) {
         assert_eq!(Request::parse(&request.bytes(number)), Ok((request, number)));
@@ -82,6 +83,7 @@ fn a_field_that_can_not_be_is_named_by_its_place() {
     assert_eq!(changed(9, 132), Err(Wrong::Field(9)), "SCTP");
     assert_eq!(changed(10, 0), Err(Wrong::Field(10)), "port 0");
     assert_eq!(changed(39, 1), Err(Wrong::Field(39)), "behind the end");
+    assert_eq!(Request::parse(&Request::Forked(u32::MAX).bytes(5)), Err(Wrong::Field(12)), "no process");
 
     let refused = |change: fn(&mut Terms)| {
         let mut terms = terms();
@@ -110,11 +112,12 @@ fn a_claim_names_its_places() {
 proptest! {
     /// Whatever comes is understood or not: what is understood is written the same way again.
     #[test]
-    fn there_is_one_way_to_say_it(tail in proptest::collection::vec(any::<u8>(), ANSWER - 4), kind in 0u8..6, zeros in any::<bool>()) {
+    fn there_is_one_way_to_say_it(tail in proptest::collection::vec(any::<u8>(), ANSWER - 4), kind in 0u8..9, zeros in any::<bool>()) {
         let mut bytes = [&VERSION.to_ne_bytes()[..], &tail].concat();
         bytes[8] = kind;
         if zeros {
-            bytes[28..].fill(0);
+            bytes[9..12].fill(0);
+            bytes[16..].fill(0);
         }
         if let Ok((request, number)) = Request::parse(&bytes[..REQUEST]) {
             prop_assert_eq!(&request.bytes(number)[..], &bytes[..REQUEST]);

@@ -147,3 +147,24 @@ fn a_mixed_port_stays_so_until_it_is_free() {
     claims.claim(&table, 8, &wanted, Cover::One(ONE), socket()).expect("free");
     assert_eq!(table.meets(&ONE, 80), OURS);
 }
+
+/// As long as a port comes to the stack it is taken in the kernel.
+#[test]
+fn the_socket_stays_as_long_as_somebody_holds_the_port() {
+    let (mut claims, table) = started(&[ONE]);
+    let [read, write] = crate::sys::pipe().expect("a pipe");
+    let wanted = port(ONE, 80);
+    claims.claim(&table, 7, &wanted, Cover::One(ONE), write).expect("free");
+    claims.join(8, &wanted).expect("claimed");
+    claims.inherit(8, 9);
+    let is_open = || {
+        let mut end = [libc::pollfd { fd: read.raw(), events: libc::POLLIN, revents: 0 }];
+        sys::poll_all(&mut end, 0) == Ok(0)
+    };
+    for pid in [7, 8] {
+        claims.end(&table, pid);
+        assert!(is_open(), "{pid} has ended");
+    }
+    claims.end(&table, 9);
+    assert!(!is_open());
+}
