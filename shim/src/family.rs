@@ -271,8 +271,9 @@ pub(crate) fn fork_parent_of(child: Option<u32>) {
         return;
     }
     let _guard = guard::Guard::enter();
-    if child.is_none() {
-        net::fork::failed();
+    match child {
+        Some(child) => net::fork::made(child),
+        None => net::fork::failed(),
     }
     let expected = expected().replace(0) as u32;
     if expected != 0 {

@@ -173,6 +173,11 @@ impl Interface {
         Ok(())
     }
 
+    /// This process has a child, which holds the same ports.
+    pub(super) fn forked(&self, child: u32) {
+        let _ = self.keeper.lock().forked(child.cast_signed());
+    }
+
     /// In a fork's child: it is another process to the keeper, and has no thread that serves the stack yet.
     pub(super) fn after_fork(&self) {
         if let Ok(mut keeper) = Keeper::connect(self.index, family::number_floor())

@@ -24,6 +24,13 @@ pub(crate) fn prepare() {
     EXPECTED.0.set(expected);
 }
 
+/// After a fork, in the parent, before that goes on: it may end at once, and the child has its ports.
+pub(crate) fn made(child: u32) {
+    for interface in attach::interfaces() {
+        interface.forked(child);
+    }
+}
+
 /// After a fork that made no child.
 pub(crate) fn failed() {
     let expected = EXPECTED.0.take();
