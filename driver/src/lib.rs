@@ -13,6 +13,7 @@
 //! | [`netlink`] | rtnetlink: interfaces, addresses, routes and neighbours as the kernel has them, and what changes | yes |
 //! | [`xdp`] | AF_XDP: frames, rings, sockets, and the stack's device over them | yes |
 //! | [`packet`] | packet sockets with virtio's header: segments that the kernel cuts | yes |
+//! | [`passed`] | errors of ICMP and fragments, which steering leaves to the kernel | yes |
 //! | [`bpf`] | BPF programs and maps, without a compiler | yes |
 //! | [`steering`] | which packets of an interface are whose: our XDP program and its maps | no |
 //! | [`keeper`] | what programs and the process that has the rights say to each other | no |
@@ -40,6 +41,8 @@ pub mod meeting;
 pub mod netlink;
 #[cfg(not(loom))]
 pub mod packet;
+#[cfg(not(loom))]
+pub mod passed;
 #[cfg(not(loom))]
 pub mod steering;
 pub mod switch;

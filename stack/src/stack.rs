@@ -34,6 +34,7 @@ mod fragments;
 mod groups;
 mod icmp;
 mod ingress;
+mod inject;
 mod link;
 mod listen;
 mod other;

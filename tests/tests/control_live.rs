@@ -2,11 +2,16 @@
 //! it goes on, or waits until it can, as one of the kernel's does.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::IntoRawFd;
+use std::os::unix::net::UnixDatagram;
 use std::thread::JoinHandle;
 
 use driver::netlink::neighbours::resolve;
+use driver::passed;
+use driver::sys::Fd;
 use driver::xdp::device::AfXdp;
+use engine::control::passed::Passed;
 use engine::control::{Mirror, Next};
 use harness::sim::raw::{ip, ip6};
 use harness::sim::tcp::text;
@@ -18,6 +23,7 @@ use harness::wire::sys;
 use harness::wire::veth::{Cable, NAME};
 use harness::wire::xsk::Xsk;
 use stack::error::Error;
+use stack::events::{FAILED, HUNG_UP};
 use stack::region::slab::Handle;
 use stack::settings::Values;
 use stack::stack::Stack;
@@ -219,4 +225,69 @@ fn new_connections_hear_that_there_is_no_way_or_nobody() {
     let socket = fed.with(|stack| stack.parts.tcp_socket(false, 0)).expect("room");
     let refused = fed.with(|stack| stack.connect(socket, &Ip::UNSPECIFIED, (&ip(2), PORT)));
     assert_eq!(refused, Err(Error::NetworkUnreachable));
+}
+
+/// What is left to the kernel comes back: an error of a router's ends what waits for an answer, and of a large datagram's fragments a datagram
+/// is made.
+#[test]
+fn errors_and_fragments_come_back_from_the_kernel() {
+    const MINE: u16 = 40_500;
+    let Some([near, far]) = Cable::default().lay() else { return };
+    far.set("net/ipv4/ip_forward", "1");
+    let mut fed = Fed::new(&near);
+    let interface = fed.interface;
+    let reads = near.inside(move || passed::Passed::open(interface)).expect("root may look");
+    let (gives, takes) = UnixDatagram::pair().expect("a pair of sockets");
+    let mut passed = Passed::adopt(Fd::own(takes.into_raw_fd()));
+    let mut buffer = vec![0; 1 << 16];
+    let mut come_back = |fed: &mut Fed| {
+        // What the keeper does.
+        while let Some(len) = reads.next(&mut buffer).expect("the interface is on") {
+            gives.send(&buffer[..len]).expect("room");
+        }
+        let is_any = passed.read().expect("messages");
+        fed.with(|stack| passed.apply(stack));
+        passed.applied();
+        is_any
+    };
+
+    // The other end is a router that knows no way to this one.
+    let lost = Ip::v4([203, 0, 113, 7]);
+    let route = Route { gateway: Some(ip(2)), ..Route::new((lost, 32), interface) };
+    fed.admin.route(Change::Add, &route).expect("a route");
+    fed.until("a way", |fed| fed.with(|stack| stack.way(&lost)).is_ok());
+    let socket = fed.with(|stack| stack.parts.tcp_socket(false, 0)).expect("room");
+    let began = fed.with(|stack| stack.connect(socket, &ip(1), (&lost, PORT)));
+    assert_eq!(began, Err(Error::InProgress));
+    let mut is_told = false;
+    fed.until("the router's word", |fed| {
+        is_told |= come_back(fed);
+        fed.with(|stack| stack.events(socket).ready) & (FAILED | HUNG_UP) != 0
+    });
+    let error = fed.with(|stack| stack.take_error(socket));
+    assert_eq!(error, Ok(Some(Error::NetworkUnreachable)));
+    assert!(is_told, "it came by the kernel");
+    fed.close(socket);
+
+    // A datagram that is longer than the link's packets.
+    let receiver = fed.with(|stack| {
+        let socket = stack.parts.udp_socket(false, 0).expect("room");
+        stack.parts.udp_bind(socket, (&ip(1), MINE)).expect("a free port");
+        socket
+    });
+    let whole = text(9, 1900);
+    let sent = whole.clone();
+    far.inside(move || {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("a port of the kernel's");
+        socket.send_to(&sent, SocketAddr::new([10, 0, 0, 1].into(), MINE)).expect("the kernel cuts it");
+    });
+    let mut got = vec![0; 4096];
+    let mut len = None;
+    fed.until("the fragments", |fed| {
+        come_back(fed);
+        len = fed.with(|stack| stack.udp_receive(receiver, &mut [&mut got])).ok();
+        len.is_some()
+    });
+    assert!(got[..whole.len()] == whole, "{len:?}");
+    fed.xsk.host.check();
 }

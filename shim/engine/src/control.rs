@@ -10,6 +10,7 @@
 //!   become that at once: nobody ever finds a part of them, and who finds what he found before looks nothing up again.
 //! - Routes are mirrored where they alone decide ([`rows`]). With rules of an administrator's, or more routes than a region has place
 //!   for, the kernel is asked for each destination ([`ask`]), and [`Policy`] says so.
+//! - Errors of ICMP and fragments, which steering leaves to the kernel, come back ([`passed`]).
 //! - The kernel finds neighbours ([`neighbours`]). It doesn't see what the stack sends, so it is told who is in use.
 //!
 //! One process of a stack has a `Mirror` at a time. When it has died another one opens its own, which applies everything.
@@ -20,6 +21,7 @@
 pub mod ask;
 pub mod decide;
 mod neighbours;
+pub mod passed;
 mod rows;
 mod tables;
 

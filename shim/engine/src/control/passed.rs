@@ -1,0 +1,63 @@
+//! Errors of ICMP and fragments that steering has left to the kernel: whoever has the rights reads them (`driver::passed`) and sends each
+//! as a message; here they come to the stack, which believes an error only if it quotes what was sent (RFC 5927 §4).
+
+use driver::passed::next;
+use driver::sys::{self, Fd};
+use stack::device::Device;
+use stack::stack::Stack;
+
+/// How many are taken at once: under one lock, after they were read without it.
+const BATCH: usize = 32;
+/// Bytes of the longest that a frame could hold.
+const BYTES: usize = 4096;
+
+/// Our end.
+#[derive(Debug)]
+pub struct Passed {
+    fd: Fd,
+    packets: Vec<Vec<u8>>,
+    buffer: Vec<u8>,
+}
+
+impl Passed {
+    /// Over a socket of messages, each of which is a datagram from IP's header on.
+    #[must_use]
+    pub fn adopt(fd: Fd) -> Self {
+        Self { fd, packets: Vec::new(), buffer: vec![0; BYTES] }
+    }
+
+    /// Readable when there is something.
+    #[must_use]
+    pub const fn fd(&self) -> &Fd {
+        &self.fd
+    }
+
+    /// Reads what is there, without the stack's lock; true if there is something to [`Passed::apply`].
+    ///
+    /// # Errors
+    /// What recv(2) says.
+    pub fn read(&mut self) -> sys::Result<bool> {
+        while self.packets.len() < BATCH {
+            match next(&self.fd, &mut self.buffer)? {
+                // Nothing, or the end: the other end is gone.
+                None | Some(0) => break,
+                // One that may have been longer is none.
+                Some(BYTES) => {}
+                Some(len) => self.packets.push(self.buffer[..len].to_vec()),
+            }
+        }
+        Ok(!self.packets.is_empty())
+    }
+
+    /// Gives them to the stack, under its lock.
+    pub fn apply<D: Device>(&mut self, stack: &mut Stack<'_, '_, D>) {
+        for packet in &self.packets {
+            stack.inject(packet);
+        }
+    }
+
+    /// They were applied: the memory is given back without the lock.
+    pub fn applied(&mut self) {
+        self.packets.clear();
+    }
+}
