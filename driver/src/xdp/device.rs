@@ -68,14 +68,13 @@ impl AfXdp {
         packets: Option<Packets>,
         capabilities: Capabilities,
     ) -> sys::Result<Self> {
-        let fragments_max = capabilities.fragments_max.min(FRAGMENTS).into();
-        let capabilities = match &packets {
-            Some(_) => Capabilities { tso_bytes_max: CUT_MAX, fragments_max: PIECES as u16, ..capabilities },
-            None => capabilities,
-        };
+        let fragments_max = capabilities.fragments_max.min(FRAGMENTS);
+        let (tso_bytes_max, most) =
+            if packets.is_some() { (CUT_MAX, PIECES as u16) } else { (0, fragments_max) };
+        let capabilities = Capabilities { tso_bytes_max, fragments_max: most, ..capabilities };
         let waker = queues.first().ok_or(Errno(libc::ENODEV))?.waker()?;
         let kicker = Arc::new(Kicker::new(waker, packets, &umem));
-        Ok(Self { umem, queues, capabilities, fragments_max, turn: 0, kicker })
+        Ok(Self { umem, queues, capabilities, fragments_max: fragments_max.into(), turn: 0, kicker })
     }
 
     /// The sockets, by queue.

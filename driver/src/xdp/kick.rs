@@ -36,7 +36,8 @@ impl Packets {
         Self::new(Socket::adopt(socket), file)
     }
 
-    /// The descriptors of the socket and of the memory, for other processes of the stack.
+    /// The descriptors of the socket and of the memory, for other processes of the stack. Whoever gets them may send by any
+    /// interface of the network namespace: see [`Socket`].
     #[must_use]
     pub const fn fds(&self) -> [&Fd; 2] {
         [self.socket.fd(), &self.file]

@@ -14,9 +14,13 @@ use harness::wire::veth::{Cable, NAME};
 use stack::device::{ChecksumRequest, Device, Fragment, FrameIndex, Memory, Outgoing, Received};
 
 const PORT: u16 = 7003;
-const FRAMES: u32 = 8192;
+const FRAMES: u32 = 4096;
 /// Frames to receive into; the others are sent.
-const FILLED: u32 = 4096;
+const FILLED: u32 = 2048;
+/// Frames that are sent before the kernel is told: few, so that they are still in the cache.
+const BATCH: usize = 64;
+/// Frames that are sent, in turn: more than are under way at once.
+const SENT: u32 = 512;
 /// How long is sent.
 const LENGTH: Duration = Duration::from_millis(250);
 /// Bytes of the headers: Ethernet's, IPv4's, TCP's with timestamps.
@@ -66,14 +70,14 @@ fn send(device: &mut AfXdp, mtu: usize, way: Way) {
     let text = if way == Way::Socket { WHOLE / segment * segment } else { (mtu - (HEADERS - 14)).min(WHOLE) };
     let pieces = text.div_ceil(segment);
     let head = headers(text);
-    let mut next = FILLED;
+    let (mut next, mut sent) = (FILLED, 0);
+    let mut fragments: Vec<Fragment> = Vec::with_capacity(pieces);
     let from = Instant::now();
     while from.elapsed() < LENGTH {
-        while device.completions(&mut [FrameIndex(0); 64]) == 64 {}
         let mut left = text;
-        let mut fragments: Vec<Fragment> = Vec::with_capacity(pieces);
+        fragments.clear();
         for _ in 0..pieces {
-            next = if next + 1 < FRAMES { next + 1 } else { FILLED };
+            next = if next + 1 < FILLED + SENT { next + 1 } else { FILLED };
             let len = left.min(segment);
             fragments.push(Fragment { frame: FrameIndex(next), offset: TEXT, len: len as u16 });
             left -= len;
@@ -89,11 +93,14 @@ fn send(device: &mut AfXdp, mtu: usize, way: Way) {
             checksum: is_cut.then_some(ChecksumRequest { start: 34, offset: 16 }),
             gso_size: if is_cut { segment as u16 } else { 0 },
         };
-        if device.send(&packet).is_err() {
-            device.kick();
+        assert_eq!(device.send(&packet), Ok(()));
+        sent += pieces;
+        if sent >= BATCH {
+            while device.kick() {}
+            while device.completions(&mut [FrameIndex(0); 64]) == 64 {}
+            sent = 0;
         }
     }
-    device.kick();
 }
 
 /// Gbit/s of text that arrive.
