@@ -46,12 +46,20 @@ def serve(stream):
     stream.close()
 
 
+def guarded(stream):
+    try:
+        serve(stream)
+    except OSError:
+        # Who connected has closed with something unread, as some cases do.
+        stream.close()
+
+
 def main():
     listener = socket.create_server(("::", int(sys.argv[1])), family=socket.AF_INET6, dualstack_ipv6=True, backlog=128)
     print("ready", flush=True)
     while True:
         stream, _ = listener.accept()
-        threading.Thread(target=serve, args=(stream,), daemon=True).start()
+        threading.Thread(target=guarded, args=(stream,), daemon=True).start()
 
 
 main()

@@ -1,0 +1,176 @@
+//! Unmodified programs on the network path: what they print is what they print on the kernel's, and the kernel has none of their
+//! connections. The far end is the kernel's, or under accel too.
+//!
+//! The binaries are ACCEL_BIN and the library beside it, or those of `target/release`.
+
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use harness::wire::namespace::Namespace;
+use harness::wire::veth::{Cable, NAME};
+
+const PEER: &str = "7300";
+const SERVER: &str = "7400";
+
+fn accel() -> PathBuf {
+    let path = std::env::var_os("ACCEL_BIN")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/accel"), PathBuf::from);
+    path.canonicalize().expect("build it first: cargo build --release --workspace, or set ACCEL_BIN")
+}
+
+/// Which path an end of the connections takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum By {
+    Kernel,
+    Stack,
+}
+
+/// A program in a host. It ends with this.
+struct Program {
+    child: Child,
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Program {
+    fn start(host: &Namespace, by: By, script: &str, arguments: &[&str]) -> Self {
+        let mut command = match by {
+            By::Kernel => Command::new("python3"),
+            By::Stack => {
+                let mut command = Command::new(accel());
+                command.args(["-o", &format!("interfaces={NAME}"), "--strict", "python3"]);
+                command
+            }
+        };
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("network").join(script)).args(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = host.inside(move || command.spawn()).expect("python3");
+        let input = child.stdin.take().expect("its input");
+        let output = BufReader::new(child.stdout.take().expect("its output")).lines();
+        Self { child, input, output }
+    }
+
+    fn line(&mut self) -> Option<String> {
+        self.output.next().map(|line| line.expect("text"))
+    }
+
+    fn tell(&mut self, line: &str) {
+        writeln!(self.input, "{line}").expect("it reads");
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a program printed, and how many of its connections were the kernel's when it looked.
+#[derive(Debug, Default)]
+struct Said {
+    lines: Vec<String>,
+    kernels: Option<u32>,
+}
+
+impl Said {
+    fn add(&mut self, line: String) {
+        if let Some(count) = line.strip_prefix("# kernel connections: ") {
+            self.kernels = count.parse().ok();
+        } else if !line.starts_with('#') {
+            self.lines.push(line);
+        }
+    }
+}
+
+/// The near host's program makes connections to the far one's.
+fn calls(near: By, far: By, is_v6: bool) -> Option<Said> {
+    let [one, other] = Cable::default().lay()?;
+    let mut peer = Program::start(&other, far, "peer.py", &[PEER]);
+    assert_eq!(peer.line().as_deref(), Some("ready"));
+    let host = if is_v6 { "fd00::2" } else { "10.0.0.2" };
+    let mut program = Program::start(&one, near, "calls.py", &[host, PEER]);
+    let mut said = Said::default();
+    while let Some(line) = program.line() {
+        said.add(line);
+    }
+    assert!(program.child.wait().expect("its end").success(), "{said:?}");
+    Some(said)
+}
+
+/// The near host's program has guests from the far one.
+fn serve(near: By, far: By, is_v6: bool) -> Option<Said> {
+    let [one, other] = Cable::default().lay()?;
+    let (any, host) = if is_v6 { ("::", "fd00::1") } else { ("0.0.0.0", "10.0.0.1") };
+    let mut guests = Program::start(&other, far, "guests.py", &[host, SERVER]);
+    assert_eq!(guests.line().as_deref(), Some("ready"));
+    let mut server = Program::start(&one, near, "serve.py", &[any, SERVER, host]);
+    let mut said = Said::default();
+    // The server says when it waits for the guests' answer by asking for them; the answer comes when they have gone.
+    std::thread::scope(|scope| {
+        let Program { input, output, .. } = &mut guests;
+        let (ask, asked) = std::sync::mpsc::channel::<String>();
+        let answers = &mut server.input;
+        scope.spawn(move || {
+            for row in asked {
+                if writeln!(input, "{row}").is_err() {
+                    return;
+                }
+                let Some(Ok(answer)) = output.next() else { return };
+                if writeln!(answers, "{answer}").is_err() {
+                    return;
+                }
+            }
+        });
+        for line in server.output.by_ref() {
+            let line = line.expect("text");
+            match line.strip_prefix("> ") {
+                Some(row) => ask.send(row.to_owned()).expect("somebody listens"),
+                None => said.add(line),
+            }
+        }
+        drop(ask);
+    });
+    assert!(server.child.wait().expect("its end").success(), "{said:?}");
+    Some(said)
+}
+
+/// Runs it on the kernel, and on the stack with either far end.
+fn same(run: impl Fn(By, By, bool) -> Option<Said>) {
+    for is_v6 in [false, true] {
+        let Some(kernel) = run(By::Kernel, By::Kernel, is_v6) else { return };
+        assert_eq!(kernel.kernels, Some(1));
+        assert_eq!(kernel.lines.last().map(String::as_str), Some("end: all"));
+        for far in [By::Kernel, By::Stack] {
+            let stack = run(By::Stack, far, is_v6).expect("the same cable");
+            assert_eq!(stack.lines, kernel.lines, "IPv6 {is_v6}, the far end by {far:?}");
+            assert_eq!(stack.kernels, Some(0), "its connections are the stack's");
+        }
+    }
+}
+
+#[test]
+fn who_connects_sees_what_he_sees_on_the_kernel() {
+    same(calls);
+}
+
+#[test]
+fn who_is_connected_to_sees_what_he_sees_on_the_kernel() {
+    same(serve);
+}
+
+/// The far host is served by a program that is killed, and at once by the next.
+#[test]
+fn the_next_program_has_the_port_at_once() {
+    let Some([one, other]) = Cable::default().lay() else { return };
+    for _ in 0..5 {
+        let mut peer = Program::start(&one, By::Stack, "peer.py", &[PEER]);
+        assert_eq!(peer.line().as_deref(), Some("ready"));
+        let mut guests = Program::start(&other, By::Kernel, "guests.py", &["10.0.0.1", PEER]);
+        assert_eq!(guests.line().as_deref(), Some("ready"));
+        // Its first line is what peer.py is told to do: nothing that it knows, so it closes.
+        guests.tell("reset 3 0");
+        assert_eq!(guests.line().as_deref(), Some("ok"));
+    }
+}
