@@ -55,7 +55,8 @@ struct Kept {
 impl Kept {
     fn start(host: &Namespace, arguments: &[&str]) -> Self {
         let mut command = Command::new(accel());
-        command.args(["keeper", "--interface", NAME, "--user", "0"]).args(arguments);
+        // Without its other half: here it is the test that takes packets.
+        command.args(["keeper", "--interface", NAME, "--user", "0", "--alone"]).args(arguments);
         command.stdout(Stdio::piped());
         let mut child = host.inside(move || command.spawn()).expect("a keeper");
         let mut said = String::new();

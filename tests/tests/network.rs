@@ -174,3 +174,20 @@ fn the_next_program_has_the_port_at_once() {
         assert_eq!(guests.line().as_deref(), Some("ok"));
     }
 }
+
+/// What a program has written arrives after its end, however it ended; and the interface is the kernel's again when all is done.
+#[test]
+fn what_a_program_leaves_arrives() {
+    let Some([one, other]) = Cable::default().lay() else { return };
+    let mut sink = Program::start(&other, By::Kernel, "sink.py", &[PEER]);
+    assert_eq!(sink.line().as_deref(), Some("ready"));
+    for end in ["exit", "kill"] {
+        let mut leaver = Program::start(&one, By::Stack, "leave.py", &["10.0.0.2", PEER, end]);
+        let left = leaver.line().expect("how much it leaves");
+        leaver.child.wait().expect("its end");
+        // It is gone before the far end reads the first byte, and far more than the far end's buffer takes is on its way.
+        assert!(left.parse::<u64>().expect("a number") > 500_000);
+        sink.tell("read");
+        assert_eq!(sink.line(), Some(format!("{left} end")));
+    }
+}

@@ -77,6 +77,7 @@ pub(crate) fn command() -> Command {
                 ),
         )
         .subcommand(keeper())
+        .subcommand(keeper_half())
         .subcommand(crate::bench::command())
         .subcommand(
             Command::new("doctor")
@@ -111,7 +112,16 @@ fn keeper() -> Command {
         .arg(number("linger", 600_000, "2000").value_name("MILLISECONDS"))
         .arg(number("watchdog", 3600, "10").value_name("SECONDS"))
         .arg(Arg::new("bypass-firewall").long("bypass-firewall").action(ArgAction::SetTrue))
+        .arg(Arg::new("alone").long("alone").action(ArgAction::SetTrue))
         .arg(Arg::new("background").long("background").action(ArgAction::SetTrue))
+}
+
+/// What the keeper starts for the programs' user.
+fn keeper_half() -> Command {
+    Command::new("keeper-half")
+        .about("Run the stack of an interface for connections whose programs have ended")
+        .hide(true)
+        .arg(Arg::new("interface").long("interface").value_name("NAME").num_args(1).required(true))
 }
 
 /// What `accel keeper` is to do.
@@ -124,6 +134,7 @@ pub(crate) fn keeper_order(matches: &ArgMatches) -> crate::keeper::Order {
         ports: u16::try_from(number("ports")).unwrap_or(u16::MAX),
         linger: Duration::from_millis(number("linger").into()),
         watchdog: Duration::from_secs(number("watchdog").into()),
+        alone: matches.get_flag("alone"),
         bypass: matches.get_flag("bypass-firewall"),
         background: matches.get_flag("background"),
     }

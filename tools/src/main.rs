@@ -72,6 +72,10 @@ fn subcommand(name: &str, chosen: &clap::ArgMatches, root: &mut clap::Command) -
         }),
         "doctor" => Ok(doctor::run()),
         "keeper" => Ok(keeper::run(&cli::keeper_order(chosen))),
+        "keeper-half" => {
+            let name = chosen.get_one::<String>("interface").map(String::as_str);
+            Ok(keeper::half::run(name.unwrap_or_default()))
+        }
         _ => help::run(chosen.get_one::<String>("topic").map(String::as_str), root),
     }
 }

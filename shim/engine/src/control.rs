@@ -20,6 +20,7 @@
 
 pub mod ask;
 pub mod decide;
+pub mod follow;
 mod neighbours;
 pub mod passed;
 mod rows;

@@ -15,7 +15,6 @@ use engine::service::Duty;
 use libc::c_int;
 use stack::hash::Secret;
 use stack::ip::Interface as OnLink;
-use stack::region::Limits;
 use stack::wire::ethernet;
 use stack::wire::ip::Ip;
 
@@ -44,7 +43,6 @@ pub(crate) struct Interface {
     is_served: AtomicBool,
     /// Ports that are given back as soon as no connection has them any more.
     leaving: Lock<Vec<(Ip, u16)>>,
-    pub(super) limits: Limits,
     pub(super) control: Control,
 }
 
@@ -141,8 +139,7 @@ fn attach(name: &str) -> Result<Interface, String> {
         requests,
         is_served: AtomicBool::new(false),
         leaving: Lock::new(Vec::new()),
-        limits,
-        control: Control::default(),
+        control: Control::new(link.index, limits),
     })
 }
 

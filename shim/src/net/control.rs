@@ -1,16 +1,13 @@
 //! What the stack learns from the kernel: addresses, routes, neighbours. One process of a stack mirrors them; each asks for the neighbours
 //! and the ways that its own connections need.
 
-use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
-
-use driver::clock::monotonic_ns;
 use driver::netlink::routes::Question;
 use engine::control::ask::{Admitted, Asker, admit};
 use engine::control::decide::{Decision, decide};
-use engine::control::{Mirror, Next};
+use engine::control::follow::Follower;
 use engine::engine::Engine;
 use engine::service::Duty;
-use stack::time::Instant;
+use stack::region::Limits;
 use stack::wire::ip::Ip;
 
 use super::attach::Interface;
@@ -19,23 +16,22 @@ use crate::lock::Lock;
 
 /// Answers may be old: so often they are asked for.
 const ASKED_MAX: usize = 3;
-/// The stack's tables are brought up to date in so many steps at once.
-const STEPS_MAX: usize = 1024;
 
 /// The control plane, as far as this process has a part in it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Control {
-    mirror: Lock<Option<Mirror>>,
+    follower: Follower,
     asker: Lock<Option<Asker>>,
-    /// The mirror's descriptor, plus one; 0 is none.
-    fd: AtomicI32,
 }
 
 impl Control {
+    pub(super) const fn new(interface: u32, limits: Limits) -> Self {
+        Self { follower: Follower::new(interface, limits), asker: Lock::new(None) }
+    }
+
     /// In a fork's child: its parent goes on with the mirror.
     pub(super) fn after_fork(&self) {
-        self.fd.store(0, Relaxed);
-        *self.mirror.lock() = None;
+        self.follower.after_fork();
         *self.asker.lock() = None;
     }
 }
@@ -46,52 +42,20 @@ impl Duty for Interface {
     }
 
     fn fd(&self) -> i32 {
-        self.control.fd.load(Relaxed) - 1
+        self.control.follower.fd()
     }
 
     fn tick(&self) {
         self.give_back();
+        self.control.follower.take_over(self.engine, guard::tid(), |ip| self.resolve(ip));
     }
 
     fn attend(&self) {
-        let wanted: Vec<Ip> = self.engine.with(guard::tid(), |stack| stack.parts.wanted().collect());
-        for ip in &wanted {
-            self.resolve(*ip);
-        }
-        if self.engine.holds_mirror() {
-            self.mirror();
-        }
+        self.control.follower.follow(self.engine, guard::tid(), |ip| self.resolve(ip));
     }
 }
 
 impl Interface {
-    /// Brings what the kernel has into the stack's tables.
-    fn mirror(&self) {
-        let mut held = self.control.mirror.lock();
-        if held.is_none() {
-            *held = Mirror::open(self.index, &self.limits).ok();
-            self.control.fd.store(held.as_ref().map_or(0, |mirror| mirror.fd().raw() + 1), Relaxed);
-        }
-        let Some(mirror) = held.as_mut() else { return };
-        let thread = guard::tid();
-        let mut next = Next::Read;
-        for _ in 0..STEPS_MAX {
-            if next == Next::Read && mirror.read().is_err() {
-                break;
-            }
-            next = self.engine.with(thread, |stack| mirror.apply(stack));
-            if next == Next::Wait {
-                break;
-            }
-        }
-        self.engine.with(thread, |stack| mirror.wanted(stack.parts));
-        let asked: Vec<Ip> = mirror.questions(Instant(monotonic_ns())).to_vec();
-        drop(held);
-        for ip in asked {
-            self.resolve(ip);
-        }
-    }
-
     /// Whether a connection to this address leaves by the interface, from this address if that is not unspecified.
     pub(super) fn reaches(&self, local: &Ip, remote: &Ip, scope: u32) -> bool {
         for _ in 0..ASKED_MAX {

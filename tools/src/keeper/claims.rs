@@ -101,6 +101,17 @@ impl Held {
     }
 }
 
+impl Held {
+    /// Only connections are left at the port: a program may listen there again, as it may in the kernel.
+    fn retire(&self, half: i32) {
+        if self.holders.iter().all(|holder| holder.pid == half) {
+            for socket in self.holders.iter().filter_map(|holder| holder.socket.as_ref()) {
+                let _ = sys::shutdown(socket.raw(), libc::SHUT_RDWR);
+            }
+        }
+    }
+}
+
 /// A slot's address. It keeps the slot when it goes, for as long as it is claimed: it may come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Slot {
@@ -116,12 +127,21 @@ pub(super) struct Claims {
     held: BTreeMap<(u8, u16), Vec<Held>>,
     leased: Vec<(u16, u16)>,
     mixed: BTreeSet<u16>,
+    /// The keeper's other half: what it alone holds has no program any more.
+    pub(super) half: i32,
 }
 
 impl Claims {
     /// None, of this owner; but for these ports of every address, which are leased to it.
     pub(super) fn new(owner: u32, leased: Vec<(u16, u16)>) -> Self {
-        Self { owner, slots: [None; LOCALS as usize], held: BTreeMap::new(), leased, mixed: BTreeSet::new() }
+        Self {
+            owner,
+            slots: [None; LOCALS as usize],
+            held: BTreeMap::new(),
+            leased,
+            mixed: BTreeSet::new(),
+            half: 0,
+        }
     }
 
     /// The interface has an address. False if there is no slot for it: it stays the kernel's.
@@ -243,6 +263,7 @@ impl Claims {
         });
         let (held, at) = held.ok_or((Reason::Unclaimed, 0))?;
         held.remove(at);
+        held.retire(self.half);
         self.drop_empty(table);
         Ok(())
     }
@@ -253,6 +274,7 @@ impl Claims {
             while let Some(at) = held.holders.iter().position(|holder| holder.pid == pid) {
                 held.remove(at);
             }
+            held.retire(self.half);
         }
         self.drop_empty(table);
     }

@@ -13,10 +13,12 @@
 //! | [`claims`] | who has which port |
 //! | [`server`] | requests, one after the other |
 //! | [`watch`] | packets that nobody takes |
+//! | [`half`] | its other process, without rights: it runs the stack for connections whose programs have ended |
 //! | [`start`] | the launcher's side |
 
 mod claims;
 pub(crate) mod firewall;
+pub(crate) mod half;
 mod lease;
 mod probe;
 mod proof;
@@ -67,6 +69,8 @@ pub(crate) struct Order {
     pub linger: Duration,
     /// How long packets may wait while nobody works.
     pub watchdog: Duration,
+    /// Without its other half: what programs leave is lost.
+    pub alone: bool,
     /// Rules of a firewall are no objection.
     pub bypass: bool,
     /// Leave the caller alone once started.
@@ -191,7 +195,7 @@ fn open_all(order: &Order, ends: (Fd, Fd), undertaker: &Undertaker) -> Result<(L
     let lease = Lease::take(order.ports.min(most), undertaker)?;
     let given = given(order, &opened, &lease)?;
     let watch = Watch::new(order.watchdog);
-    let server = Server::new(order.user, order.linger, opened, given, ends, watch);
+    let server = Server::new(order, opened, given, ends, watch);
     server.map(|server| (lease, server)).map_err(|Errno(errno)| format!("starting to serve: errno {errno}"))
 }
 

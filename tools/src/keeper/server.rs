@@ -1,5 +1,7 @@
 //! The keeper at work: it answers requests one after the other, and sees processes, addresses and itself end.
 
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use driver::keeper::address;
@@ -10,6 +12,7 @@ use driver::sys::{self, Errno, Fd};
 use driver::xdp::kick::Packets;
 use driver::xdp::open::Opened;
 
+use super::Order;
 use super::claims::{Claims, No};
 use super::proof;
 use super::watch::Watch;
@@ -84,6 +87,12 @@ pub(super) struct Server {
     asks: Netlink,
     netns: u64,
     processes: Vec<Process>,
+    /// The half without rights, while there is one.
+    half: Option<Process>,
+    /// There is none, and will be none.
+    is_alone: bool,
+    /// The group of the first program.
+    group: u32,
     visitors: Vec<Visitor>,
     /// The kernel's connections at ports of ours.
     mixed: Vec<Connection>,
@@ -102,8 +111,7 @@ pub(super) fn take_name(interface: u32) -> sys::Result<Fd> {
 impl Server {
     /// Over an interface that is open.
     pub(super) fn new(
-        user: u32,
-        linger: Duration,
+        order: &Order,
         opened: Opened,
         given: Given,
         (listener, signals): (Fd, Fd),
@@ -113,8 +121,9 @@ impl Server {
         let claims = Claims::new(given.terms.owner, given.terms.ports.clone());
         let now = Instant::now();
         let mut server = Self {
-            user,
-            linger,
+            user: order.user,
+            linger: order.linger,
+            is_alone: order.alone,
             opened,
             given,
             claims,
@@ -124,6 +133,8 @@ impl Server {
             asks: Netlink::open(0)?,
             netns,
             processes: Vec::new(),
+            half: None,
+            group: u32::MAX,
             visitors: Vec::new(),
             mixed: Vec::new(),
             watch,
@@ -140,10 +151,11 @@ impl Server {
         loop {
             let mut ready = self.ready();
             let now = Instant::now();
-            if self.processes.is_empty() && now >= self.ends {
+            if self.processes.is_empty() && self.half.is_none() && now >= self.ends {
                 return End::Last;
             }
-            let until = if self.processes.is_empty() { self.ends } else { self.looks };
+            let is_ending = self.processes.is_empty() && self.half.is_none();
+            let until = if is_ending { self.ends } else { self.looks };
             let wait = until.saturating_duration_since(now).as_millis() as i32 + 1;
             if sys::poll_all(&mut ready, wait).is_err() {
                 continue;
@@ -166,7 +178,7 @@ impl Server {
             if Instant::now() >= self.looks {
                 self.looks = Instant::now() + LOOK;
                 self.look_at_mixed();
-                let pids = self.processes.iter().map(|process| process.pid);
+                let pids = self.processes.iter().chain(&self.half).map(|process| process.pid);
                 if self.watch.is_stuck(self.opened.device.queues(), pids) {
                     return End::Stuck;
                 }
@@ -185,7 +197,7 @@ impl Server {
     fn ready(&self) -> Vec<libc::pollfd> {
         let fixed = [&self.listener, &self.signals, self.changes.fd()];
         let visitors = self.visitors.iter().map(|visitor| &visitor.fd);
-        let processes = self.processes.iter().map(|process| &process.end);
+        let processes = self.processes.iter().chain(&self.half).map(|process| &process.end);
         let poll = |fd: &Fd| libc::pollfd { fd: fd.raw(), events: libc::POLLIN, revents: 0 };
         fixed.into_iter().chain(visitors).chain(processes).map(poll).collect()
     }
@@ -206,6 +218,9 @@ impl Server {
                 oldest.map(|at| self.visitors.remove(at));
             }
             if self.visitors.len() < VISITORS_MAX {
+                if who.uid == self.user && self.group == u32::MAX {
+                    self.group = who.gid;
+                }
                 self.visitors.push(Visitor { fd, pid: who.pid, uid: who.uid });
             }
         }
@@ -259,7 +274,8 @@ impl Server {
         if pid <= 0 {
             return Err((Reason::Elsewhere, 0));
         }
-        let is_known = self.processes.iter().any(|process| process.pid == pid);
+        let is_half = self.half.as_ref().is_some_and(|half| half.pid == pid);
+        let is_known = is_half || self.processes.iter().any(|process| process.pid == pid);
         if !is_known && !matches!(request, Request::Hold | Request::Attach) {
             return Err((Reason::NotAttached, 0));
         }
@@ -286,7 +302,7 @@ impl Server {
         // The number of one that has ended may be another's already.
         self.bury_ended();
         let Visitor { fd, pid, .. } = &self.visitors[at];
-        if self.processes.iter().any(|process| process.pid == *pid) {
+        if self.processes.iter().chain(&self.half).any(|process| process.pid == *pid) {
             return Ok(());
         }
         let mut number = -1;
@@ -304,7 +320,27 @@ impl Server {
             return Err((Reason::Full, most));
         }
         self.processes.push(process);
+        if self.half.is_none() && !self.is_alone {
+            self.start_half();
+        }
         Ok(())
+    }
+
+    /// Starts the half that runs the stack for connections whose programs have ended. Without it they end with their programs.
+    fn start_half(&mut self) {
+        let Ok(command) = std::env::current_exe() else { return };
+        let mut half = Command::new(command);
+        half.args(["keeper-half", "--interface", &self.opened.link.name]);
+        half.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        if self.user != 0 {
+            half.uid(self.user).gid(self.group);
+        }
+        let Ok(child) = half.spawn() else { return };
+        let pid = child.id() as i32;
+        if let Ok(end) = sys::pidfd_open(pid) {
+            self.half = Some(Process { pid, end });
+            self.claims.half = pid;
+        }
     }
 
     /// A child holds what its parent does, which waits for this: so it still is its parent's child, if there is such a process.
@@ -323,6 +359,13 @@ impl Server {
 
     /// What ended processes held is free.
     fn bury_ended(&mut self) {
+        if let Some(half) = self.half.take_if(|half| is_over(&half.end)) {
+            self.claims.end(&self.opened.steering, half.pid);
+            self.claims.half = 0;
+            if !self.processes.is_empty() {
+                self.start_half();
+            }
+        }
         let poll =
             |process: &Process| libc::pollfd { fd: process.end.raw(), events: libc::POLLIN, revents: 0 };
         let mut ends: Vec<libc::pollfd> = self.processes.iter().map(poll).collect();
@@ -421,6 +464,10 @@ impl Server {
         }
         is_gone
     }
+}
+
+fn is_over(end: &Fd) -> bool {
+    sys::poll_all(&mut [libc::pollfd { fd: end.raw(), events: libc::POLLIN, revents: 0 }], 0) == Ok(1)
 }
 
 fn is_there(netlink: &mut Netlink, index: u32) -> bool {
