@@ -118,9 +118,7 @@ impl<D: Device> Stack<'_, '_, D> {
                 self.predicted_output(tcb.tag.handle(*index));
             }
         }
-        let more_timers = if is_stopped && self.puts_off_timers() {
-            true
-        } else if self.due() <= self.now.0 {
+        let more_timers = if self.due() <= self.now.0 {
             self.run_all_timers()
         } else {
             self.parts.wheels.pass(self.now);
@@ -151,19 +149,8 @@ impl<D: Device> Stack<'_, '_, D> {
         self.parts.wheels.due().min(self.parts.ip.due())
     }
 
-    /// Whether timers wait for what has arrived: the acknowledgment that one of them is there to miss may be in it. They wait no longer than
-    /// it takes to read as many packets as the device has frames for: who sends faster than is read stops no clock.
-    #[inline(never)]
-    fn puts_off_timers(&mut self) -> bool {
-        let polls_max = self.parts.pool.limits.fill_min.div_ceil(BURST as u32);
-        let waits = self.device.waiting() > 0 && self.parts.wheels.put_off < polls_max;
-        self.parts.wheels.put_off = if waits { self.parts.wheels.put_off + 1 } else { 0 };
-        waits
-    }
-
     #[inline(never)]
     fn run_all_timers(&mut self) -> bool {
-        self.parts.wheels.put_off = 0;
         self.run_timers() | self.run_syn_timers() | self.run_ip_timers()
     }
 

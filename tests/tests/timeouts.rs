@@ -96,7 +96,8 @@ fn the_longest_bounds_a_connect_that_nobody_answers() {
     assert_eq!(network.look(a).counter(Counter::SegmentsRetransmitted), 6);
 }
 
-/// A process that was stopped finds acknowledgments and expired timers at once: what has arrived counts first.
+/// A process that was stopped finds acknowledgments and expired timers at once. As a poll reads so many packets and moves so many timers down
+/// the wheel, the acknowledgments are read before the timers that miss them have come to its lowest level.
 #[test]
 fn who_was_away_reads_before_timers_run() {
     const TALKS: usize = 100;
