@@ -179,6 +179,14 @@ pub struct Heads {
     draws: u64,
 }
 
+/// Those of which something is known, with their numbers. Whole pieces without any are passed over.
+fn in_use(heads: &[Head]) -> impl Iterator<Item = (usize, &Head)> {
+    let pieces = heads.chunks(EMPTY.len()).zip((0..).step_by(EMPTY.len()));
+    let known = pieces.filter(|(piece, _)| piece.as_bytes() != EMPTY.as_bytes());
+    let numbered = known.flat_map(|(piece, first)| piece.iter().zip(first..));
+    numbered.map(|(head, port)| (port, head)).filter(|(_, head)| **head != Head::default())
+}
+
 impl core::fmt::Debug for Heads {
     fn fmt(&self, out: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         out.debug_struct("Heads").field("draws", &self.draws).finish_non_exhaustive()
@@ -445,7 +453,7 @@ impl Ports<'_> {
         }
         let (mut records, mut sockets) = (0, 0);
         for (protocol, heads) in self.heads.heads.iter().enumerate() {
-            for (port, head) in heads.iter().enumerate().filter(|(_, head)| **head != Head::default()) {
+            for (port, head) in in_use(heads) {
                 let (mut at, mut previous, mut here) = (head.first, 0, 0);
                 while at != 0 {
                     let bound = at.checked_sub(1).and_then(|index| bounds.get(index as usize));
