@@ -130,10 +130,6 @@ pub struct Wheels {
     pub syns: Wheel,
     /// Of [`Parts::neighbours`].
     pub neighbours: Wheel,
-    /// Polls in a row that have left timers to the next one, because more had arrived.
-    pub put_off: u32,
-    /// No meaning yet; zero.
-    pub reserved: u32,
 }
 
 impl Wheels {
@@ -149,7 +145,6 @@ impl Wheels {
         self.tcbs.pass(now);
         self.syns.pass(now);
         self.neighbours.pass(now);
-        self.put_off = 0;
     }
 }
 
