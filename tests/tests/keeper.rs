@@ -491,28 +491,42 @@ fn without_rights_the_sockets_stay_on_the_kernel() {
     assert!(said.contains("--strict") && said.contains("CAP_NET_ADMIN"), "{said}");
 }
 
-/// Rights that the command's file has are the keeper's, and not the program's.
+/// Rights that the command's file has are the keeper's, and not the program's; or only the keeper's file has them.
 #[test]
 fn file_capabilities_end_at_the_program() {
+    capable(false);
+    capable(true);
+}
+
+fn capable(beside: bool) {
     let Some([near, _far]) = Cable::default().lay() else { return };
     let installed = Installed::new("capabilities");
     let rights = "cap_net_admin,cap_net_raw,cap_bpf,cap_ipc_lock+ep";
-    let set = Command::new("setcap").arg(rights).arg(installed.0.join("accel")).status();
+    let [own, keeper] = ["accel", "accel-keeper"].map(|name| installed.0.join(name));
+    if beside {
+        assert!(Command::new("cp").args([&own, &keeper]).status().is_ok_and(|done| done.success()));
+    }
+    let set = Command::new("setcap").arg(rights).arg(if beside { &keeper } else { &own }).status();
     if !set.is_ok_and(|done| done.success()) {
         println!("SKIP file_capabilities_end_at_the_program: setcap");
         return;
     }
-    let arguments = ["-o", "interfaces=cable", "cat", "/proc/self/status"];
-    let (status, printed, said) = output(&near, installed.accel(NOBODY, &arguments));
+    let show = "cat /proc/self/status; echo TMPDIR is $TMPDIR";
+    let mut command = installed.accel(NOBODY, &["-o", "interfaces=cable", "sh", "-c", show]);
+    command.env("TMPDIR", "/var/tmp");
+    let (status, printed, said) = output(&near, command);
     assert_eq!((status, said.as_str()), (Some(0), ""));
     assert!(link(&near).has_xdp, "it lingers");
+    // Where accel itself has none the program's environment is whole.
+    assert_eq!(printed.contains("TMPDIR is /var/tmp"), beside, "{printed}");
     let line = |name: &str| printed.lines().find(|line| line.starts_with(name)).expect("a line").to_owned();
     for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
         assert_eq!(line(set).trim_end_matches('0'), format!("{set}:\t"), "{printed}");
     }
     assert!(line("Uid").split_whitespace().skip(1).all(|uid| uid == NOBODY.to_string()), "{printed}");
     // For himself alone, and not past the firewall.
-    let other = installed.accel(NOBODY, &["keeper", "--interface", NAME, "--user", "0"]);
+    let mut other = Command::new(if beside { &keeper } else { &own });
+    other.args(["keeper", "--interface", NAME, "--user", "0"]).env_clear().uid(NOBODY).gid(NOBODY);
     assert!(output(&near, other).1.contains("only root"));
     until("the interface is given back", || !link(&near).has_xdp);
 }

@@ -5,7 +5,7 @@
 //! on purpose either, and what reaches the kernel meets silence: a reset would end a connection of the stack's.
 //!
 //! Another process takes the entry out again when the keeper has ended, however that happened: the kernel does it for sockets and for
-//! the XDP program, but not for a setting.
+//! the XDP program, but not for a setting. Where both are killed at one time the entry stays, and costs the kernel that many ports.
 
 use std::fs;
 use std::time::{Duration, Instant};

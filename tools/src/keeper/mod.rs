@@ -127,10 +127,9 @@ fn keep(order: &Order) -> Result<(), Errand> {
     let missing = rights::missing();
     if !missing.is_empty() {
         return Err(format!(
-            "{} missing to drive {name}; start accel as root, or let root run `{} {}`",
+            "{} missing to drive {name}; start accel as root, or let root run `{}`",
             missing.join(", ") + if missing.len() == 1 { " is" } else { " are" },
-            rights::SETCAP,
-            std::env::current_exe().unwrap_or_default().display(),
+            rights::fix(),
         )
         .into());
     }

@@ -1,7 +1,6 @@
 //! Before a program starts: each interface that its options name has a keeper, which counts the program from then on.
 
 use std::io::Read as _;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,12 +9,10 @@ use driver::keeper::{Keeper, Refusal};
 use driver::netlink::{Netlink, links};
 use rows::options::{Id, Value};
 
+use super::rights;
 use crate::config::settings::Settings;
 use crate::sys;
 
-/// A command with this name beside ours is the keeper, if it is there: rights can then be given to that alone, and programs are
-/// started by one that has none.
-const KEEPER: &str = "accel-keeper";
 /// How long an ending keeper, or one that another launcher starts, is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between tries.
@@ -50,23 +47,15 @@ fn ensure(name: &str, settings: &Settings) -> Result<(), String> {
             why => return Err(format!("interface {name}: {why}")),
         }
         if Instant::now() >= until {
-            return Err(format!(
-                "interface {name}: its keeper neither answers nor ends; end `{KEEPER}` by hand"
-            ));
+            return Err(format!("interface {name}: its keeper neither answers nor ends; end it by hand"));
         }
     }
-}
-
-fn command() -> PathBuf {
-    let own = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
-    let beside = own.with_file_name(KEEPER);
-    if beside.is_file() { beside } else { own }
 }
 
 /// Starts a keeper, and waits for its first words.
 fn start(name: &str, settings: &Settings) -> Result<String, String> {
     let bypass = settings.text(Id::BypassFirewall);
-    let mut command = Command::new(command());
+    let mut command = Command::new(rights::command());
     command.arg("keeper").args(["--interface", name]).arg("--background");
     command.args(["--user", &sys::effective_user().to_string()]);
     for (option, id) in [("--frames", Id::Frames), ("--ports", Id::ClientPorts), ("--watchdog", Id::Watchdog)]
