@@ -562,15 +562,16 @@ fn what_is_as_it_was_is_not_touched() {
         // Another process takes the mirror over.
         host.mirror = Mirror::open(host.interface, &limits()).expect("a mirror");
         host.follow();
-        host.mirror.mended();
-        host.follow();
         let other = host.admin.another("other");
         host.admin.address(Change::Add, other, (v4(7, 0, 1), 24)).expect("an address");
         host.follow();
         assert_eq!(host.with(|stack| stack.parts.ip.version()), version, "no socket looks again");
         // And what somebody left half done is mended.
-        host.with(|stack| stack.parts.routes[0].destination = v4(66, 6, 6));
-        host.mirror.mended();
+        host.with(|stack| {
+            stack.parts.routes[0].destination = v4(66, 6, 6);
+            stack.recover().expect("it is mended");
+        });
+        assert_eq!(host.decide(&ip(2)), Decision::Kernel(Why::Unknown));
         host.follow();
         assert!(host.is_here(&ip(2)) && host.is_here(&ip6(2)));
     });

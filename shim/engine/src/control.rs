@@ -102,6 +102,8 @@ pub struct Mirror {
     wanted: Wanted,
     /// The stack is not yet as it is wanted.
     is_news: bool,
+    /// It was, once.
+    is_applied: bool,
     neighbours: Neighbours,
     /// What was asked for, and is to be asked for anew.
     asked: Asked,
@@ -121,6 +123,7 @@ impl Mirror {
             changed: Changed::ALL,
             wanted: Wanted::default(),
             is_news: false,
+            is_applied: false,
             neighbours: Neighbours::default(),
             asked: Asked::default(),
         })
@@ -228,7 +231,12 @@ impl Mirror {
 
     /// Brings what was read into the stack's tables, under its lock, a bounded part of it. It makes no system call.
     pub fn apply<D: Device>(&mut self, stack: &mut Stack<'_, '_, D>) -> Next {
+        // Somebody has mended the stack after a death.
+        if self.is_applied && stack.parts.ip.policies != self.wanted.policies.map(|policy| policy as u8) {
+            self.mended();
+        }
         if core::mem::take(&mut self.is_news) {
+            self.is_applied = true;
             self.apply_interface(stack.parts);
             self.apply_routes(stack.parts);
         }
@@ -281,7 +289,7 @@ impl Mirror {
     }
 
     /// The stack's tables may be anything: it was mended after a process had died in the middle of a change.
-    pub fn mended(&mut self) {
+    fn mended(&mut self) {
         self.is_news = true;
         self.neighbours.tell_all();
         self.asked.is_old = true;

@@ -537,8 +537,8 @@ impl<'a> Cache<'a> {
     /// Somebody died at work here: the records are made a cache again, of which no packet waits for any, and who keeps an index
     /// looks it up anew.
     pub(crate) fn rebuild(&mut self) {
-        let Neighbours { slab, removed, .. } = &mut *self.state;
-        *removed = removed.wrapping_add(1);
+        let Neighbours { slab, removed, asks, .. } = &mut *self.state;
+        (*removed, *asks) = (removed.wrapping_add(1), asks.wrapping_add(1));
         slab.rebuild(self.records, |_, _| true);
         let records = &mut self.records[..slab.fresh() as usize];
         self.wheel.rebuild(records, |record, was| was.filter(|_| record.is_used()));

@@ -1,5 +1,6 @@
 //! The IP layer's own: what it has learned and what waits there is soft, so it is made consistent or dropped.
 
+use crate::ip::Policy;
 use crate::ip::group::Groups;
 use crate::ip::reassembly::{Datagram, Piece, State};
 use crate::region::Parts;
@@ -9,9 +10,13 @@ use crate::udp::group::Filter;
 
 impl Parts<'_> {
     /// Neighbours keep what is known of them; packets that waited for one, and datagrams of which fragments were missing, are lost
-    /// as a wire loses them: nobody claims their frames.
+    /// as a wire loses them: nobody claims their frames. Routes are their owner's to bring again, who is told so.
     pub(super) fn recover_ip(&mut self) {
         self.neighbour_cache(Instant(0)).rebuild();
+        self.ip.policies = [Policy::Unknown as u8; 2];
+        if self.routing().check().is_err() {
+            self.routing().clear();
+        }
         self.ip.reassembly = State::default();
         self.datagrams.fill(Datagram::default());
         self.datagram_places.fill(Place::default());
