@@ -79,6 +79,8 @@ pub struct Engine {
     queues: Vec<i32>,
     /// Packets wait for a neighbour: the service thread was told ([`Engine::nudge`]).
     attention: AtomicBool,
+    /// For which asking that was ([`stack::ip::neighbour::Neighbours::asks`]).
+    asks: AtomicU32,
     nudge: Fd,
     /// When it was told last, in nanoseconds.
     called: AtomicU64,
@@ -170,6 +172,7 @@ impl Engine {
             slot: [AtomicU32::new(slot.index), AtomicU32::new(slot.generation)],
             queues,
             attention: AtomicBool::new(false),
+            asks: AtomicU32::new(0),
             called: AtomicU64::new(0),
             nudge: sys::eventfd(libc::EFD_NONBLOCK).map_err(no_memory)?,
         })))
@@ -288,7 +291,7 @@ impl Engine {
         let now = stack.now;
         let result = act(&mut stack);
         let ring = self.who_sleeps(&mut work.parts);
-        let waits = work.parts.ip.waiting.frames != 0;
+        let asks = work.parts.ip.neighbours.asks();
         let has_sent = self.kicker.owes();
         lock.give();
         if has_sent || self.owed.load(Ordering::Relaxed) != 0 {
@@ -297,8 +300,8 @@ impl Engine {
         if ring != 0 {
             self.bells.ring(ring);
         }
-        if waits && !self.attention.load(Ordering::Relaxed) {
-            self.call_service(now);
+        if asks != self.asks.load(Ordering::Relaxed) && !self.attention.load(Ordering::Relaxed) {
+            self.call_service(asks, now);
         }
         result
     }
@@ -322,13 +325,14 @@ impl Engine {
         }
     }
 
-    /// Packets wait for a neighbour that somebody must ask the kernel for.
+    /// Packets wait for a neighbour, or go to one who may be gone: the kernel is to be asked.
     #[cold]
-    fn call_service(&self, now: Instant) {
+    fn call_service(&self, asks: u32, now: Instant) {
         if now.0.saturating_sub(self.called.load(Ordering::Relaxed)) < CALL_NS {
             return;
         }
         self.called.store(now.0, Ordering::Relaxed);
+        self.asks.store(asks, Ordering::Relaxed);
         self.attention.store(true, Ordering::Relaxed);
         let one = 1u64;
         // SAFETY: eight bytes that live as long as the call.
