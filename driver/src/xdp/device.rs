@@ -109,7 +109,9 @@ impl AfXdp {
             (_, true) => (Cut::TcpV6, u16::from(transport.get(12)? >> 4) * 4),
         };
         let head_len = request.start + len;
-        let is_fit = packet.gso_size != 0 && head_len <= first.len;
+        // One segment is nothing to cut, and the kernel wouldn't (virtio_net_hdr_to_skb).
+        let one = usize::from(head_len) + usize::from(packet.gso_size);
+        let is_fit = packet.gso_size != 0 && head_len <= first.len && packet.len() > one;
         is_fit.then(|| Header::cut(cut, packet.gso_size, head_len, (request.start, request.offset)))
     }
 
