@@ -245,6 +245,7 @@ pub(crate) fn fork_prepare() {
 /// After fork, in the parent.
 pub(crate) fn fork_parent() {
     if LOCKED_FOR_FORK.swap(false, SeqCst) {
+        net::fork::unlock();
         meet::unlock_after_fork();
         unread::unlock_after_fork();
         epoll::unlock_all();

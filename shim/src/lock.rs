@@ -53,6 +53,17 @@ impl<T> Lock<T> {
         }
     }
 
+    /// Gives a fork's child a value of its own: a thread of its parent may have held the lock, and is not here.
+    ///
+    /// # Safety
+    /// The caller is the only thread of a process that was just forked.
+    pub(crate) unsafe fn renew(&self, value: T) {
+        // The old value may be half changed: it is neither dropped nor read.
+        // SAFETY: nobody else is here.
+        unsafe { self.value.get().write(value) };
+        self.word.store(0, Release);
+    }
+
     /// Unlocks what a forgotten guard left locked.
     ///
     /// # Safety

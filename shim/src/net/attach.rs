@@ -36,7 +36,8 @@ pub(crate) struct Interface {
     pub(crate) index: u32,
     /// The stack.
     pub(crate) engine: &'static Engine,
-    keeper: Lock<Keeper>,
+    /// None where a child could not reach it.
+    keeper: Lock<Option<Keeper>>,
     /// Which packets are wanted.
     requests: Requests,
     /// This process has a service thread.
@@ -135,7 +136,7 @@ fn attach(name: &str) -> Result<Interface, String> {
         number: COUNT.load(Acquire),
         index: link.index,
         engine,
-        keeper: Lock::new(keeper),
+        keeper: Lock::new(Some(keeper)),
         requests,
         is_served: AtomicBool::new(false),
         leaving: Lock::new(Vec::new()),
@@ -163,7 +164,9 @@ impl Interface {
         port: u16,
         placeholder: c_int,
     ) -> Result<(), Refusal> {
-        let claimed = self.keeper.lock().claim(protocol, local, port, placeholder)?;
+        let mut keeper = self.keeper.lock();
+        let claimed = keeper.as_mut().ok_or(Refusal::Gone)?.claim(protocol, local, port, placeholder)?;
+        drop(keeper);
         for place in claimed.places(protocol, port) {
             self.requests.want(place, true);
         }
@@ -172,18 +175,21 @@ impl Interface {
 
     /// This process has a child, which holds the same ports.
     pub(super) fn forked(&self, child: u32) {
-        let _ = self.keeper.lock().forked(child.cast_signed());
+        if let Some(keeper) = self.keeper.lock().as_mut() {
+            let _ = keeper.forked(child.cast_signed());
+        }
     }
 
     /// In a fork's child: it is another process to the keeper, and has no thread that serves the stack yet.
     pub(super) fn after_fork(&self) {
-        if let Ok(mut keeper) = Keeper::connect(self.index, family::number_floor())
-            && keeper.hold().is_ok()
-        {
-            *self.keeper.lock() = keeper;
+        let keeper = Keeper::connect(self.index, family::number_floor());
+        let keeper = keeper.ok().and_then(|mut keeper| keeper.hold().ok().map(|()| keeper));
+        // SAFETY: this is the only thread of the child.
+        unsafe {
+            self.keeper.renew(keeper);
+            self.leaving.renew(Vec::new());
         }
         self.control.after_fork();
-        self.leaving.lock().clear();
         self.is_served.store(false, Relaxed);
     }
 
@@ -206,7 +212,9 @@ impl Interface {
 
     /// Has the kernel ask for a neighbour.
     pub(super) fn resolve(&self, ip: Ip) {
-        let _ = self.keeper.lock().resolve(ip);
+        if let Some(keeper) = self.keeper.lock().as_mut() {
+            let _ = keeper.resolve(ip);
+        }
     }
 
     /// A socket at this port is closed here. Packets of the connections that it leaves are the stack's until the last has ended.
@@ -238,7 +246,9 @@ impl Interface {
 
     /// They don't any more, as far as this process is concerned.
     pub(crate) fn release(&self, protocol: Protocol, local: Ip, port: u16) {
-        let _ = self.keeper.lock().release(protocol, local, port);
+        if let Some(keeper) = self.keeper.lock().as_mut() {
+            let _ = keeper.release(protocol, local, port);
+        }
     }
 }
 

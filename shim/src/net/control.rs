@@ -32,7 +32,8 @@ impl Control {
     /// In a fork's child: its parent goes on with the mirror.
     pub(super) fn after_fork(&self) {
         self.follower.after_fork();
-        *self.asker.lock() = None;
+        // SAFETY: the child has one thread.
+        unsafe { self.asker.renew(None) };
     }
 }
 

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use stack::region::slab::Handle;
 
-use super::attach;
+use super::{attach, options};
 use crate::guard;
 
 /// The slots that the child of this thread's fork gets.
@@ -22,6 +22,12 @@ pub(crate) fn prepare() {
         expected[interface.number as usize % 8] = interface.engine.expect_child(guard::tid()).ok();
     }
     EXPECTED.0.set(expected);
+    options::lock_for_fork();
+}
+
+/// After it, in the parent.
+pub(crate) fn unlock() {
+    options::unlock_after_fork();
 }
 
 /// After a fork, in the parent, before that goes on: it may end at once, and the child has its ports.
@@ -43,6 +49,7 @@ pub(crate) fn failed() {
 
 /// In the child.
 pub(crate) fn child() {
+    options::unlock_after_fork();
     let expected = EXPECTED.0.take();
     for interface in attach::interfaces() {
         match expected[interface.number as usize % 8] {

@@ -35,6 +35,17 @@ struct Set {
 /// What was set on sockets whose path is not decided yet.
 static REMEMBERED: Lock<Vec<Set>> = Lock::new(Vec::new());
 
+/// Before fork: nothing of it is half changed in the child.
+pub(super) fn lock_for_fork() {
+    core::mem::forget(REMEMBERED.lock());
+}
+
+/// After it, in either process.
+pub(super) fn unlock_after_fork() {
+    // SAFETY: this thread, or its image in the parent, has locked it in `lock_for_fork`.
+    unsafe { REMEMBERED.unlock_forgotten() };
+}
+
 /// Options that stay the kernel's: the placeholder's, or the wait's, alone.
 const OF_THE_PLACEHOLDER: &[(c_int, c_int)] =
     &[(libc::SOL_SOCKET, libc::SO_RCVTIMEO), (libc::SOL_SOCKET, libc::SO_SNDTIMEO)];
