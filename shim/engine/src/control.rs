@@ -215,6 +215,7 @@ impl Mirror {
             Interface {
                 link: ethernet::Address(link.address.unwrap_or_default()),
                 mtu: link.mtu,
+                number: tables.interface,
                 flags: if prefers { Interface::PREFERS_TEMPORARY } else { 0 },
                 ..Interface::default()
             }
