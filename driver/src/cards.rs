@@ -180,6 +180,9 @@ pub struct Card {
     owner: AtomicU32,
     /// What it did so far.
     pub counters: Counters,
+    /// In the network stack: the interface's number, and its handle there (generation, index).
+    interface: AtomicU32,
+    handle: AtomicU64,
 }
 
 const _: () = assert!(size_of::<Card>() == 256);
@@ -362,6 +365,7 @@ impl Card {
         self.owner.store(pid, Relaxed);
         self.path.store(Path::Candidate as u32, Relaxed);
         self.reason.store(0, Relaxed);
+        self.interface.store(0, Relaxed);
     }
 
     /// What tools show.
@@ -369,6 +373,12 @@ impl Card {
         self.fd.store(fd as u32, Relaxed);
         self.path.store(path as u32, Relaxed);
         self.reason.store(u32::from(reason), Relaxed);
+    }
+
+    /// The network stack has it, under this handle (generation in the upper half, index in the lower).
+    pub fn describe_in_stack(&self, interface: u32, handle: u64) {
+        self.interface.store(interface, Relaxed);
+        self.handle.store(handle, Relaxed);
     }
 
     /// Why it is where it is, as [`Self::describe`] was told last.
@@ -510,6 +520,8 @@ pub struct CardView {
     pub reason: u8,
     /// See [`flag`].
     pub flags: u32,
+    /// The interface's number and its handle, if the network stack has it.
+    pub in_stack: Option<(u32, u64)>,
     /// Processes that hold it (zeros left out).
     pub holders: [i32; HOLDERS_MAX],
     pub counts: Counts,
@@ -601,6 +613,10 @@ impl Reader {
             path: Path::from_number(card.path.load(Relaxed)),
             reason: card.reason.load(Relaxed) as u8,
             flags: card.flags.load(Relaxed),
+            in_stack: match card.interface.load(Relaxed) {
+                0 => None,
+                interface => Some((interface, card.handle.load(Relaxed))),
+            },
             // One that is no process yet counts as none.
             holders: core::array::from_fn(|at| (card.holders[at].load(Relaxed) as i32).max(0)),
             counts: card.counters.copy(),

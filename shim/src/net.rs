@@ -18,7 +18,6 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use engine::engine::Kick;
 use libc::c_int;
-use stack::device::Device;
 use stack::error::Error;
 use stack::events::Events;
 use stack::region::slab::Handle;
@@ -109,6 +108,7 @@ impl Socket {
     }
 
     fn set_carried(&self, kind: u32, interface: &Interface, handle: Handle) {
+        self.card.describe_in_stack(interface.index, packed(handle));
         self.slot.handle.store(packed(handle), SeqCst);
         self.slot.net.store(kind | interface.number << INTERFACE_SHIFT, SeqCst);
     }
@@ -164,9 +164,3 @@ impl Carried {
         self.events()
     }
 }
-
-/// A device whose stack this library runs.
-const _: fn() = || {
-    fn is_device<D: Device>() {}
-    is_device::<AfXdp>();
-};

@@ -10,7 +10,7 @@ use crate::calls;
 use crate::guard::Guard;
 use crate::real::{self, types::*};
 use crate::slot::{self, Socket};
-use crate::{close, errno, family, fdtable, rx};
+use crate::{close, errno, family, fdtable, net, rx};
 use rows::reasons::Reason;
 
 /// Before libc writes to the descriptor behind our back. What is unread in the ring stays readable here.
@@ -30,6 +30,11 @@ pub(crate) fn written_by_libc(fd: c_int) {
 /// # Safety
 /// That of `fdopen`.
 pub(crate) unsafe fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE {
+    if net::find(fd).is_some() {
+        // libc would read and write the placeholder.
+        // SAFETY: the caller's contract: a string.
+        return unsafe { open_on_calls(fd, mode) };
+    }
     if fdtable::is_active(fd) {
         written_by_libc(fd);
         errno::kept(|| crate::epoll::give_away(fd));
@@ -122,9 +127,41 @@ extern "C-unwind" fn stream_closes(cookie: *mut c_void) -> c_int {
 /// # Safety
 /// That of `vdprintf`.
 pub(crate) unsafe fn vdprintf(fd: c_int, format: *const c_char, list: usize) -> c_int {
+    if net::find(fd).is_some() {
+        // SAFETY: the caller's contract.
+        return unsafe { print_to(fd, format, list) };
+    }
     written_by_libc(fd);
     // SAFETY: the caller's contract, handed on.
     unsafe { real::vdprintf(fd, format, list) }
+}
+
+unsafe extern "C" {
+    fn vasprintf(text: *mut *mut c_char, format: *const c_char, list: usize) -> c_int;
+}
+
+/// `vdprintf` by our own write: libc's would write to the placeholder.
+///
+/// # Safety
+/// That of `vdprintf`.
+unsafe fn print_to(fd: c_int, format: *const c_char, list: usize) -> c_int {
+    let mut text = core::ptr::null_mut();
+    // SAFETY: the caller's contract; the text is freed below.
+    let length = unsafe { vasprintf(&raw mut text, format, list) };
+    let mut done = 0;
+    while done < length {
+        // SAFETY: so many bytes are left of the text.
+        let written = unsafe { calls::write(fd, text.add(done as usize).cast(), (length - done) as size_t) };
+        if written <= 0 {
+            break;
+        }
+        done += written as c_int;
+    }
+    if length >= 0 {
+        // SAFETY: vasprintf allocated it.
+        errno::kept(|| unsafe { libc::free(text.cast()) });
+    }
+    if done < length { -1 } else { length }
 }
 
 /// Fortified `vdprintf`.
@@ -132,6 +169,10 @@ pub(crate) unsafe fn vdprintf(fd: c_int, format: *const c_char, list: usize) -> 
 /// # Safety
 /// That of `vdprintf`.
 pub(crate) unsafe fn vdprintf_chk(fd: c_int, flag: c_int, format: *const c_char, list: usize) -> c_int {
+    if net::find(fd).is_some() {
+        // SAFETY: the caller's contract.
+        return unsafe { print_to(fd, format, list) };
+    }
     written_by_libc(fd);
     // SAFETY: the caller's contract, handed on.
     unsafe { real::__vdprintf_chk(fd, flag, format, list) }

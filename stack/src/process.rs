@@ -71,8 +71,8 @@ pub struct Process {
     pub state: u32,
     /// While it ends: the first record that was not looked at yet, of TCP's and then of UDP's.
     pub(crate) next: u32,
-    /// No meaning yet; zero.
-    pub reserved: u32,
+    /// Its descriptor of the region's memory, plus one; 0 if nobody knows. One that has called exec has it no more.
+    pub memory: u32,
 }
 
 impl Process {
@@ -160,6 +160,7 @@ impl Parts<'_> {
     /// `BadHandle`; `NoBuffers` at the limit of processes.
     pub fn fork_process(&mut self, parent: Handle) -> Result<Handle, Error> {
         let child = self.expect_process(parent)?;
+        self.process(child)?.memory = self.process(parent)?.memory;
         let (from, to) = (bit(parent.index), bit(child.index));
         for holders in self.all_holders() {
             if *holders & from != 0 {

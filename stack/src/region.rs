@@ -13,6 +13,7 @@
 pub mod check;
 pub mod layout;
 pub mod limits;
+pub mod look;
 pub mod shared;
 pub mod slab;
 pub mod table;

@@ -287,6 +287,25 @@ def case_epoll():
     epoll.close()
 
 
+def case_nested():
+    stream = open_to("echo")
+    inner, outer = select.epoll(), select.epoll()
+    inner.register(stream, select.EPOLLIN)
+    outer.register(inner, select.EPOLLIN)
+    say("nothing inside", epoll_events(outer, 0.02))
+    stream.send(b"abc")
+    say("something inside", epoll_events(outer), epoll_events(outer), epoll_events(inner))
+    stream.recv(10)
+    say("nothing any more", epoll_events(outer, 0), select.select([outer, inner], [], [], 0.02)[0])
+    sleeper = threading.Timer(0.1, lambda: stream.send(b"wake"))
+    sleeper.start()
+    say("woken through both", epoll_events(outer), stream.recv(10))
+    sleeper.join()
+    stream.send(b"abc")
+    say("select", len(select.select([outer], [], [], 5)[0]))
+    stream.close()
+
+
 def case_wakes():
     """Somebody sleeps, in each way of sleeping, until something comes."""
     for name in ("recv", "select", "poll", "epoll"):

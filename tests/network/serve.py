@@ -9,6 +9,7 @@ import fcntl
 import os
 import select
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -185,6 +186,19 @@ def case_workers():
     stream, _ = one.accept()
     stream.close()
     say("after them", answer())
+    one.close()
+
+
+def case_spawn():
+    """A child that runs another program has nothing of ours."""
+    one = listener()
+    invite("silent")
+    stream, _ = one.accept()
+    child = subprocess.Popen(["sleep", "60"], preexec_fn=lambda: None)
+    stream.close()
+    say("guest", answer())
+    child.kill()
+    child.wait()
     one.close()
 
 

@@ -191,3 +191,31 @@ fn what_a_program_leaves_arrives() {
         assert_eq!(sink.line(), Some(format!("{left} end")));
     }
 }
+
+/// A tool reads the region of a live program.
+#[test]
+fn explain_tells_of_connections_of_the_stack() {
+    let Some([one, other]) = Cable::default().lay() else { return };
+    let mut sink = Program::start(&one, By::Stack, "sink.py", &[PEER]);
+    assert_eq!(sink.line().as_deref(), Some("ready"));
+    let stream = other.inside(|| {
+        let mut stream = std::net::TcpStream::connect(("10.0.0.1", 7300)).expect("a connection");
+        stream.write_all(&[7; 5000]).map(|()| stream).expect("sent")
+    });
+    let peer = stream.local_addr().expect("an address");
+    // Accepted, and waiting to be told: its descriptor is there when the program has called accept(2).
+    let explained = || {
+        let output = Command::new(accel()).args(["explain", &sink.child.id().to_string()]).output();
+        String::from_utf8(output.expect("accel").stdout).expect("text")
+    };
+    let row = format!("stack     tcp 10.0.0.1:7300 -> {peer} ESTABLISHED");
+    let mut said = explained();
+    while !said.contains(&row) || !said.contains("received 5.0 kB") {
+        assert!(said.contains("runs under accel"), "{said}");
+        std::thread::yield_now();
+        said = explained();
+    }
+    sink.tell("read");
+    drop(stream);
+    assert_eq!(sink.line().as_deref(), Some("5000 end"));
+}

@@ -22,7 +22,7 @@ use stack::time::Instant;
 
 use crate::bells::Bells;
 use crate::lock::{Lock, Taken};
-use crate::region::{Refused, Region};
+use crate::region::{self, Refused, Region};
 
 /// What a process gets of a stack that others may use, too.
 #[derive(Debug)]
@@ -82,6 +82,8 @@ pub struct Engine {
     /// For which asking that was ([`stack::ip::neighbour::Neighbours::asks`]).
     asks: AtomicU32,
     nudge: Fd,
+    /// The region's memory, for tools: they find it in /proc/PID/fd.
+    memory: Fd,
     /// When it was told last, in nanoseconds.
     called: AtomicU64,
 }
@@ -97,6 +99,33 @@ impl core::fmt::Debug for Engine {
             .field("slot", &self.process())
             .field("queues", &self.queues)
             .finish_non_exhaustive()
+    }
+}
+
+/// A process of a stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its slot.
+    pub slot: Handle,
+    /// Which it is.
+    pub who: Identity,
+    /// Its descriptor of the region's memory.
+    memory: Option<i32>,
+}
+
+impl Member {
+    /// Whether it lives, and has the region still: after exec it has not, and its sockets are nobody's.
+    fn is_here(&self) -> bool {
+        if !is_alive(&self.who) {
+            return false;
+        }
+        let Some(memory) = self.memory else { return true };
+        // Who may not look takes it for granted.
+        let link = std::fs::read_link(format!("/proc/{}/fd/{memory}", self.who.pid));
+        match link {
+            Ok(link) => link.to_string_lossy().contains(region::NAME),
+            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+        }
     }
 }
 
@@ -157,7 +186,7 @@ impl Engine {
         let work = made.and_then(|parts| {
             let mut work = Work { parts, device };
             work.begin(&shared, taken == Taken::FromTheDead, &materials.interface, &materials.ports);
-            let slot = work.parts.attach_process(&identity()).map_err(|_| Refused::Full)?;
+            let slot = work.take_slot(&shared, &materials.region).map_err(|_| Refused::Full)?;
             Ok((work, slot))
         });
         lock.give();
@@ -175,6 +204,7 @@ impl Engine {
             asks: AtomicU32::new(0),
             called: AtomicU64::new(0),
             nudge: sys::eventfd(libc::EFD_NONBLOCK).map_err(no_memory)?,
+            memory: materials.region,
         })))
     }
 
@@ -204,7 +234,11 @@ impl Engine {
 
     /// Every descriptor that is kept of it.
     pub fn descriptors(&self) -> impl Iterator<Item = i32> {
-        self.queues.iter().copied().chain([self.nudge.raw()]).chain(self.bells.descriptors())
+        self.queues
+            .iter()
+            .copied()
+            .chain([self.nudge.raw(), self.memory.raw()])
+            .chain(self.bells.descriptors())
     }
 
     /// Has every thread of this process that sleeps look again.
@@ -235,19 +269,23 @@ impl Engine {
     }
 
     /// The processes that use the stack, with their slots.
-    pub fn processes(&self, thread: i32) -> Vec<(Handle, Identity)> {
+    pub fn processes(&self, thread: i32) -> Vec<Member> {
         self.with(thread, |stack| {
             let all = stack.parts.processes.iter().zip(0u32..).filter(|(process, _)| process.tag.is_used());
-            all.filter_map(|(process, index)| Some((process.tag.handle(index), process.identity()?)))
-                .collect()
+            let members = all.filter_map(|(process, index)| {
+                let memory = process.memory.checked_sub(1).map(u32::cast_signed);
+                Some(Member { slot: process.tag.handle(index), who: process.identity()?, memory })
+            });
+            members.collect()
         })
     }
 
-    /// Ends every process of the stack that has died without a word; how many those were.
+    /// Ends every process of the stack that has died without a word, or runs another program by now; how many those were.
     pub fn bury(&self, thread: i32) -> usize {
         let known = self.processes(thread);
-        let dead = known.iter().filter(|(_, who)| !is_alive(who));
-        dead.map(|(slot, _)| self.end_process(thread, *slot)).count()
+        let own = self.process();
+        let gone = known.iter().filter(|member| member.slot != own && !member.is_here());
+        gone.map(|member| self.end_process(thread, member.slot)).count()
     }
 
     /// The shared words.
@@ -422,6 +460,17 @@ impl Work {
             *lease = Lease { tag, first, count, protocols: 3, is_ephemeral: 1, reserved: 0 };
         }
         self.stack(shared).poll();
+    }
+
+    /// The slot of this process. What it held before it called exec, nobody has any more.
+    fn take_slot(&mut self, shared: &Shared<'static>, memory: &Fd) -> Result<Handle, Error> {
+        let who = identity();
+        if let Some(before) = self.parts.find_process(who.pid, who.started) {
+            while self.stack(shared).end_process(before, usize::MAX)? {}
+        }
+        let slot = self.parts.attach_process(&who)?;
+        self.parts.process(slot)?.memory = memory.raw().cast_unsigned() + 1;
+        Ok(slot)
     }
 
     /// The last holder of the lock has died while he had it. A region that can't be made whole is given up: its sockets fail.

@@ -12,7 +12,8 @@ use stack::hash::Secret;
 use stack::region::{Layout, Limits, Parts, Refused as NotOurs, Shared, shared};
 
 /// What the memory is called in /proc/PID/maps.
-const NAME: &core::ffi::CStr = c"accel-region";
+const FILE: &core::ffi::CStr = c"accel-region";
+pub(crate) const NAME: &str = "accel-region";
 /// Bytes of a page.
 const PAGE: usize = 4096;
 
@@ -67,7 +68,7 @@ fn extent(limits: &Limits) -> Result<(Layout, usize, usize), Refused> {
 pub fn memory(limits: &Limits) -> Result<Fd, Refused> {
     let (_, _, bytes) = extent(limits)?;
     let no_memory = |errno| Refused::Memory { bytes, errno };
-    let file = sys::memfd_create(NAME, libc::MFD_CLOEXEC).map_err(no_memory)?;
+    let file = sys::memfd_create(FILE, libc::MFD_CLOEXEC).map_err(no_memory)?;
     sys::ftruncate(&file, bytes).map_err(no_memory)?;
     Ok(file)
 }

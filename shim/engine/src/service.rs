@@ -108,10 +108,11 @@ impl Others {
         self.looked = now;
         engine.bury(thread);
         let known = engine.processes(thread);
-        self.watched.retain(|(slot, _)| known.iter().any(|(other, _)| other == slot));
-        for (slot, who) in known {
+        self.watched.retain(|(slot, _)| known.iter().any(|member| member.slot == *slot));
+        for member in known {
+            let slot = member.slot;
             let is_new = slot != engine.process() && self.watched.iter().all(|(other, _)| *other != slot);
-            if is_new && let Ok(fd) = sys::pidfd_open(who.pid as i32) {
+            if is_new && let Ok(fd) = sys::pidfd_open(member.who.pid as i32) {
                 self.watched.push((slot, fd));
             }
         }

@@ -311,6 +311,10 @@ pub(crate) unsafe fn splice(
         // SAFETY: the caller's contract.
         unsafe { real::splice(source, source_offset, target, target_offset, length, flags) }
     };
+    if net::find(source).is_some() || net::find(target).is_some() {
+        // As of a file that can't: the program goes on by read and write.
+        return crate::errno::fail(libc::EINVAL);
+    }
     let call = || some(length, flags);
     if let Some(socket) = slot::find(target).filter(slot::Socket::is_live) {
         let _guard = Guard::enter();

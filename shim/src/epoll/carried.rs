@@ -25,6 +25,9 @@ const OPENS: u32 = (EPOLLOUT | libc::EPOLLWRNORM) as u32;
 /// Nanoseconds for which the kernel's part isn't asked again while the stack has something.
 const ASK_USEC: u64 = 5;
 
+/// How deep sets may lie in each other (EP_MAX_NESTS in fs/eventpoll.c).
+const NESTED_MAX: u32 = 4;
+
 /// A member.
 #[derive(Clone, Copy, Debug)]
 struct Member {
@@ -252,14 +255,45 @@ impl Member {
 }
 
 impl Set {
-    /// Whether the stack has some of its members.
+    /// Whether the stack has some of its members, or of those of sets inside it.
     pub(crate) fn has_carried(&self) -> bool {
-        attach::is_on() && !self.lock().carried.is_empty()
+        attach::is_on() && self.has_carried_within(NESTED_MAX)
+    }
+
+    fn has_carried_within(&self, depth: u32) -> bool {
+        !self.lock().carried.is_empty()
+            || depth > 0 && self.inside().iter().any(|(_, set)| set.has_carried_within(depth - 1))
     }
 
     /// Whether one of those is ready.
     pub(crate) fn carries_something(&self) -> bool {
+        self.carries_something_within(NESTED_MAX)
+    }
+
+    fn carries_something_within(&self, depth: u32) -> bool {
         self.lock().carried.has_something()
+            || depth > 0 && self.inside().iter().any(|(_, set)| set.carries_something_within(depth - 1))
+    }
+
+    /// The sets inside this one, each with its registration.
+    fn inside(&self) -> Vec<(epoll_event, &'static Self)> {
+        let nested = self.lock().nested.clone();
+        let registered = |nested: &super::Nested| epoll_event { events: nested.events, u64: nested.data };
+        nested.iter().filter_map(|nested| Some((registered(nested), super::at(nested.name)?))).collect()
+    }
+
+    /// Reports the sets inside it in which the stack has something.
+    fn report_inside(&self, events: &mut [epoll_event]) -> usize {
+        let mut count = 0;
+        for (registered, set) in self.inside() {
+            let bits = { registered.events } & (EPOLLIN | libc::EPOLLRDNORM) as u32;
+            let Some(to) = events.get_mut(count).filter(|_| bits != 0) else { continue };
+            if set.carries_something() {
+                *to = epoll_event { events: bits, u64: registered.u64 };
+                count += 1;
+            }
+        }
+        count
     }
 }
 
@@ -344,7 +378,8 @@ pub(super) fn wait(set: &'static Set, mut call: Waiting<'_>, mask: Option<&sigse
 
 /// What the stack has, and what rings and kernel have, where that is due.
 fn look(set: &'static Set, call: &mut Waiting<'_>, started: u64) -> sys::Result<usize> {
-    let count = set.lock().carried.report(call.events);
+    let own = set.lock().carried.report(call.events);
+    let count = own + set.report_inside(&mut call.events[own..]);
     let asked = ticks().wrapping_sub(set.asked.load(Relaxed));
     let room = &mut call.events[count..];
     if room.is_empty() || count > 0 && asked < ASK_USEC * ticks_per_usec() {

@@ -67,6 +67,9 @@ pub(crate) fn paragraph(row: &Row, is_under_accel: bool) -> String {
     if let Some(why) = row.why().filter(|_| is_followed) {
         text += &wrap(&why, INDENT);
     }
+    if let Some(carried) = row.carried.as_ref().filter(|_| row.is_accelerated()) {
+        text += &wrap(&carried.detail(), INDENT);
+    }
     if let Some(counts) = row.card.map(|card| counts(&card.counts)).filter(|counts| !counts.is_empty()) {
         text += &wrap(&counts, INDENT);
     }

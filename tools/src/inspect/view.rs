@@ -1,5 +1,6 @@
 //! One reading of a process: its cards and its sockets, joined by descriptor number.
 
+use super::carried::{self, Carried};
 use super::sockets::{Socket, Table};
 use super::{process, sockets};
 use driver::cards::{CardView, HeaderView, Path, Reader};
@@ -18,6 +19,8 @@ pub(crate) struct Row {
     pub socket: Option<Socket>,
     /// What the library says of it.
     pub card: Option<CardView>,
+    /// What the network stack says of it, if that has it.
+    pub carried: Option<Carried>,
 }
 
 impl Row {
@@ -28,7 +31,7 @@ impl Row {
 
     /// Whether its bytes travel through rings.
     pub(crate) fn is_accelerated(&self) -> bool {
-        self.card.as_ref().is_some_and(|card| card.path == Path::Local)
+        self.card.as_ref().is_some_and(|card| matches!(card.path, Path::Local | Path::Stack))
     }
 
     /// The word for why it is not accelerated.
@@ -43,7 +46,7 @@ impl Row {
     /// Why it is not accelerated, in a sentence; `None` if it is or if nothing is to be said.
     pub(crate) fn why(&self) -> Option<String> {
         match &self.card {
-            Some(card) if card.path == Path::Local => None,
+            Some(card) if matches!(card.path, Path::Local | Path::Stack) => None,
             Some(card) => match Reason::from_number(card.reason) {
                 Reason::None => match card.path {
                     Path::Listener => Some("connections that it accepts are candidates.".to_owned()),
@@ -63,7 +66,8 @@ impl Row {
 
     /// `127.0.0.1:80 -> 127.0.0.1:4711 ESTABLISHED`, or the protocol.
     pub(crate) fn connection(&self) -> String {
-        let Some(socket) = &self.socket else { return "closed by now".to_owned() };
+        let carried = self.carried.as_ref().filter(|_| self.is_accelerated()).map(|carried| &carried.socket);
+        let Some(socket) = carried.or(self.socket.as_ref()) else { return "closed by now".to_owned() };
         let mut text = socket.protocol.to_owned();
         if let Some(local) = socket.local {
             text += &format!(" {local}");
@@ -122,12 +126,9 @@ pub(crate) fn read(pid: i32, tables: &mut Tables) -> io::Result<Reading> {
     let cards = reader.as_ref().map(Reader::sockets).unwrap_or_default();
     let descriptors = sockets::descriptors(pid)?;
     let header = reader.as_ref().map(Reader::header);
-    Ok(Reading {
-        pid,
-        name: process::name(pid),
-        header,
-        rows: join(pid, &cards, &descriptors, tables.of(pid)),
-    })
+    let mut rows = join(pid, &cards, &descriptors, tables.of(pid));
+    carried::add(pid, &mut rows);
+    Ok(Reading { pid, name: process::name(pid), header, rows })
 }
 
 /// The cards of a process; `None` if it has none.
@@ -157,9 +158,16 @@ pub(crate) fn join(pid: i32, cards: &[CardView], descriptors: &[(i32, u64)], tab
             inode,
             socket: table.get(&inode).cloned(),
             card: mine.remove(&fd).copied(),
+            carried: None,
         });
     }
-    let gone = mine.into_values().map(|card| Row { fd: card.fd, inode: 0, socket: None, card: Some(*card) });
+    let gone = mine.into_values().map(|card| Row {
+        fd: card.fd,
+        inode: 0,
+        socket: None,
+        card: Some(*card),
+        carried: None,
+    });
     let mut rows: Vec<Row> = by_inode.into_values().chain(gone).collect();
     rows.sort_by_key(|row| (row.fd, row.inode));
     rows
@@ -177,6 +185,7 @@ pub(crate) mod tests {
             path,
             reason: reason as u8,
             flags: 0,
+            in_stack: None,
             holders: [owner, 0, 0, 0, 0, 0],
             counts: Counts { ring_sends: 3, ring_sent_bytes: 3000, ..Counts::default() },
         }

@@ -1,0 +1,103 @@
+//! The bench's own programs: this one again, started with a role in its environment. Plain sockets of the standard library.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::Instant;
+
+/// Names the role.
+pub(crate) const VARIABLE: &str = "ACCEL_BENCH_ROLE";
+/// Round trips of a latency row, and those before them.
+const TURNS: usize = 50_000;
+const WARM: usize = 2_000;
+/// Connections of the connection row.
+const CONNECTIONS: usize = 3_000;
+/// Bytes of the bulk row.
+const BULK: usize = 1 << 30;
+
+/// `echo PORT`, `ping HOST PORT`, `connects HOST PORT`, `sink PORT`, `flood HOST PORT`.
+pub(crate) fn run(role: &str) {
+    let words: Vec<&str> = role.split(' ').collect();
+    let port = |at: usize| words[at].parse::<u16>().expect("a port");
+    match words[0] {
+        "echo" => echo(port(1)),
+        "sink" => sink(port(1)),
+        "ping" => ping(words[1], port(2)),
+        "connects" => connects(words[1], port(2)),
+        _ => flood(words[1], port(2)),
+    }
+}
+
+fn echo(port: u16) {
+    let listener = TcpListener::bind(("0.0.0.0", port)).expect("a port");
+    let mut buffer = [0; 65_536];
+    for stream in listener.incoming() {
+        let mut stream = stream.expect("a connection");
+        stream.set_nodelay(true).expect("an option");
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            if stream.write_all(&buffer[..count]).is_err() {
+                break;
+            }
+        }
+    }
+}
+
+fn sink(port: u16) {
+    let listener = TcpListener::bind(("0.0.0.0", port)).expect("a port");
+    let mut buffer = vec![0; 1 << 18];
+    for stream in listener.incoming() {
+        let mut stream = stream.expect("a connection");
+        while let Ok(1..) = stream.read(&mut buffer) {}
+        let _ = stream.write_all(b".");
+    }
+}
+
+/// Connects as soon as somebody listens.
+fn connect(host: &str, port: u16) -> TcpStream {
+    loop {
+        if let Ok(stream) = TcpStream::connect((host, port)) {
+            stream.set_nodelay(true).expect("an option");
+            return stream;
+        }
+        std::thread::yield_now();
+    }
+}
+
+fn ping(host: &str, port: u16) {
+    let mut stream = connect(host, port);
+    let mut buffer = [0; 64];
+    let mut times = Vec::with_capacity(TURNS);
+    for turn in 0..WARM + TURNS {
+        let begun = Instant::now();
+        stream.write_all(&buffer).expect("sent");
+        stream.read_exact(&mut buffer).expect("received");
+        if turn >= WARM {
+            times.push(begun.elapsed().as_nanos());
+        }
+    }
+    times.sort_unstable();
+    println!("{} {}", times[TURNS / 2], times[TURNS * 99 / 100]);
+}
+
+fn connects(host: &str, port: u16) {
+    let mut byte = [7];
+    drop(connect(host, port));
+    let begun = Instant::now();
+    for _ in 0..CONNECTIONS {
+        let mut stream = connect(host, port);
+        stream.write_all(&byte).expect("sent");
+        stream.read_exact(&mut byte).expect("received");
+    }
+    println!("{}", CONNECTIONS as f64 / begun.elapsed().as_secs_f64());
+}
+
+fn flood(host: &str, port: u16) {
+    let mut stream = connect(host, port);
+    let buffer = vec![7; 1 << 18];
+    let begun = Instant::now();
+    for _ in 0..BULK / buffer.len() {
+        stream.write_all(&buffer).expect("sent");
+    }
+    stream.shutdown(std::net::Shutdown::Write).expect("an end");
+    stream.read_exact(&mut [0]).expect("all was read");
+    println!("{}", BULK as f64 * 8.0 / begun.elapsed().as_secs_f64() / 1e9);
+}
