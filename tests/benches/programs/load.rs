@@ -115,14 +115,15 @@ pub(crate) fn redis(hosts: [&Namespace; 2], ends: Ends) -> Option<Figure> {
     Some(Figure { value: fields.first()? / 1000.0, p99: None, cpu_us })
 }
 
-const NGINX: &str = "daemon off; worker_processes 1; pid /dev/null; error_log /dev/null; user root;
+/// Behind the line that says where its number is: a file that it removes at its end.
+const NGINX: &str = "daemon off; worker_processes 1; error_log /dev/null; user root;
 events { worker_connections 1024; }
 http { access_log off; server { listen 7005; return 200 \"hello\\n\"; } }
 ";
 
 pub(crate) fn nginx(hosts: [&Namespace; 2], ends: Ends) -> Option<Figure> {
     let file = std::env::temp_dir().join(format!("accel-bench-{}.conf", std::process::id()));
-    fs::write(&file, NGINX).ok()?;
+    fs::write(&file, format!("pid {};\n{NGINX}", file.with_extension("pid").display())).ok()?;
     let server = near(hosts, ends, vec!["nginx".into(), "-c".into(), file.to_string_lossy().into_owned()]);
     let answers = || load(hosts, Ends::Kernel, words(&format!("curl -s -m 1 http://{NEAR}:7005/")));
     let is_there = (0..200).any(|_| answers().contains("hello"));
