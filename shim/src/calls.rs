@@ -4,7 +4,7 @@ mod descriptor;
 mod receive;
 mod send;
 mod socket;
-mod wait;
+pub(crate) mod wait;
 
 pub(crate) use descriptor::*;
 pub(crate) use receive::*;

@@ -7,7 +7,7 @@
 
 use core::cell::Cell;
 
-use driver::clock::{current_cpu, ticks, ticks_per_usec};
+use driver::clock::{current_cpu, monotonic_ns, ticks, ticks_per_usec};
 use driver::sys;
 
 use crate::config::{Spin, config};
@@ -126,6 +126,14 @@ pub(crate) fn budget(allowed: bool) -> u64 {
         Spin::Adapt if is_busy() && !is_contended(ticks()) => most,
         Spin::Adapt => 0,
     }
+}
+
+/// The budget of a wait that ends at a moment of CLOCK_MONOTONIC, in nanoseconds.
+pub(crate) fn budget_until(allowed: bool, until: Option<u64>) -> u64 {
+    let budget = budget(allowed);
+    let Some(until) = until else { return budget };
+    let left = until.saturating_sub(monotonic_ns());
+    budget.min((u128::from(left) * u128::from(ticks_per_usec()) / 1000) as u64)
 }
 
 /// What a spinning thread waits for.

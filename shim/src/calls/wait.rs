@@ -36,7 +36,8 @@ fn to_milliseconds(ns: Option<u64>) -> c_int {
     ns.map_or(-1, |ns| ns.div_ceil(1_000_000).min(c_int::MAX as u64) as c_int)
 }
 
-fn to_timespec(ns: u64) -> timespec {
+/// Nanoseconds as the kernel's calls take them.
+pub(crate) fn to_timespec(ns: u64) -> timespec {
     timespec { tv_sec: (ns / 1_000_000_000) as i64, tv_nsec: (ns % 1_000_000_000) as i64 }
 }
 

@@ -13,6 +13,7 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::wait::{self, Sleeping, Waiting, close_for_sleep};
 use super::{Set, at_index};
+use crate::calls::wait::to_timespec;
 use crate::guard::{self, Interrupt};
 use crate::net::{self, Carried, attach, ready};
 use crate::slot::Socket;
@@ -390,13 +391,8 @@ fn look(set: &'static Set, call: &mut Waiting<'_>, started: u64) -> sys::Result<
 }
 
 fn spin(set: &'static Set, call: &Waiting<'_>, until: Option<u64>) -> spin::End {
-    let mut budget = spin::budget(call.may_spin);
-    if let Some(until) = until {
-        let left = until.saturating_sub(monotonic_ns());
-        budget = budget.min((u128::from(left) * u128::from(ticks_per_usec()) / 1000) as u64);
-    }
     spin::Watch {
-        budget,
+        budget: spin::budget_until(call.may_spin, until),
         peer_cpu: || None,
         ready: || {
             ready::poll_all();
@@ -421,10 +417,7 @@ fn sleep(set: &'static Set, fd: c_int, until: Option<u64>, mask: Option<&sigset_
     let left = ready::left_until(until, deadline, !sleepers.is_empty());
     let mut fds = vec![pollfd { fd, events: libc::POLLIN, revents: 0 }];
     fds.extend(sleepers.iter().flat_map(Sleeper::fds));
-    let left = left.map(|left| libc::timespec {
-        tv_sec: (left / 1_000_000_000) as i64,
-        tv_nsec: (left % 1_000_000_000) as i64,
-    });
+    let left = left.map(to_timespec);
     let left = left.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
     let mask = mask.map_or(core::ptr::null(), core::ptr::from_ref);
     let mut undo = || drop((sleeping.take(), core::mem::take(&mut sleepers)));

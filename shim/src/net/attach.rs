@@ -26,7 +26,7 @@ use crate::log;
 use crate::{errno, family, guard};
 
 /// Interfaces of one process.
-const INTERFACES: usize = 8;
+pub(super) const INTERFACES: usize = 8;
 
 /// One that accel drives.
 pub(crate) struct Interface {

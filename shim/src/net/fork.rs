@@ -4,20 +4,21 @@ use std::cell::Cell;
 
 use stack::region::slab::Handle;
 
+use super::attach::INTERFACES;
 use super::{attach, options};
 use crate::guard;
 
 /// The slots that the child of this thread's fork gets.
-struct Expected(Cell<[Option<Handle>; 8]>);
+struct Expected(Cell<[Option<Handle>; INTERFACES]>);
 
 // SAFETY: it is used between the two ends of a fork, by the thread that holds every lock meanwhile; the child has its own.
 unsafe impl Sync for Expected {}
 
-static EXPECTED: Expected = Expected(Cell::new([None; 8]));
+static EXPECTED: Expected = Expected(Cell::new([None; INTERFACES]));
 
 /// Before fork, in the parent.
 pub(crate) fn prepare() {
-    let mut expected = [None; 8];
+    let mut expected = [None; INTERFACES];
     for interface in attach::interfaces() {
         expected[interface.number as usize % 8] = interface.engine.expect_child(guard::tid()).ok();
     }

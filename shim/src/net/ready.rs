@@ -1,6 +1,6 @@
 //! Readiness of sockets that the stack has, as poll(2) tells it; and poll and select over any mix of descriptors.
 
-use driver::clock::{monotonic_ns, ticks, ticks_per_usec};
+use driver::clock::{monotonic_ns, ticks};
 use driver::sys::{self, Errno};
 use engine::bells::{Sleeper, Who};
 use libc::{
@@ -10,6 +10,7 @@ use libc::{
 use stack::events::{self, Events};
 
 use super::{Carried, attach, waitable};
+use crate::calls::wait::to_timespec;
 use crate::epoll::{self, Set};
 use crate::guard::{self, Interrupt};
 use crate::poll::Poll;
@@ -182,14 +183,9 @@ impl<'a> Call<'a> {
     }
 
     fn spin(&mut self, may_spin: bool) -> spin::End {
-        let mut budget = spin::budget(may_spin);
-        if let Some(until) = self.until {
-            let left = until.saturating_sub(monotonic_ns());
-            budget = budget.min((u128::from(left) * u128::from(ticks_per_usec()) / 1000) as u64);
-        }
         let mut rest = self.rest.clone();
         spin::Watch {
-            budget,
+            budget: spin::budget_until(may_spin, self.until),
             peer_cpu: || None,
             ready: || {
                 poll_all();
@@ -218,10 +214,7 @@ impl<'a> Call<'a> {
         let mut call = Poll::new(&mut all, left, false, !mask.is_null());
         let slept = jump::holding(&mut || drop(core::mem::take(&mut sleepers)), || {
             call.wait(|list, left| {
-                let left = left.map(|left| libc::timespec {
-                    tv_sec: (left / 1_000_000_000) as i64,
-                    tv_nsec: (left % 1_000_000_000) as i64,
-                });
+                let left = left.map(to_timespec);
                 let left = left.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
                 // SAFETY: a live slice; the mask is the caller's.
                 let count = unsafe { real::ppoll(list.as_mut_ptr(), list.len() as _, left, mask) };

@@ -1,19 +1,18 @@
 //! Waiting for one socket of the stack: spin while that pays, then sleep until the device, or whoever runs it, tells.
 
-use driver::clock::{monotonic_ns, ticks, ticks_per_usec};
+use driver::clock::{monotonic_ns, ticks};
 use driver::sys::{self, Errno};
 use engine::bells::{Sleeper, Who};
 use libc::{c_int, pollfd};
 use stack::events::Events;
 
 use super::Carried;
+use super::ready::left_until;
 use crate::guard::{self, Interrupt};
 use crate::{jump, spin};
 
 /// Most descriptors that end a sleep: the bell, the queues, one of the kernel's.
 const FDS: usize = 1 + 64 + 1;
-/// Without descriptors for a real sleep it is cut short, in nanoseconds.
-const SHORT: u64 = 1_000_000;
 
 /// One call that waits.
 #[derive(Debug)]
@@ -101,13 +100,8 @@ impl Wait {
 
     /// Spins for a while: whether it is ready.
     fn spins(&self, carried: &Carried, is_enough: impl Fn(Events) -> bool) -> sys::Result<bool> {
-        let mut budget = spin::budget(self.may_spin);
-        if let Some(until) = self.until {
-            let left = until.saturating_sub(monotonic_ns());
-            budget = budget.min((u128::from(left) * u128::from(ticks_per_usec()) / 1000) as u64);
-        }
         let end = spin::Watch {
-            budget,
+            budget: spin::budget_until(self.may_spin, self.until),
             peer_cpu: || None,
             ready: || is_enough(carried.poll()),
             look: || self.also.is_some_and(is_readable),
@@ -141,14 +135,7 @@ impl Wait {
                 count += 1;
             }
         }
-        let mut until = match (self.until, deadline) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        };
-        if sleeper.is_none() {
-            until = Some(until.unwrap_or(u64::MAX).min(monotonic_ns() + SHORT));
-        }
-        let left = until.map(|until| until.saturating_sub(monotonic_ns()));
+        let left = left_until(self.until, deadline, sleeper.is_some());
         let mut sleeper = sleeper;
         let before = guard::runs();
         let slept = jump::holding(&mut || drop(sleeper.take()), || {
