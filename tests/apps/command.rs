@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{Seek, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -72,12 +71,11 @@ impl Server {
         text_of(&self.log)
     }
 
-    /// Connects until somebody accepts.
-    pub(crate) fn wait_for_port(&mut self, port: u16) -> Outcome {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    /// Asks until somebody answers at the port.
+    pub(crate) fn wait_for_port(&mut self, port: u16, answers: impl Fn() -> bool) -> Outcome {
         until(&format!("{} to listen on {port}", self.what), || {
             self.is_alive()?;
-            Ok(TcpStream::connect_timeout(&address, Duration::from_secs(5)).is_ok())
+            Ok(answers())
         })
         .map_err(|why| format!("{why}; {}", tail(&self.log())))
     }

@@ -4,6 +4,7 @@ use super::{Outcome, Run, free_port, nginx};
 
 pub(crate) fn test(run: &Run) -> Outcome {
     let behind = nginx::Nginx::start(run, 1, "on")?;
+    let host = run.host();
     for mode in ["http", "tcp"] {
         let port = free_port();
         let config = run.write(
@@ -11,8 +12,8 @@ pub(crate) fn test(run: &Run) -> Outcome {
             format!(
                 "global\n nbthread 2\n\
                  defaults\n mode {mode}\n timeout connect 5s\n timeout client 30s\n timeout server 30s\n\
-                 frontend f\n bind 127.0.0.1:{port}\n default_backend b\n\
-                 backend b\n server s 127.0.0.1:{}\n",
+                 frontend f\n bind {host}:{port}\n default_backend b\n\
+                 backend b\n server s {host}:{}\n",
                 behind.port()
             ),
         );

@@ -6,7 +6,7 @@ pub(crate) fn test(run: &Run) -> Outcome {
     let port = free_port();
     let text = port.to_string();
     let server =
-        run.server("memcached", &["-u", "root", "-l", "127.0.0.1", "-p", &text, "-U", "0", "-t", "2"], port)?;
+        run.server("memcached", &["-u", "root", "-l", run.host(), "-p", &text, "-U", "0", "-t", "2"], port)?;
     let mut client = run.client(PYTHON, &[&script("memcached_client.py"), &text, "50", "40"])?;
     // It keeps its connections until its standard input ends.
     client.wait_for("every value checked", |text| text.contains("checked"))?;

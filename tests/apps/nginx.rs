@@ -50,7 +50,7 @@ pub(crate) struct Nginx<'a> {
 impl<'a> Nginx<'a> {
     pub(crate) fn start(run: &'a Run, workers: u32, sendfile: &str) -> Outcome<Self> {
         let port = free_port();
-        let dir = run.path("");
+        let (dir, host) = (run.path(""), run.host());
         let _ = std::fs::create_dir(run.path("html"));
         run.write(&format!("html/{}", BIG.0), noise(BIG.1, 2));
         run.write("html/small.txt", noise(612, 3));
@@ -63,7 +63,7 @@ impl<'a> Nginx<'a> {
                  http {{ access_log off; sendfile {sendfile}; tcp_nopush {sendfile}; keepalive_requests 100000;\n\
                  client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;\n\
                  uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;\n\
-                 server {{ listen 127.0.0.1:{port}; root {dir}/html; }} }}\n"
+                 server {{ listen {host}:{port}; root {dir}/html; }} }}\n"
             ),
         );
         let server = run.server("nginx", &["-p", &dir, "-c", &conf], port)?;
@@ -75,7 +75,7 @@ impl<'a> Nginx<'a> {
     }
 
     fn url(&self, name: &str) -> String {
-        format!("http://127.0.0.1:{}/{name}", self.port)
+        format!("http://{}:{}/{name}", self.run.host(), self.port)
     }
 
     pub(crate) fn stop(self) -> Outcome {
@@ -115,7 +115,7 @@ impl<'a> Nginx<'a> {
 
     fn reload(&self) -> Outcome {
         let before = self.workers()?;
-        self.run.run("nginx", &["-p", &self.run.path(""), "-c", &self.conf, "-s", "reload"])?;
+        self.run.run_near("nginx", &["-p", &self.run.path(""), "-c", &self.conf, "-s", "reload"])?;
         until("new workers", || {
             let now = self.workers()?;
             Ok(!now.is_empty() && now.iter().all(|pid| !before.contains(pid)))
@@ -132,13 +132,13 @@ impl<'a> Nginx<'a> {
 /// The big file through whatever listens on `port`.
 pub(crate) fn download(run: &Run, port: u16) -> Outcome {
     let out = run.path("downloaded");
-    run.run("curl", &["-sS", "-f", "-o", &out, &format!("http://127.0.0.1:{port}/{}", BIG.0)])?;
+    run.run("curl", &["-sS", "-f", "-o", &out, &format!("http://{}:{port}/{}", run.host(), BIG.0)])?;
     same_file(&out, &noise(BIG.1, 2))
 }
 
 /// A second of keep-alive load through whatever listens on `port`.
 pub(crate) fn load(run: &Run, port: u16) -> Outcome {
-    let url = format!("http://127.0.0.1:{port}/small.txt");
+    let url = format!("http://{}:{port}/small.txt", run.host());
     let report = run.run("wrk", &["-t", "1", "-c", "10", "-d", "1", &url])?;
     check_report(&report)
 }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use super::{Outcome, Run, Server, expect, find, free_port};
+use super::{Outcome, Run, Server, Side, expect, find, free_port};
 
 /// Where Debian keeps the server's programs, newest first.
 pub(crate) const DIRECTORIES: [&str; 4] = [
@@ -50,27 +50,31 @@ struct Postgres<'a> {
 
 impl Postgres<'_> {
     /// The server refuses root, and clients share memory with it only under its own user.
-    fn as_user(&self, program: &str) -> Command {
+    fn as_user(&self, side: Side, program: &str) -> Command {
+        let program = format!("{}/{program}", self.bin);
         // SAFETY: geteuid has no preconditions.
         if unsafe { libc::geteuid() } != 0 {
-            return self.run.command(&format!("{}/{program}", self.bin));
+            return self.run.command(side, &program);
         }
-        let mut command = self.run.command("setpriv");
-        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
-        command.arg(format!("{}/{program}", self.bin));
-        command
+        self.run.command_as(side, "postgres", &program)
     }
 
     fn start(&self) -> Outcome<Server> {
         std::fs::set_permissions(self.run.dir.path(), PermissionsExt::from_mode(0o777))
             .map_err(|e| e.to_string())?;
         let data = self.run.path("data");
-        let mut initdb = self.as_user("initdb");
+        let mut initdb = self.as_user(Side::Near, "initdb");
         initdb.args(["-D", &data, "-A", "trust", "-U", "tester", "--no-sync", "--no-instructions"]);
         self.run.run_of(initdb)?;
-        let mut server = self.as_user("postgres");
+        // Clients may come from another host.
+        let rule = format!("host all all {}/24 trust\n", self.run.host());
+        let hba = std::path::Path::new(&data).join("pg_hba.conf");
+        let mut rules = std::fs::read_to_string(&hba).map_err(|e| e.to_string())?;
+        rules.push_str(&rule);
+        std::fs::write(&hba, rules).map_err(|e| e.to_string())?;
+        let mut server = self.as_user(Side::Near, "postgres");
         let sockets = self.run.path("");
-        server.args(["-D", &data, "-h", "127.0.0.1", "-p", &self.port.to_string(), "-k", &sockets]);
+        server.args(["-D", &data, "-h", self.run.host(), "-p", &self.port.to_string(), "-k", &sockets]);
         server.args([
             "-c",
             "fsync=off",
@@ -89,11 +93,11 @@ impl Postgres<'_> {
 
     fn connection(&self) -> [String; 6] {
         let port = self.port.to_string();
-        ["-h", "127.0.0.1", "-p", &port, "-U", "tester"].map(str::to_string)
+        ["-h", self.run.host(), "-p", &port, "-U", "tester"].map(str::to_string)
     }
 
     fn sql(&self, statement: &str) -> Outcome<String> {
-        let mut psql = self.as_user("psql");
+        let mut psql = self.as_user(Side::Far, "psql");
         psql.args(self.connection()).args([
             "-X",
             "-A",
@@ -108,7 +112,7 @@ impl Postgres<'_> {
     }
 
     fn bench(&self, words: &[&str]) -> Outcome<String> {
-        let mut pgbench = self.as_user("pgbench");
+        let mut pgbench = self.as_user(Side::Far, "pgbench");
         pgbench.args(self.connection()).args(words).arg("postgres");
         self.run.run_of(pgbench)
     }
@@ -128,7 +132,7 @@ impl Postgres<'_> {
 
     /// One psql session is held open while its server process' counters are read.
     fn stays_accelerated(&self) -> Outcome {
-        let mut psql = self.as_user("psql");
+        let mut psql = self.as_user(Side::Far, "psql");
         psql.args(self.connection()).args(["-X", "-A", "-t", "postgres"]);
         let mut client = super::Client::start(psql, self.run.dir.path())?;
         client.write("SELECT 'pid ' || pg_backend_pid();\n")?;

@@ -32,13 +32,21 @@ impl Redis<'_> {
     fn start(&self) -> Outcome<Server> {
         let dir = self.run.path("");
         let port = self.port.parse().expect("a port");
-        let arguments =
-            ["--port", &self.port, "--bind", "127.0.0.1", "--dir", &dir, "--save", "", "--daemonize", "no"];
+        let arguments = [
+            &["--port", &self.port, "--bind", self.run.host(), "--dir", &dir][..],
+            &["--save", "", "--daemonize", "no", "--protected-mode", "no"],
+        ]
+        .concat();
         self.run.server("redis-server", &arguments, port)
     }
 
+    /// Where it is, as its clients are told.
+    fn at(&self) -> [&str; 4] {
+        ["-h", self.run.host(), "-p", &self.port]
+    }
+
     fn cli(&self, words: &[&str]) -> Outcome<String> {
-        let mut arguments = vec!["-p", &self.port];
+        let mut arguments = self.at().to_vec();
         arguments.extend(words);
         Ok(self.run.run("redis-cli", &arguments)?.trim_end().to_string())
     }
@@ -57,13 +65,17 @@ impl Redis<'_> {
     }
 
     fn big_value(&self, big: &[u8]) -> Outcome {
-        let set = self.run.run_with("redis-cli", &["-p", &self.port, "-x", "SET", "big"], big)?.checked()?;
+        let set = self
+            .run
+            .run_with("redis-cli", &[&self.at()[..], &["-x", "SET", "big"]].concat(), big)?
+            .checked()?;
         expect(set.trim() == "OK", || format!("SET of 1 MiB gives {set:?}"))?;
         self.holds(big)
     }
 
     fn holds(&self, big: &[u8]) -> Outcome {
-        let found = self.run.run_with("redis-cli", &["-p", &self.port, "--raw", "GET", "big"], b"")?.stdout;
+        let found =
+            self.run.run_with("redis-cli", &[&self.at()[..], &["--raw", "GET", "big"]].concat(), b"")?.stdout;
         expect(found.strip_suffix(b"\n") == Some(big), || {
             format!("GET of 1 MiB gives {} other bytes", found.len())
         })
@@ -71,14 +83,15 @@ impl Redis<'_> {
 
     fn transaction(&self) -> Outcome {
         let script = b"MULTI\nSET t 1\nINCRBY t 41\nGET t\nEXEC\n";
-        let found = self.run.run_with("redis-cli", &["-p", &self.port], script)?.checked()?;
+        let found = self.run.run_with("redis-cli", &self.at(), script)?.checked()?;
         expect(found == "OK\nQUEUED\nQUEUED\nQUEUED\nOK\n42\n42\n", || {
             format!("MULTI … EXEC prints {found:?}")
         })
     }
 
     fn messages(&self) -> Outcome {
-        let mut subscriber = self.run.client("redis-cli", &["-p", &self.port, "SUBSCRIBE", "news"])?;
+        let mut subscriber =
+            self.run.client("redis-cli", &[&self.at()[..], &["SUBSCRIBE", "news"]].concat())?;
         until("the subscription", || Ok(self.cli(&["PUBSUB", "NUMSUB", "news"])?.ends_with('1')))?;
         for number in 0..20 {
             self.cli(&["PUBLISH", "news", &format!("message-{number}")])?;
@@ -93,8 +106,10 @@ impl Redis<'_> {
     /// Ten thousand commands without waiting for an answer.
     fn mass_insertion(&self) -> Outcome {
         let commands: String = (0..10_000).map(|n| format!("SET key:{n} value-{n}\r\n")).collect();
-        let found =
-            self.run.run_with("redis-cli", &["-p", &self.port, "--pipe"], commands.as_bytes())?.checked()?;
+        let found = self
+            .run
+            .run_with("redis-cli", &[&self.at()[..], &["--pipe"]].concat(), commands.as_bytes())?
+            .checked()?;
         expect(found.contains("errors: 0, replies: 10000"), || format!("--pipe says {found:?}"))?;
         for number in [0, 1, 4_999, 9_999] {
             let found = self.cli(&["GET", &format!("key:{number}")])?;
@@ -104,8 +119,7 @@ impl Redis<'_> {
     }
 
     fn benchmark(&self, words: &[&str]) -> Outcome<String> {
-        let mut arguments = vec!["-p", &self.port, "-q"];
-        arguments.extend(words);
+        let arguments = [&self.at()[..], &["-q"], words].concat();
         let found = self.run.run("redis-benchmark", &arguments)?;
         expect(found.contains("requests per second"), || format!("redis-benchmark prints {found:?}"))?;
         Ok(found)
@@ -113,7 +127,7 @@ impl Redis<'_> {
 
     /// A connection that is held open while the server's counters are read.
     fn stays_accelerated(&self, server: &Server) -> Outcome {
-        let mut client = self.run.client("redis-cli", &["-p", &self.port])?;
+        let mut client = self.run.client("redis-cli", &self.at())?;
         for _ in 0..50 {
             client.write("PING\n")?;
         }
@@ -124,7 +138,8 @@ impl Redis<'_> {
 
     /// BGSAVE forks a process that inherits every connection of the server.
     fn save_under_load(&self) -> Outcome {
-        let load = ["-p", &self.port, "-q", "-n", "60000", "-c", "20", "-r", "1000", "-t", "set,get"];
+        let words = ["-q", "-n", "60000", "-c", "20", "-r", "1000", "-t", "set,get"];
+        let load = [&self.at()[..], &words].concat();
         let load = self.run.client("redis-benchmark", &load)?;
         for _ in 0..2 {
             self.cli(&["BGSAVE"])?;

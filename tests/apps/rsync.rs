@@ -23,14 +23,14 @@ pub(crate) fn test(run: &Run) -> Outcome {
     let daemon = [
         "--daemon",
         "--no-detach",
-        "--address=127.0.0.1",
+        &format!("--address={}", run.host()),
         "--log-file=/dev/stderr",
         "--config",
         &config,
         "--port",
     ];
     let server = run.server("rsync", &[&daemon[..], &[&text]].concat(), port)?;
-    let url = format!("rsync://127.0.0.1:{port}/m/");
+    let url = format!("rsync://{}:{port}/m/", run.host());
     run.run("rsync", &["-a", &run.path("from/"), &url])?;
     run.run("rsync", &["-a", &url, &run.path("back/")])?;
     for (name, contents) in &files {

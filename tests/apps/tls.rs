@@ -13,7 +13,7 @@ pub(crate) fn openssl(run: &Run) -> Outcome {
 
 fn reversed_lines(run: &Run, key: &str, cert: &str) -> Outcome {
     let port = free_port();
-    let accept = format!("127.0.0.1:{port}");
+    let accept = format!("{}:{port}", run.host());
     let server = run.server(
         "openssl",
         &["s_server", "-accept", &accept, "-key", key, "-cert", cert, "-rev", "-quiet"],
@@ -34,7 +34,7 @@ fn big_file(run: &Run, key: &str, cert: &str) -> Outcome {
     let port = free_port();
     let big = noise(5_000_000, 4);
     run.write("big", &big);
-    let accept = format!("127.0.0.1:{port}");
+    let accept = format!("{}:{port}", run.host());
     let server = run.server(
         "openssl",
         &["s_server", "-accept", &accept, "-key", key, "-cert", cert, "-WWW", "-quiet"],
@@ -45,7 +45,8 @@ fn big_file(run: &Run, key: &str, cert: &str) -> Outcome {
     let body = found.windows(4).position(|end| end == b"\r\n\r\n").map_or(&[][..], |at| &found[at + 4..]);
     expect(body == big, || format!("s_client got {} other bytes", body.len()))?;
     let out = run.path("by-curl");
-    run.run("curl", &["-sS", "-f", "--cacert", cert, "-o", &out, &format!("https://localhost:{port}/big")])?;
+    let (url, to) = (format!("https://localhost:{port}/big"), format!("localhost:{port}:{accept}"));
+    run.run("curl", &["-sS", "-f", "--cacert", cert, "--connect-to", &to, "-o", &out, &url])?;
     same_file(&out, &big)?;
     server.stop()
 }
@@ -56,7 +57,7 @@ pub(crate) fn curl(run: &Run) -> Outcome {
     let _ = std::fs::create_dir(run.path("store"));
     let store = run.path("store");
     let server = run.server(PYTHON, &[&script("store.py"), &port.to_string(), &store], port)?;
-    let url = |name: &str| format!("http://127.0.0.1:{port}/{name}");
+    let url = |name: &str| format!("http://{}:{port}/{name}", run.host());
     for (name, size) in [("small", 10), ("middle", 70_000), ("big", 6_000_000)] {
         let contents = noise(size, size as u64);
         let file = run.write(name, &contents);

@@ -538,3 +538,32 @@ fn doctor_checks_this_machine() {
     let has_failed = outcome.out.contains("\nFAIL");
     assert_eq!(outcome.status, i32::from(has_failed), "{outcome:?}");
 }
+
+/// `-u`: the program has the user's numbers and groups, and no way back.
+#[test]
+fn root_runs_a_program_as_another_user() {
+    let home = Home::new("user");
+    home.run(&["-u", "no such user", "true"]).is_refused(2, "there is no user `no such user`");
+    // SAFETY: takes nothing.
+    if unsafe { libc::geteuid() } != 0 {
+        home.run(&["-u", "root", "true"]).is_refused(2, "only root may run a program as another user");
+        return skip("running a program as another user: it needs the rights of root");
+    }
+    // A copy that everybody may read: the loader of the other user's program looks for the library beside the command.
+    let dir = std::env::temp_dir().join(format!("accel-user-{}", std::process::id()));
+    fs::create_dir_all(&dir).unwrap();
+    for file in [accel(), accel().with_file_name("libaccel.so")] {
+        fs::copy(&file, dir.join(file.file_name().unwrap())).unwrap();
+    }
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+    let script = "id -u; id -g; id -G; chown 0 . 2>/dev/null || echo no way back";
+    let mut command = Command::new(dir.join("accel"));
+    command.args(["-u", "nobody", "sh", "-c", script]).current_dir("/").stdin(Stdio::null());
+    let said = outcome(&mut command);
+    let _ = fs::remove_dir_all(&dir);
+    said.is(0, "");
+    let expected =
+        Command::new("sh").args(["-c", "id -u nobody; id -g nobody; id -G nobody"]).output().unwrap();
+    let expected = String::from_utf8(expected.stdout).unwrap() + "no way back\n";
+    assert_eq!(said.out, expected);
+}

@@ -31,6 +31,13 @@ pub(crate) fn command() -> Command {
         .disable_help_subcommand(true)
         .args(run_options())
         .arg(
+            Arg::new("user")
+                .short('u')
+                .long("user")
+                .value_name("NAME")
+                .help("Open the interfaces with the rights of root, and run the program as this user"),
+        )
+        .arg(
             Arg::new("dry-run")
                 .long("dry-run")
                 .action(ArgAction::SetTrue)
@@ -175,7 +182,7 @@ fn pid() -> Arg {
     Arg::new("pid").value_name("PID").value_parser(value_parser!(i32).range(1..))
 }
 
-/// What `-p`, `-o`, `-v`, `--strict` and the command say.
+/// What `-p`, `-o`, `-v`, `-u`, `--strict` and the command say.
 pub(crate) fn order(matches: &ArgMatches) -> Order {
     let texts = |name: &str| -> Vec<String> {
         matches.get_many::<String>(name).into_iter().flatten().cloned().collect()
@@ -185,6 +192,7 @@ pub(crate) fn order(matches: &ArgMatches) -> Order {
         assignments: texts("option"),
         is_verbose: matches.get_flag("verbose"),
         is_strict: matches.get_flag("strict"),
+        user: matches.try_get_one::<String>("user").ok().flatten().cloned(),
         command: matches.get_many::<OsString>("program").into_iter().flatten().cloned().collect(),
     }
 }
@@ -200,6 +208,8 @@ pub(crate) fn check_subcommand(name: &str, root: &ArgMatches) -> Result<(), Refu
         "-v"
     } else if order.is_strict {
         "--strict"
+    } else if order.user.is_some() {
+        "-u"
     } else if root.get_flag("dry-run") {
         "--dry-run"
     } else {

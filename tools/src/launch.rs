@@ -7,7 +7,8 @@ use crate::keeper;
 use crate::program::find;
 use crate::program::verdict::{self, Kind, Verdict};
 use crate::refusal::{NOT_EXECUTABLE, REFUSED, Refusal};
-use crate::sys;
+use crate::user::User;
+use crate::{sys, user};
 use std::ffi::{CString, OsStr, OsString};
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -29,6 +30,8 @@ pub(crate) struct Order {
     pub is_verbose: bool,
     /// `--strict`: refuse what can't be accelerated.
     pub is_strict: bool,
+    /// `-u`: who the program runs as.
+    pub user: Option<String>,
     /// The command and its arguments.
     pub command: Vec<OsString>,
 }
@@ -48,6 +51,8 @@ pub(crate) struct Plan {
     pub verdict: Verdict,
     /// The whole environment of the program.
     pub environment: Vec<(OsString, OsString)>,
+    /// Who it runs as, if not who started the command.
+    pub user: Option<User>,
 }
 
 /// Decides everything about a start, without starting.
@@ -71,7 +76,8 @@ pub(crate) fn plan(order: &Order) -> Result<Plan, Refusal> {
     let file = find::command(name, path.as_deref())?;
     let verdict = verdict::judge(&file, path.as_deref());
     let environment = environment(caller, &settings, &library)?;
-    Ok(Plan { file, arguments: order.command.clone(), library, settings, verdict, environment })
+    let user = order.user.as_deref().map(user::find).transpose()?;
+    Ok(Plan { file, arguments: order.command.clone(), library, settings, verdict, environment, user })
 }
 
 /// Warns or refuses when accel can't get into the program.
@@ -91,7 +97,7 @@ pub(crate) fn admit(plan: &Plan, order: &Order) -> Result<(), Refusal> {
 
 /// Has the interfaces that the options name driven, or says why they are not.
 fn open_interfaces(plan: &Plan, order: &Order) -> Result<(), Refusal> {
-    let refused = keeper::start::ensure_all(&plan.settings);
+    let refused = keeper::start::ensure_all(&plan.settings, plan.user.as_ref());
     match refused.first() {
         Some(why) if order.is_strict => Err(Refusal::with(REFUSED, format!("--strict: {why}."))),
         _ => {
@@ -116,6 +122,7 @@ pub(crate) fn run(order: &Order) -> Result<ExitCode, Refusal> {
     }
     admit(&plan, order)?;
     open_interfaces(&plan, order)?;
+    plan.user.as_ref().map_or(Ok(()), User::become_it)?;
     Err(become_program(&plan))
 }
 

@@ -27,6 +27,7 @@ mod launch;
 mod program;
 mod refusal;
 mod sys;
+mod user;
 mod words;
 
 use clap::error::ErrorKind;

@@ -32,6 +32,40 @@ pub(crate) fn real_group() -> u32 {
     unsafe { libc::getgid() }
 }
 
+/// The group whose rights count.
+pub(crate) fn effective_group() -> u32 {
+    // SAFETY: takes nothing, cannot fail.
+    unsafe { libc::getegid() }
+}
+
+/// Number and group of the user with this name (getpwnam(3)).
+pub(crate) fn user_named(name: &CStr) -> Option<(u32, u32)> {
+    // SAFETY: a C string; what is returned stays until the next such call, and this process has one thread.
+    unsafe { libc::getpwnam(name.as_ptr()).as_ref() }.map(|found| (found.pw_uid, found.pw_gid))
+}
+
+/// Whose rights count from now on, as far as this process may choose.
+pub(crate) fn set_effective(user: u32, group: u32) {
+    // SAFETY: take numbers. Whoever gets root back needs it for its group, and whoever gives it up has to change the group first.
+    unsafe {
+        if user == 0 {
+            libc::seteuid(user);
+        }
+        libc::setegid(group);
+        libc::seteuid(user);
+    }
+}
+
+/// Becomes this user for good, with the groups that the host's tables name (initgroups(3)).
+pub(crate) fn become_user(name: &CStr, user: u32, group: u32) -> io::Result<()> {
+    // SAFETY: a C string that outlives the call, and numbers.
+    unsafe {
+        outcome(libc::initgroups(name.as_ptr(), group))?;
+        outcome(libc::setgid(group))?;
+        outcome(libc::setuid(user))
+    }
+}
+
 /// Whether this user may execute the file (mode bits and access lists; not its format).
 pub(crate) fn may_execute(path: &Path) -> io::Result<()> {
     let path = c_path(path)?;

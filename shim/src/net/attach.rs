@@ -11,7 +11,6 @@ use driver::netlink::links;
 use driver::steering::{LOCALS, Place, Protocol, Requests};
 use driver::sys;
 use engine::engine::{Engine, Materials};
-use engine::service::Duty;
 use libc::c_int;
 use stack::hash::Secret;
 use stack::ip::Interface as OnLink;
@@ -97,7 +96,7 @@ fn attach_all() {
         match attach(name) {
             Ok(interface) => {
                 let number = interface.number as usize;
-                interface.attend();
+                interface.await_tables();
                 ALL[number].store(Box::into_raw(Box::new(interface)), Release);
                 COUNT.store(number as u32 + 1, Release);
             }

@@ -313,10 +313,3 @@ pub(crate) fn closed(socket: &Socket, closing: bool) {
     }
     carried.interface.leave(local.ip, local.port);
 }
-
-impl Interface {
-    /// Whether connections to this address come in by the interface.
-    fn has(&self, local: &Ip) -> bool {
-        local.is_unspecified() || self.engine.with(crate::guard::tid(), |stack| stack.parts.is_ours(local))
-    }
-}

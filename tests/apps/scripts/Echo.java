@@ -1,6 +1,5 @@
 import java.io.DataInputStream;
 import java.io.IOException;
-import java.net.InetAddress;
 import java.net.InetSocketAddress;
 import java.net.Socket;
 import java.net.SocketException;
@@ -24,6 +23,9 @@ import java.util.concurrent.TimeUnit;
 
 /** A Selector's echo server, blocking clients, and closes from another thread. */
 public class Echo {
+    /** Where the server is. */
+    static final String HOST = System.getenv("SERVER_HOST");
+
     public static void main(String[] arguments) throws Exception {
         int port = Integer.parseInt(arguments[1]);
         switch (arguments[0]) {
@@ -37,7 +39,7 @@ public class Echo {
     static void serve(int port) throws IOException {
         Selector selector = Selector.open();
         ServerSocketChannel listener = ServerSocketChannel.open();
-        listener.bind(new InetSocketAddress(InetAddress.getLoopbackAddress(), port), 128);
+        listener.bind(new InetSocketAddress(HOST, port), 128);
         listener.configureBlocking(false);
         listener.register(selector, SelectionKey.OP_ACCEPT);
         while (true) {
@@ -98,7 +100,7 @@ public class Echo {
     static void talk(int port, int seed) throws IOException {
         Random chance = new Random(seed);
         int[] sizes = {1, 10, 1000, 4096, 50_000};
-        try (Socket socket = new Socket(InetAddress.getLoopbackAddress(), port)) {
+        try (Socket socket = new Socket(HOST, port)) {
             socket.setTcpNoDelay(true);
             socket.setSoTimeout(30_000);
             DataInputStream in = new DataInputStream(socket.getInputStream());
@@ -118,11 +120,11 @@ public class Echo {
     /** A thread that reads, and one that closes what it reads from: the reader gets the exception that Java promises. */
     static void closes(int port) throws Exception {
         for (int round = 0; round < 10; round++) {
-            Socket socket = new Socket(InetAddress.getLoopbackAddress(), port);
+            Socket socket = new Socket(HOST, port);
             warm(socket);
             expect(SocketException.class, () -> socket.getInputStream().read(), socket::close);
 
-            SocketChannel channel = SocketChannel.open(new InetSocketAddress(InetAddress.getLoopbackAddress(), port));
+            SocketChannel channel = SocketChannel.open(new InetSocketAddress(HOST, port));
             warm(channel.socket());
             expect(AsynchronousCloseException.class, () -> channel.read(ByteBuffer.allocate(1)), channel::close);
         }

@@ -1,15 +1,19 @@
 """echo_client.py PORT COUNT: that many connections at once; what they get must be what they sent."""
 
 import asyncio
+import os
 import random
 import sys
+
+# Where the server is.
+HOST = os.environ["SERVER_HOST"]
 
 SIZES = (1, 10, 100, 1000, 4096, 20_000, 200_000)
 
 
 async def talk(port, number):
     chance = random.Random(number)
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection(HOST, port)
     for turn in range(20):
         data = chance.randbytes(chance.choice(SIZES))
         writer.write(data)

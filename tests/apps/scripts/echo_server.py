@@ -9,6 +9,9 @@ import socketserver
 import sys
 import threading
 
+# Where the server is.
+HOST = os.environ["SERVER_HOST"]
+
 
 def on_asyncio(port):
     async def serve(reader, writer):
@@ -18,7 +21,7 @@ def on_asyncio(port):
         writer.close()
 
     async def run():
-        server = await asyncio.start_server(serve, "127.0.0.1", port, backlog=256)
+        server = await asyncio.start_server(serve, HOST, port, backlog=256)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.close)
         try:
             await server.serve_forever()
@@ -39,7 +42,7 @@ def on_threads(port):
         request_queue_size = 256
         daemon_threads = True
 
-    with Server(("127.0.0.1", port), Handler) as server:
+    with Server((HOST, port), Handler) as server:
         # shutdown() waits for serve_forever(), which the handler interrupts: another thread has to call it.
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
         server.serve_forever(0.1)
@@ -59,7 +62,7 @@ def echo(connection):
 
 
 def on_prefork(port):
-    listener = socket.create_server(("127.0.0.1", port), backlog=256)
+    listener = socket.create_server((HOST, port), backlog=256)
     context = multiprocessing.get_context("fork")
     workers = [context.Process(target=accept_for_ever, args=(listener,)) for _ in range(4)]
     for worker in workers:

@@ -3,6 +3,8 @@
 const http = require('http');
 const crypto = require('crypto');
 
+// Where the server is.
+const host = process.env.SERVER_HOST;
 const [role, port, count] = [process.argv[2], Number(process.argv[3]), Number(process.argv[4])];
 const digest = (data) => crypto.createHash('sha256').update(data).digest('hex');
 
@@ -17,14 +19,14 @@ function serve() {
     });
   });
   server.keepAliveTimeout = 60000;
-  server.listen(port, '127.0.0.1');
+  server.listen(port, host);
   process.on('SIGTERM', () => process.exit(0));
 }
 
 async function ask(agent, number) {
   const body = crypto.randomBytes([0, 1, 100, 5000, 70000, 400000][number % 6]);
   return new Promise((resolve, reject) => {
-    const options = { host: '127.0.0.1', port, agent, method: 'POST', path: '/', headers: { 'content-length': body.length } };
+    const options = { host, port, agent, method: 'POST', path: '/', headers: { 'content-length': body.length } };
     const request = http.request(options, (response) => {
       const parts = [];
       response.on('data', (part) => parts.push(part));

@@ -1,13 +1,17 @@
 """memcached_client.py PORT CONNECTIONS ROUNDS: sets and gets on many connections, checks, stays until standard input ends."""
 
+import os
 import random
 import socket
 import sys
 
+# Where the server is.
+HOST = os.environ["SERVER_HOST"]
+
 
 class Memcached:
     def __init__(self, port):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+        self.socket = socket.create_connection((HOST, port), timeout=30)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.reader = self.socket.makefile("rb")
 

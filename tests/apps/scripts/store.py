@@ -6,6 +6,9 @@ import signal
 import sys
 import threading
 
+# Where the server is.
+HOST = os.environ["SERVER_HOST"]
+
 port, directory = int(sys.argv[1]), sys.argv[2]
 
 
@@ -39,6 +42,6 @@ class Store(http.server.BaseHTTPRequestHandler):
         pass
 
 
-server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Store)
+server = http.server.ThreadingHTTPServer((HOST, port), Store)
 signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
 server.serve_forever(0.1)

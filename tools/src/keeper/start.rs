@@ -12,6 +12,7 @@ use rows::options::{Id, Value};
 use super::rights;
 use crate::config::settings::Settings;
 use crate::sys;
+use crate::user::User;
 
 /// How long an ending keeper, or one that another launcher starts, is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -23,24 +24,25 @@ pub(crate) fn names(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim).filter(|name| !name.is_empty())
 }
 
-/// Why an interface isn't driven for the program, each in a sentence.
-pub(crate) fn ensure_all(settings: &Settings) -> Vec<String> {
+/// Why an interface isn't driven for the program, each in a sentence. The program is this user's, or the caller's.
+pub(crate) fn ensure_all(settings: &Settings, user: Option<&User>) -> Vec<String> {
     let list = settings.text(Id::Interfaces);
-    names(&list).filter_map(|name| ensure(name, settings).err()).collect()
+    names(&list).filter_map(|name| ensure(name, settings, user).err()).collect()
 }
 
-fn ensure(name: &str, settings: &Settings) -> Result<(), String> {
+fn ensure(name: &str, settings: &Settings, user: Option<&User>) -> Result<(), String> {
     let link = Netlink::open(0)
         .and_then(|mut netlink| links::named(&mut netlink, name))
         .map_err(|_| format!("interfaces: there is no interface {name} here"))?;
     let until = Instant::now() + PATIENCE;
     loop {
-        match Keeper::connect(link.index, 3).and_then(|mut keeper| keeper.hold()) {
+        // It is the program's user whom the keeper must know.
+        match User::as_it(user, || Keeper::connect(link.index, 3)).and_then(|mut keeper| keeper.hold()) {
             Ok(()) => return Ok(()),
             Err(Refusal::Absent { .. } | Refusal::Gone) => {}
             Err(refusal) => return Err(format!("interface {name}: {refusal}")),
         }
-        match start(name, settings)?.as_str() {
+        match start(name, settings, user)?.as_str() {
             "ready" => {}
             // Another one is starting, or has not quite ended.
             "taken" => thread::sleep(PAUSE),
@@ -53,11 +55,11 @@ fn ensure(name: &str, settings: &Settings) -> Result<(), String> {
 }
 
 /// Starts a keeper, and waits for its first words.
-fn start(name: &str, settings: &Settings) -> Result<String, String> {
+fn start(name: &str, settings: &Settings, user: Option<&User>) -> Result<String, String> {
     let bypass = settings.text(Id::BypassFirewall);
     let mut command = Command::new(rights::command());
     command.arg("keeper").args(["--interface", name]).arg("--background");
-    command.args(["--user", &sys::effective_user().to_string()]);
+    command.args(["--user", &user.map_or_else(sys::effective_user, |user| user.number).to_string()]);
     for (option, id) in [("--frames", Id::Frames), ("--ports", Id::ClientPorts), ("--watchdog", Id::Watchdog)]
     {
         if let Some(Value::Number(number)) = id.row().parse(&settings.text(id)) {
