@@ -99,7 +99,9 @@ impl Region {
         if found < mapped as u64 {
             return Err(Refused::NotOurs(NotOurs::Size { found, needed: mapped as u64 }));
         }
-        let base = sys::mmap_shared(file, mapped, 0).map_err(no_memory)?;
+        // Not present at once: most of it is for sockets that never are, and short programs would pay for them.
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let base = sys::mmap(Some(file), mapped, protection, libc::MAP_SHARED).map_err(no_memory)?;
         let base = NonNull::new(base).ok_or(no_memory(Errno(libc::ENOMEM)))?;
         Ok(Self { base, mapped, words_at, layout })
     }
