@@ -38,6 +38,8 @@
 //! - On veth a peer's checksum is the pseudo-header's sum alone and nothing marks it: [`ChecksumIn::Partial`].
 //! - In generic mode TCP segments of up to 64 KiB arrive whole, as chains of 17 frames: [`Capabilities::gro`].
 
+pub mod tap;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::time::Instant;

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use harness::wire::namespace::Namespace;
+use harness::wire::namespace::{Namespace, joined};
 use harness::wire::veth::{Cable, NAME};
 
 const PEER: &str = "7300";
@@ -218,4 +218,65 @@ fn explain_tells_of_connections_of_the_stack() {
     sink.tell("read");
     drop(stream);
     assert_eq!(sink.line().as_deref(), Some("5000 end"));
+}
+
+/// A tool reads a live program's packets, and leaves nothing behind.
+#[test]
+fn dump_shows_what_a_program_sends_and_gets() {
+    let Some([one, other]) = Cable::default().lay() else { return };
+    let mut sink = Program::start(&one, By::Stack, "sink.py", &[PEER]);
+    assert_eq!(sink.line().as_deref(), Some("ready"));
+    let file = std::env::temp_dir().join(format!("accel-dump-{}.pcapng", std::process::id()));
+    let mut dump = Command::new(accel());
+    dump.args(["dump", "--pid", &sink.child.id().to_string(), "-w"]).arg(&file);
+    dump.args(["tcp", "and", "port", PEER, "and", "not", "src", "10.9.9.9"]).stderr(Stdio::piped());
+    let mut dump = dump.spawn().expect("accel");
+    let mut said = BufReader::new(dump.stderr.take().expect("its output")).lines();
+    let first = said.next().expect("a line").expect("text");
+    assert!(first.contains(&format!("packets on {NAME}")), "{first}");
+    let text: Vec<u8> = (0..5000u32).map(|at| at as u8).collect();
+    let sent = text.clone();
+    let guest = other.spawn(move || {
+        let mut stream = std::net::TcpStream::connect(("10.0.0.1", 7300)).expect("a connection");
+        stream.write_all(&sent).expect("sent");
+        stream.shutdown(std::net::Shutdown::Write).expect("an end");
+        // The program closes too: then all packets but the last acknowledgment have been seen.
+        std::io::Read::read_to_end(&mut stream, &mut Vec::new()).expect("an end");
+    });
+    sink.tell("read");
+    assert_eq!(sink.line().as_deref(), Some("5000 end"));
+    joined(guest);
+    // SAFETY: takes numbers; the child was not waited for.
+    unsafe { libc::kill(dump.id() as i32, libc::SIGINT) };
+    let last = said.next().expect("a line").expect("text");
+    assert!(last.ends_with(" packets."), "{last}");
+    assert!(dump.wait().expect("its end").success());
+    let packets = captured(&file);
+    let _ = std::fs::remove_file(&file);
+    let flags =
+        |is_sent: bool| packets.iter().filter(move |packet| packet.0 == is_sent).map(|packet| packet.1[47]);
+    let (syn, ack) = (2, 16);
+    assert_eq!((flags(false).next(), flags(true).next()), (Some(syn), Some(syn | ack)));
+    let of_frame = |frame: &[u8]| {
+        let total = 14 + usize::from(u16::from_be_bytes([frame[16], frame[17]]));
+        frame[34 + usize::from(frame[46] >> 4) * 4..total].to_vec()
+    };
+    let received: Vec<u8> =
+        packets.iter().filter(|packet| !packet.0).flat_map(|packet| of_frame(&packet.1)).collect();
+    assert!(received == text, "{} bytes were captured", received.len());
+}
+
+/// The packets of a capture: whether each was sent, and its bytes; in the order of their times.
+fn captured(file: &Path) -> Vec<(bool, Vec<u8>)> {
+    use pcap_file::pcapng::{Block, PcapNgReader, blocks::enhanced_packet::EnhancedPacketOption};
+    let mut reader = PcapNgReader::new(std::fs::File::open(file).expect("a file")).expect("a capture");
+    let (mut packets, mut last) = (Vec::new(), std::time::Duration::ZERO);
+    while let Some(block) = reader.next_block() {
+        let Block::EnhancedPacket(packet) = block.expect("a block").0 else { continue };
+        assert!(packet.timestamp >= last, "times go on");
+        last = packet.timestamp;
+        let is_sent = packet.options.iter().any(|option| matches!(option, EnhancedPacketOption::Flags(2)));
+        packets.push((is_sent, packet.data.to_vec()));
+    }
+    packets
 }

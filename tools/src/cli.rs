@@ -25,7 +25,7 @@ pub(crate) fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("Makes the sockets of a program fast, without changing the program.")
         .override_usage(
-            "accel [OPTIONS] [--] COMMAND [ARGUMENTS]...\n       accel explain|stat|bench|doctor|help ...",
+            "accel [OPTIONS] [--] COMMAND [ARGUMENTS]...\n       accel explain|stat|dump|bench|doctor|help ...",
         )
         .after_help(AFTER_HELP)
         .disable_help_subcommand(true)
@@ -83,6 +83,7 @@ pub(crate) fn command() -> Command {
                         .help("Read again every second, or every so many seconds"),
                 ),
         )
+        .subcommand(dump())
         .subcommand(keeper())
         .subcommand(keeper_half())
         .subcommand(crate::bench::command())
@@ -99,6 +100,62 @@ pub(crate) fn command() -> Command {
                         .help("options, profiles, calls, reasons, or a command"),
                 ),
         )
+}
+
+const FILTERS: &str = "\
+Filters are those of pcap-filter(7), as far as they are useful here:
+  tcp, udp, icmp, icmp6, arp, ip, ip6                 a protocol
+  [src|dst] [host] ADDRESS, [src|dst] net NET/BITS    addresses
+  [src|dst] port N, [src|dst] portrange N-M           ports
+  inbound, outbound, and, or, not, ( )
+
+  accel dump -i eth1 tcp port 6379                    a line for each packet
+  accel dump --pid 4711 -w packets.pcapng             for Wireshark
+  accel dump -w - | tshark -r -";
+
+/// Packets of the network path.
+fn dump() -> Command {
+    let value = |name: &'static str, short: char, metavar: &'static str| {
+        Arg::new(name).long(name).short(short).value_name(metavar).num_args(1)
+    };
+    Command::new("dump")
+        .about("Show the packets of the network path, which tcpdump cannot see, or write them as pcapng")
+        .override_usage("accel dump [OPTIONS] [FILTER]...")
+        .after_help(FILTERS)
+        .arg(
+            Arg::new("pid")
+                .long("pid")
+                .value_name("PID")
+                .value_parser(value_parser!(i32).range(1..))
+                .help("Only packets of this process's ports; without it those of all that this user may see"),
+        )
+        .arg(value("interface", 'i', "NAME").help("Only packets on this interface"))
+        .arg(value("write", 'w', "FILE").help("Write pcapng to a file, or to standard output (`-`)"))
+        .arg(
+            value("snap", 's', "BYTES")
+                .value_parser(value_parser!(u32).range(14..=1 << 17))
+                .default_value("131072")
+                .help("Bytes of each packet that are kept"),
+        )
+        .arg(
+            value("count", 'c', "NUMBER")
+                .value_parser(value_parser!(u64).range(1..))
+                .help("End after so many packets"),
+        )
+        .arg(Arg::new("filter").value_name("FILTER").num_args(0..).help("Which packets"))
+}
+
+/// What `accel dump` is to show.
+pub(crate) fn dump_request(matches: &ArgMatches) -> crate::dump::Request {
+    let text = |name: &str| matches.get_one::<String>(name).cloned();
+    crate::dump::Request {
+        pid: matches.get_one::<i32>("pid").copied(),
+        interface: text("interface"),
+        file: text("write"),
+        snap: matches.get_one::<u32>("snap").copied().unwrap_or_default(),
+        count: matches.get_one::<u64>("count").copied(),
+        filter: matches.get_many::<String>("filter").into_iter().flatten().cloned().collect(),
+    }
 }
 
 /// What the launcher starts for an interface. Numbers are checked where their options are.

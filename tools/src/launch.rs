@@ -96,7 +96,7 @@ pub(crate) fn admit(plan: &Plan, order: &Order) -> Result<(), Refusal> {
 }
 
 /// Has the interfaces that the options name driven, or says why they are not.
-fn open_interfaces(plan: &Plan, order: &Order) -> Result<(), Refusal> {
+pub(crate) fn open_interfaces(plan: &Plan, order: &Order) -> Result<(), Refusal> {
     let refused = keeper::start::ensure_all(&plan.settings, plan.user.as_ref());
     match refused.first() {
         Some(why) if order.is_strict => Err(Refusal::with(REFUSED, format!("--strict: {why}."))),

@@ -7,6 +7,7 @@
 //! | [`program`] | finding a command and judging its binary |
 //! | [`launch`] | starting it |
 //! | [`inspect`] | `explain` and `stat`: the sockets of live processes |
+//! | [`dump`] | packets of the network path |
 //! | [`bench`] | the kernel against accel, measured |
 //! | [`keeper`] | the process that has the rights to an interface |
 //! | [`doctor`] | what this machine allows |
@@ -20,6 +21,7 @@ mod bench;
 mod cli;
 mod config;
 mod doctor;
+mod dump;
 mod help;
 mod inspect;
 mod keeper;
@@ -71,6 +73,7 @@ fn subcommand(name: &str, chosen: &clap::ArgMatches, root: &mut clap::Command) -
             is_json: chosen.get_flag("json"),
             interval: chosen.get_one::<u32>("watch").copied(),
         }),
+        "dump" => dump::run(&cli::dump_request(chosen)),
         "doctor" => Ok(doctor::run()),
         "keeper" => Ok(keeper::run(&cli::keeper_order(chosen))),
         "keeper-half" => {

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use libc::xdp_desc;
+use stack::device::tap::Tap;
 use stack::device::{
     Capabilities, Device, Fragment, FrameIndex, Memory, Outgoing, Received, Refused as NotSent,
 };
@@ -13,6 +14,7 @@ use stack::device::{
 use super::kick::{Kicker, Packets};
 use super::socket::Socket;
 use super::umem::Umem;
+use crate::clock::monotonic_ns;
 use crate::packet::{Cut, Header, PIECES};
 use crate::sys::{self, Errno};
 
@@ -54,6 +56,8 @@ pub struct AfXdp {
     /// The queue that is looked at first: each in turn, so that none starves another.
     turn: usize,
     kicker: Arc<Kicker>,
+    /// Where packets are copied while somebody wants to see them.
+    tap: Option<Tap<'static>>,
 }
 
 impl AfXdp {
@@ -74,13 +78,52 @@ impl AfXdp {
         let capabilities = Capabilities { tso_bytes_max, fragments_max: most, ..capabilities };
         let waker = queues.first().ok_or(Errno(libc::ENODEV))?.waker()?;
         let kicker = Arc::new(Kicker::new(waker, packets, &umem));
-        Ok(Self { umem, queues, capabilities, fragments_max: fragments_max.into(), turn: 0, kicker })
+        Ok(Self {
+            umem,
+            queues,
+            capabilities,
+            fragments_max: fragments_max.into(),
+            turn: 0,
+            kicker,
+            tap: None,
+        })
     }
 
     /// The sockets, by queue.
     #[must_use]
     pub fn queues(&self) -> &[Socket] {
         &self.queues
+    }
+
+    /// Packets are copied there from now on, whenever somebody wants them.
+    pub const fn set_tap(&mut self, tap: Option<Tap<'static>>) {
+        self.tap = tap;
+    }
+
+    /// Who wants to see packets at this moment.
+    #[inline]
+    fn tapped(&self) -> Option<&Tap<'static>> {
+        self.tap.as_ref().filter(|tap| tap.is_on())
+    }
+
+    /// Copies packets that have arrived.
+    #[cold]
+    fn show_received(&self, tap: &Tap<'static>, packets: &[Received]) {
+        let now = monotonic_ns();
+        for packet in packets.split_inclusive(|fragment| !fragment.continues) {
+            tap.record(now, false, packet.iter().filter_map(|received| self.piece(&received.fragment)));
+        }
+    }
+
+    /// Copies a packet that is about to be sent.
+    #[cold]
+    fn show_sent(&self, tap: &Tap<'static>, packet: &Outgoing<'_>) {
+        tap.record(monotonic_ns(), true, packet.fragments.iter().filter_map(|piece| self.piece(piece)));
+    }
+
+    fn piece(&self, fragment: &Fragment) -> Option<&[u8]> {
+        let (from, len) = (usize::from(fragment.offset), usize::from(fragment.len));
+        self.umem.bytes(fragment.frame)?.get(from..from + len)
     }
 
     /// What pays kicks, for who has left the stack's lock.
@@ -228,6 +271,9 @@ impl Device for AfXdp {
             let Some(room) = packets.get_mut(written..).filter(|room| !room.is_empty()) else { break };
             written += self.receive_from(queue, room, most);
         }
+        if let Some(tap) = self.tapped() {
+            self.show_received(tap, packets.get(..written).unwrap_or_default());
+        }
         written
     }
 
@@ -259,6 +305,10 @@ impl Device for AfXdp {
         let fits = |fragment: &Fragment| usize::from(fragment.offset) + usize::from(fragment.len) <= size;
         if count == 0 || !packet.fragments.iter().all(fits) {
             return Err(NotSent::Unfit);
+        }
+        // Before it is sent: then the bytes are still the stack's, and the time is not later than the answer's.
+        if let Some(tap) = self.tapped() {
+            self.show_sent(tap, packet);
         }
         let is_large = packet.gso_size != 0 || count > self.fragments_max;
         let sent = match self.kicker.packets() {

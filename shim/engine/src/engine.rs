@@ -176,7 +176,8 @@ impl Engine {
         let limits = materials.limits;
         let region: &'static Region = Box::leak(Box::new(Region::map(&materials.region, &limits)?));
         let shared = region.shared()?;
-        let device = materials.device;
+        let mut device = materials.device;
+        device.set_tap(shared.tap());
         let queues = device.queues().iter().map(|socket| socket.fd().raw()).collect();
         let kicker = Arc::clone(device.kicker());
         let lock = Lock::new(&shared.lock[0]);

@@ -4,12 +4,13 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use driver::sys::{self, Errno, Fd};
+use stack::device::tap::Tap;
 use stack::region::look;
 use stack::region::slab::Handle;
 use stack::region::{Layout, Refused as NotOurs};
 use stack::tcp::tcb::Tcb;
 
-use crate::region::Refused;
+use crate::region::{Refused, Region};
 
 /// Bytes of a word.
 const WORD: usize = size_of::<u64>();
@@ -88,10 +89,30 @@ impl Look {
     }
 }
 
+/// A region whose packets a tool reads: it says in there that it wants them.
+#[derive(Debug)]
+pub struct Watched(Region);
+
+impl Watched {
+    /// Maps the region in this file, which may be written to.
+    ///
+    /// # Errors
+    /// What the file is not; what mmap(2) says.
+    pub fn open(file: &Fd) -> Result<Self, Refused> {
+        Region::map(file, &Look::open(file)?.layout.limits).map(Self)
+    }
+
+    /// Where its packets are copied.
+    #[must_use]
+    pub fn tap(&self) -> Option<Tap<'_>> {
+        self.0.shared().ok()?.tap()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::region::{Region, memory};
+    use crate::region::memory;
     use stack::hash::Secret;
     use stack::region::Limits;
 

@@ -34,7 +34,7 @@ use crate::udp::{Membership, UdpSocket};
 /// The first bytes of a region.
 pub const MAGIC: [u8; 8] = *b"accelstk";
 /// Of this layout; another one for every change of a record or a row.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 /// Parts begin at cache lines.
 pub const LINE: usize = 64;
 
@@ -57,12 +57,12 @@ pub struct Header {
     /// How many of everything.
     pub limits: Limits,
     /// Bits: [`Header::LONG_WAY`].
-    pub modes: u32,
+    pub modes: u64,
 }
 
 impl Header {
     /// No segment and no call takes a short way ([`crate::tcp::predicted`]): what they do differently is to be found out.
-    pub const LONG_WAY: u32 = 1;
+    pub const LONG_WAY: u64 = 1;
     /// In use.
     pub const READY: u32 = 1;
     /// Found broken, and left by everybody.

@@ -77,6 +77,8 @@ limits! {
     frame_size: 2048..=65_536, 2048;
     /// Pageable blocks of 4 KiB, for data that waits while frames are scarce.
     blocks: 0..=1 << 24, 1024;
+    /// Words of packets that a dump may read late ([`crate::device::tap`]).
+    tap: 0..=1 << 26, 0;
 }
 
 impl Limits {

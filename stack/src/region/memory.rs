@@ -72,4 +72,5 @@ pub(crate) const TINY: Limits = Limits {
     frames: 4,
     frame_size: 2048,
     blocks: 1,
+    tap: 0,
 };

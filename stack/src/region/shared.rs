@@ -3,6 +3,7 @@
 use core::sync::atomic::AtomicU64;
 
 use super::limits::{Limits, Refused};
+use crate::device::tap::{self, Tap};
 use crate::events::log;
 use crate::stats;
 
@@ -88,6 +89,10 @@ shared! {
     frames: |limits| limits.frames;
     /// Counters ([`crate::stats`]).
     stats: |_limits| stats::WORDS;
+    /// What dumps want ([`crate::device::tap`]).
+    tap: |_limits| tap::HEAD;
+    /// Packets for them.
+    tapped: |limits| limits.tap;
 }
 
 impl<'a> Shared<'a> {
@@ -95,5 +100,11 @@ impl<'a> Shared<'a> {
     #[must_use]
     pub const fn counters(&self) -> stats::Stats<'a> {
         stats::Stats::new(self.stats)
+    }
+
+    /// Where packets are copied for dumps.
+    #[must_use]
+    pub fn tap(&self) -> Option<Tap<'a>> {
+        Tap::new(self.tap, self.tapped)
     }
 }

@@ -12,6 +12,7 @@ use stack::tcp::tcb::Tcb;
 use stack::wire::ip::Ip;
 
 use super::explain::bytes;
+use super::process;
 use super::sockets::Socket;
 use super::view::Row;
 
@@ -84,12 +85,7 @@ impl Carried {
 
 /// The regions that a process uses, with the interfaces of their stacks.
 fn regions(pid: i32) -> Vec<(u32, Look)> {
-    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    let is_region = |path: &std::path::Path| {
-        fs::read_link(path).is_ok_and(|link| link.to_string_lossy().starts_with("/memfd:accel-region"))
-    };
-    let paths = entries.map(|entry| entry.path()).filter(|path| is_region(path));
-    let files = paths.filter_map(|path| fs::File::open(path).ok());
+    let files = process::regions(pid).filter_map(|path| fs::File::open(path).ok());
     let looks =
         files.filter_map(|file| Look::open(&sys::Fd::own(std::os::fd::IntoRawFd::into_raw_fd(file))).ok());
     looks.filter_map(|look| Some((look.interface()?, look))).collect()

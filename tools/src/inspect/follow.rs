@@ -24,6 +24,7 @@ pub(crate) fn run(order: &Order) -> Result<ExitCode, Refusal> {
         launch::say(launch::report(&plan, "accel: ").trim_end());
     }
     launch::admit(&plan, order)?;
+    launch::open_interfaces(&plan, order)?;
     let mut child = start(&plan)?;
     // Not before the start: the child would inherit it.
     sys::hold_signals();

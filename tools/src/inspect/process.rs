@@ -39,6 +39,14 @@ pub(crate) fn check(pid: i32) -> Result<(), Refusal> {
     })
 }
 
+/// The memory of stacks that a process uses.
+pub(crate) fn regions(pid: i32) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| {
+        fs::read_link(path).is_ok_and(|link| link.to_string_lossy().starts_with("/memfd:accel-region"))
+    })
+}
+
 /// All processes.
 pub(crate) fn all() -> Vec<i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();

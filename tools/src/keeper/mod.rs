@@ -51,6 +51,8 @@ use watch::Watch;
 
 /// Whose all packets are: all programs of a user share one stack on an interface.
 const OWNER: u32 = 1;
+/// Words of packets that `accel dump` may read late: 4 MiB.
+const TAP: u32 = 1 << 19;
 /// Sockets of all those programs.
 const SOCKETS: u32 = 65_536;
 
@@ -246,6 +248,7 @@ fn limits(frames: u32, frame_size: u16) -> Limits {
         frames,
         frame_size: frame_size.into(),
         blocks: frames,
+        tap: TAP,
         ..Limits::SMALL
     }
 }
