@@ -30,7 +30,7 @@ const ARROWS: &[(&str, &str, &[&str], &[&str])] = &[
         "accel-tools",
         "tools",
         &["accel-stack", "accel-driver", "accel-engine", "accel-rows"],
-        &["clap", "hdrhistogram", "libc", "serde", "serde_json", "toml"],
+        &["clap", "etherparse", "hdrhistogram", "libc", "pcap-file", "serde", "serde_json", "toml"],
     ),
     (
         "accel-tests",

@@ -18,7 +18,7 @@ use crate::stats::Counter;
 
 /// Limits up to their bounds: mostly small, for the sum of all at their most is more than a test should add up.
 fn limits() -> impl Strategy<Value = Limits> {
-    proptest::array::uniform19((any::<u32>(), 0u32..26)).prop_map(|numbers| {
+    proptest::array::uniform20((any::<u32>(), 0u32..26)).prop_map(|numbers| {
         let values: Vec<u32> = LIMITS
             .iter()
             .zip(numbers)
@@ -243,6 +243,8 @@ fn shared_words_are_apart() {
         shared.udp_events,
         shared.frames,
         shared.stats,
+        shared.tap,
+        shared.tapped,
     ];
     assert_eq!(parts.len(), SHARED.len());
     let mut end = 0;
