@@ -192,6 +192,20 @@ fn what_a_program_leaves_arrives() {
     }
 }
 
+/// Two processes of one stack send at the same time, as fast as they can, what the kernel is to cut.
+#[test]
+fn what_workers_send_at_the_same_time_arrives() {
+    let Some([one, other]) = Cable::default().lay() else { return };
+    for far in [By::Kernel, By::Stack] {
+        let mut workers = Program::start(&one, By::Stack, "workers.py", &[SERVER, "4", "256"]);
+        assert_eq!(workers.line().as_deref(), Some("ready"));
+        let mut fetch = Program::start(&other, far, "fetch.py", &["10.0.0.1", SERVER, "8"]);
+        let said = fetch.line().expect("what came");
+        assert_eq!(said, "2048 MiB by 8 connections of 2 workers, wrong: []", "the far end by {far:?}");
+        assert_eq!(workers.line().as_deref(), Some("ends 0 0"));
+    }
+}
+
 /// A tool reads the region of a live program.
 #[test]
 fn explain_tells_of_connections_of_the_stack() {
