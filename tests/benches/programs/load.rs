@@ -92,10 +92,18 @@ pub(crate) fn connects(hosts: [&Namespace; 2], ends: Ends) -> Option<Figure> {
     Some(Figure { value: said.first()? / 1000.0, p99: None, cpu_us: None })
 }
 
-pub(crate) fn bulk(hosts: [&Namespace; 2], ends: Ends) -> Option<Figure> {
-    let _server = near(hosts, ends, own("sink 7003"));
-    let said = numbers(&load(hosts, ends, own(&format!("flood {NEAR} 7003"))));
+fn bulk(hosts: [&Namespace; 2], ends: Ends, server: &str, client: &str) -> Option<Figure> {
+    let _server = near(hosts, ends, own(server));
+    let said = numbers(&load(hosts, ends, own(client)));
     Some(Figure { value: *said.first()?, p99: None, cpu_us: None })
+}
+
+pub(crate) fn bulk_in(hosts: [&Namespace; 2], ends: Ends) -> Option<Figure> {
+    bulk(hosts, ends, "sink 7003", &format!("flood {NEAR} 7003"))
+}
+
+pub(crate) fn bulk_out(hosts: [&Namespace; 2], ends: Ends) -> Option<Figure> {
+    bulk(hosts, ends, "source 7006", &format!("drain {NEAR} 7006"))
 }
 
 pub(crate) fn redis(hosts: [&Namespace; 2], ends: Ends) -> Option<Figure> {

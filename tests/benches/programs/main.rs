@@ -70,7 +70,8 @@ const ROWS: &[Row] = &[
         run: load::nginx,
     },
     Row { name: "connect", unit: "k/s", is_latency: false, target: "1.5×", run: load::connects },
-    Row { name: "bulk", unit: "Gbit/s", is_latency: false, target: "", run: load::bulk },
+    Row { name: "bulk in", unit: "Gbit/s", is_latency: false, target: "1×", run: load::bulk_in },
+    Row { name: "bulk out", unit: "Gbit/s", is_latency: false, target: "1×", run: load::bulk_out },
 ];
 
 /// Starts a command in a host, under accel if it is to be.

@@ -11,16 +11,19 @@ const TURNS: usize = 50_000;
 const WARM: usize = 2_000;
 /// Connections of the connection row.
 const CONNECTIONS: usize = 3_000;
-/// Bytes of the bulk row.
+/// Bytes of the bulk rows, and of a call.
 const BULK: usize = 1 << 30;
+const BLOCK: usize = 1 << 18;
 
-/// `echo PORT`, `ping HOST PORT`, `connects HOST PORT`, `sink PORT`, `flood HOST PORT`.
+/// `echo PORT`, `ping HOST PORT`, `connects HOST PORT`, `sink PORT`, `flood HOST PORT`, `source PORT`, `drain HOST PORT`.
 pub(crate) fn run(role: &str) {
     let words: Vec<&str> = role.split(' ').collect();
     let port = |at: usize| words[at].parse::<u16>().expect("a port");
     match words[0] {
         "echo" => echo(port(1)),
         "sink" => sink(port(1)),
+        "source" => source(port(1)),
+        "drain" => drain(words[1], port(2)),
         "ping" => ping(words[1], port(2)),
         "connects" => connects(words[1], port(2)),
         _ => flood(words[1], port(2)),
@@ -43,11 +46,29 @@ fn echo(port: u16) {
 
 fn sink(port: u16) {
     let listener = TcpListener::bind(("0.0.0.0", port)).expect("a port");
-    let mut buffer = vec![0; 1 << 18];
     for stream in listener.incoming() {
         let mut stream = stream.expect("a connection");
-        while let Ok(1..) = stream.read(&mut buffer) {}
+        read_all(&mut stream);
         let _ = stream.write_all(b".");
+    }
+}
+
+fn read_all(stream: &mut TcpStream) -> usize {
+    let (mut buffer, mut all) = (vec![0; BLOCK], 0);
+    while let Ok(count @ 1..) = stream.read(&mut buffer) {
+        all += count;
+    }
+    all
+}
+
+fn source(port: u16) {
+    let listener = TcpListener::bind(("0.0.0.0", port)).expect("a port");
+    let buffer = vec![7; BLOCK];
+    for stream in listener.incoming() {
+        let mut stream = stream.expect("a connection");
+        // Begins when it is told to.
+        let _ = stream.read_exact(&mut [0]);
+        let _ = (0..BULK / BLOCK).try_for_each(|_| stream.write_all(&buffer));
     }
 }
 
@@ -92,12 +113,25 @@ fn connects(host: &str, port: u16) {
 
 fn flood(host: &str, port: u16) {
     let mut stream = connect(host, port);
-    let buffer = vec![7; 1 << 18];
+    let buffer = vec![7; BLOCK];
     let begun = Instant::now();
-    for _ in 0..BULK / buffer.len() {
+    for _ in 0..BULK / BLOCK {
         stream.write_all(&buffer).expect("sent");
     }
     stream.shutdown(std::net::Shutdown::Write).expect("an end");
     stream.read_exact(&mut [0]).expect("all was read");
+    print_rate(begun);
+}
+
+fn drain(host: &str, port: u16) {
+    let mut stream = connect(host, port);
+    let begun = Instant::now();
+    stream.write_all(b".").expect("sent");
+    assert_eq!(read_all(&mut stream), BULK, "all was read");
+    print_rate(begun);
+}
+
+/// Gbit/s.
+fn print_rate(begun: Instant) {
     println!("{}", BULK as f64 * 8.0 / begun.elapsed().as_secs_f64() / 1e9);
 }
