@@ -7,9 +7,9 @@ use std::process::{Child, Stdio};
 
 use harness::wire::namespace::Namespace;
 
-use super::{Ends, Figure, role, start};
+use super::{ALONE, Ends, Figure, role, start};
 
-const NEAR: &str = "10.0.0.1";
+pub(crate) const NEAR: &str = "10.0.0.1";
 /// Requests of redis's row, and seconds of nginx's.
 const REQUESTS: u32 = 200_000;
 const SECONDS: u32 = 2;
@@ -24,7 +24,7 @@ pub(crate) fn accel() -> String {
 }
 
 /// A server that ends with this.
-struct Server(Child);
+pub(crate) struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -57,14 +57,18 @@ fn words(text: &str) -> Vec<String> {
 }
 
 /// This program, in a role.
-fn own(role: &str) -> Vec<String> {
+pub(crate) fn own(role: &str) -> Vec<String> {
     let this = std::env::current_exe().expect("this program").to_string_lossy().into_owned();
     vec!["env".to_owned(), format!("{}={role}", role::VARIABLE), this]
 }
 
 /// What the far end says.
 fn load(hosts: [&Namespace; 2], ends: Ends, command: Vec<String>) -> String {
-    let mut child = start(hosts[1], ends == Ends::Both, command, Stdio::piped());
+    load_by(hosts, ends, ALONE, command)
+}
+
+pub(crate) fn load_by(hosts: [&Namespace; 2], ends: Ends, options: &[&str], command: Vec<String>) -> String {
+    let mut child = start(hosts[1], ends == Ends::Both, options, command, Stdio::piped());
     let mut said = String::new();
     let _ = child.stdout.take().expect("its output").read_to_string(&mut said);
     let _ = child.wait();
@@ -72,10 +76,14 @@ fn load(hosts: [&Namespace; 2], ends: Ends, command: Vec<String>) -> String {
 }
 
 fn near(hosts: [&Namespace; 2], ends: Ends, command: Vec<String>) -> Server {
-    Server(start(hosts[0], ends != Ends::Kernel, command, Stdio::null()))
+    near_by(hosts, ends, ALONE, command)
 }
 
-fn numbers(text: &str) -> Vec<f64> {
+pub(crate) fn near_by(hosts: [&Namespace; 2], ends: Ends, options: &[&str], command: Vec<String>) -> Server {
+    Server(start(hosts[0], ends != Ends::Kernel, options, command, Stdio::null()))
+}
+
+pub(crate) fn numbers(text: &str) -> Vec<f64> {
     text.split_whitespace().filter_map(|word| word.parse().ok()).collect()
 }
 

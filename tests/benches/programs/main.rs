@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use harness::wire::namespace::Namespace;
 use harness::wire::veth::{Cable, NAME};
 
+mod crowd;
 mod load;
 mod role;
 
@@ -72,19 +73,31 @@ const ROWS: &[Row] = &[
     Row { name: "connect", unit: "k/s", is_latency: false, target: "1.5×", run: load::connects },
     Row { name: "bulk in", unit: "Gbit/s", is_latency: false, target: "1×", run: load::bulk_in },
     Row { name: "bulk out", unit: "Gbit/s", is_latency: false, target: "1×", run: load::bulk_out },
+    Row { name: "crowd of 100", unit: "k/s", is_latency: false, target: "", run: crowd::few },
+    Row {
+        name: "crowd of 50,000",
+        unit: "k/s",
+        is_latency: false,
+        target: "1/1.3 of a crowd of 100",
+        run: crowd::many,
+    },
 ];
 
-/// Starts a command in a host, under accel if it is to be.
-fn start(host: &Namespace, is_carried: bool, mut command: Vec<String>, output: Stdio) -> Child {
+/// A program has a core for itself, and spins on it.
+const ALONE: &[&str] = &["-p", "latency"];
+
+/// Starts a command in a host, under accel with these options if it is to be.
+fn start(
+    host: &Namespace,
+    is_carried: bool,
+    options: &[&str],
+    mut command: Vec<String>,
+    output: Stdio,
+) -> Child {
     if is_carried {
-        let prefix = [
-            load::accel(),
-            "-o".to_owned(),
-            format!("interfaces={NAME}"),
-            "-p".to_owned(),
-            "latency".to_owned(),
-        ];
-        command = prefix.into_iter().chain(command).collect();
+        let prefix = [load::accel(), "-o".to_owned(), format!("interfaces={NAME}")];
+        let options = options.iter().map(|option| (*option).to_owned());
+        command = prefix.into_iter().chain(options).chain(command).collect();
     }
     let mut started = Command::new(&command[0]);
     started.args(&command[1..]).stdin(Stdio::null()).stdout(output).stderr(Stdio::null());
@@ -116,18 +129,21 @@ fn measure(row: &Row, hosts: [&Namespace; 2]) {
     let mut figures: [Vec<Figure>; 3] = Default::default();
     for _ in 0..ROUNDS {
         for (ends, figures) in ENDS.iter().zip(&mut figures) {
-            let Some(figure) = (row.run)(hosts, *ends) else {
-                return println!("SKIP {}: its program is not installed, or says nothing", row.name);
-            };
-            figures.push(figure);
+            figures.extend((row.run)(hosts, *ends));
         }
+    }
+    if figures[0].is_empty() {
+        return println!("SKIP {}: its program is not installed, or says nothing", row.name);
     }
     let of = |ends: usize, part: fn(&Figure) -> Option<f64>| {
         let values: Vec<f64> = figures[ends].iter().filter_map(part).collect();
         (!values.is_empty()).then(|| median(values))
     };
     let value = |ends| of(ends, |figure| Some(figure.value)).unwrap_or(f64::NAN);
-    let cell = |ends| {
+    let cell = |ends: usize| {
+        if figures[ends].is_empty() {
+            return "not measured".to_owned();
+        }
         let p99 = of(ends, |figure| figure.p99).map_or_else(String::new, |p99| format!(" (p99 {p99:.1})"));
         let cpu =
             of(ends, |figure| figure.cpu_us).map_or_else(String::new, |cpu| format!(", {cpu:.1} µs CPU"));

@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Instant;
 
+use super::crowd;
+
 /// Names the role.
 pub(crate) const VARIABLE: &str = "ACCEL_BENCH_ROLE";
 /// Round trips of a latency row, and those before them.
@@ -15,14 +17,19 @@ const CONNECTIONS: usize = 3_000;
 const BULK: usize = 1 << 30;
 const BLOCK: usize = 1 << 18;
 
-/// `echo PORT`, `ping HOST PORT`, `connects HOST PORT`, `sink PORT`, `flood HOST PORT`, `source PORT`, `drain HOST PORT`.
+/// `echo PORT`, `ping HOST PORT`, `connects HOST PORT`, `sink PORT`, `flood HOST PORT`, `source PORT`, `drain HOST PORT`,
+/// `crowd PORT`, `visit HOST PORT CONNECTIONS ACTIVE`, `guests HOST PORT CONNECTIONS ACTIVE`.
 pub(crate) fn run(role: &str) {
     let words: Vec<&str> = role.split(' ').collect();
     let port = |at: usize| words[at].parse::<u16>().expect("a port");
+    let number = |at: usize| words[at].parse::<usize>().expect("a number");
     match words[0] {
         "echo" => echo(port(1)),
         "sink" => sink(port(1)),
         "source" => source(port(1)),
+        "crowd" => crowd::crowd(port(1)),
+        "visit" => crowd::visit(words[1], port(2), number(3), number(4)),
+        "guests" => crowd::guests(words[1], port(2), number(3), number(4)),
         "drain" => drain(words[1], port(2)),
         "ping" => ping(words[1], port(2)),
         "connects" => connects(words[1], port(2)),
