@@ -4,7 +4,7 @@
 //! the bell is edge-triggered, so that every ring reaches every sleeper, and a ring before the sleep ends it at once. A thread that
 //! falls asleep counts itself in its process's shared word *before* it looks at its sockets for the last time.
 
-use core::sync::atomic::{AtomicI32, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use driver::sys::{self, Fd};
 use libc::{EPOLL_CTL_ADD, EPOLLET, EPOLLIN, c_int, epoll_event, pollfd};
@@ -84,8 +84,8 @@ impl Bells {
 #[derive(Debug)]
 pub struct Sleeper<'e> {
     engine: &'e Engine,
-    set: c_int,
-    slot: u32,
+    /// In which the bell of its process's slot wakes; who only serves has none, and isn't rung for.
+    bell: Option<(c_int, u32)>,
     /// It waits for the device, for all others, under this name.
     leads: Option<u64>,
 }
@@ -109,8 +109,11 @@ impl Engine {
     /// What the kernel says when there are no descriptors left: then it must not sleep for long.
     pub fn fall_asleep(&self, thread: i32, who: Who) -> sys::Result<Sleeper<'_>> {
         let slot = self.process().index;
-        let set = self.bells().set(slot)?;
-        if let Some(count) = self.shared().processes.get(slot as usize) {
+        let bell = match who {
+            Who::Caller => Some((self.bells().set(slot)?, slot)),
+            Who::Service => None,
+        };
+        if let Some(count) = self.sleepers(bell) {
             count.fetch_add(1, Ordering::SeqCst);
         }
         let named = u64::from(thread as u32) | if who == Who::Service { SERVES } else { 0 };
@@ -118,7 +121,12 @@ impl Engine {
         let word = self.shared().leader.first();
         let leads =
             word.is_some_and(|word| word.fetch_update(Ordering::SeqCst, Ordering::Relaxed, lead).is_ok());
-        Ok(Sleeper { engine: self, set, slot, leads: leads.then_some(named) })
+        Ok(Sleeper { engine: self, bell, leads: leads.then_some(named) })
+    }
+
+    /// How many threads of a process are rung for.
+    fn sleepers(&self, bell: Option<(c_int, u32)>) -> Option<&AtomicU64> {
+        bell.and_then(|(_, slot)| self.shared().processes.get(slot as usize))
     }
 
     /// The thread that waits for the device, if one does and lives, and whether it only serves.
@@ -143,24 +151,24 @@ impl Sleeper<'_> {
     pub fn fds(&self) -> impl Iterator<Item = pollfd> {
         let entry = |fd| pollfd { fd, events: libc::POLLIN, revents: 0 };
         let queues = if self.leads.is_some() { self.engine.queues() } else { &[] };
-        core::iter::once(self.set).chain(queues.iter().copied()).map(entry)
+        self.bell.map(|(set, _)| set).into_iter().chain(queues.iter().copied()).map(entry)
     }
 }
 
 impl Drop for Sleeper<'_> {
     fn drop(&mut self) {
-        let shared = self.engine.shared();
-        if let (Some(named), Some(leader)) = (self.leads, shared.leader.first()) {
+        if let (Some(named), Some(leader)) = (self.leads, self.engine.shared().leader.first()) {
             // Unless a caller has taken it over.
             let _ = leader.compare_exchange(named, 0, Ordering::SeqCst, Ordering::Relaxed);
         }
-        if let Some(count) = shared.processes.get(self.slot as usize) {
+        if let Some(count) = self.engine.sleepers(self.bell) {
             count.fetch_sub(1, Ordering::SeqCst);
         }
+        let Some((set, _)) = self.bell else { return };
         // The ring that woke it is used up: the next sleeper with this set waits for another one.
         let mut event = epoll_event { events: 0, u64: 0 };
         // SAFETY: one event.
-        let _ = unsafe { sys::epoll_wait(self.set, &raw mut event, 1, 0) };
-        self.engine.bells().keep(self.set);
+        let _ = unsafe { sys::epoll_wait(set, &raw mut event, 1, 0) };
+        self.engine.bells().keep(set);
     }
 }

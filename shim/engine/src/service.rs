@@ -155,8 +155,7 @@ fn turn<D: Duty>(duty: &D, thread: i32, patience: u64, others: &Others) -> u64 {
     engine.poll(thread);
     match engine.fall_asleep(thread, Who::Service) {
         Ok(sleeper) => {
-            // Its own bell would tell it of what it has done itself.
-            let fds: Vec<pollfd> = sleeper.fds().skip(1).collect();
+            let fds: Vec<pollfd> = sleeper.fds().collect();
             // A call of the program may set a timer meanwhile, and tells nobody.
             let left = word(engine.shared().deadline).saturating_sub(monotonic_ns()).min(LOOK_MAX);
             rest(duty, others, &fds, left);

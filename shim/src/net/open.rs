@@ -19,7 +19,7 @@ use super::wait::{Timeout, Wait, is_readable};
 use super::{CONNECTION, Carried, LISTENER, NONE, failure, options};
 use crate::config::config;
 use crate::slot::{self, Outcome, Socket, State};
-use crate::{epoll, errno, real};
+use crate::{epoll, errno, family, real};
 
 /// What connect(2) comes to on a followed socket: `None` leaves it to the kernel.
 pub(crate) fn connect(socket: &Socket, remote: &Name) -> Option<Outcome> {
@@ -146,6 +146,9 @@ fn enter(carried: &Carried, kind: u32) {
     let socket = &carried.socket;
     if kind == CONNECTION {
         socket.card.describe(socket.fd, Path::Stack, Reason::None as u8);
+        let table = family::table();
+        table.count_candidate(socket.card);
+        table.count_upgraded();
     }
     socket.set_carried(kind, carried.interface, carried.handle);
     epoll::carried(socket);
