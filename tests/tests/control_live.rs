@@ -238,14 +238,14 @@ fn errors_and_fragments_come_back_from_the_kernel() {
     let interface = fed.interface;
     let reads = near.inside(move || passed::Passed::open(interface)).expect("root may look");
     let (gives, takes) = UnixDatagram::pair().expect("a pair of sockets");
-    let mut passed = Passed::adopt(Fd::own(takes.into_raw_fd()));
+    let (mut passed, takes) = (Passed::default(), Fd::own(takes.into_raw_fd()));
     let mut buffer = vec![0; 1 << 16];
     let mut come_back = |fed: &mut Fed| {
         // What the keeper does.
         while let Some(len) = reads.next(&mut buffer).expect("the interface is on") {
             gives.send(&buffer[..len]).expect("room");
         }
-        let is_any = passed.read().expect("messages");
+        let is_any = passed.read(&takes).expect("messages");
         fed.with(|stack| passed.apply(stack));
         passed.applied();
         is_any

@@ -4,11 +4,15 @@
 //! The binaries are ACCEL_BIN and the library beside it, or those of `target/release`.
 
 use std::io::{BufRead, BufReader, Lines, Write};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use harness::sim::raw::{ip, ip6};
+use harness::wire::admin::{Admin, Change, Route};
 use harness::wire::namespace::{Namespace, joined};
 use harness::wire::veth::{Cable, NAME};
+use stack::wire::ip::Ip;
 
 const PEER: &str = "7300";
 const SERVER: &str = "7400";
@@ -158,6 +162,67 @@ fn who_connects_sees_what_he_sees_on_the_kernel() {
 #[test]
 fn who_is_connected_to_sees_what_he_sees_on_the_kernel() {
     same(serve);
+}
+
+/// The near host's program hears of routers: one leads on to the far host, over a link with a smaller MTU, and knows where nobody is.
+fn errors(near: By, is_v6: bool) -> Option<Said> {
+    const UNREACHABLE: u8 = 7;
+    const PROHIBITED: u8 = 8;
+    let [one, router] = Cable::default().lay()?;
+    let far = Cable { mtu: 1400, ..Cable::default() }.lead_on(&router);
+    for limit in ["net/ipv4/icmp_ratelimit", "net/ipv6/icmp/ratelimit"] {
+        router.set(limit, "0");
+    }
+    let (everywhere, gateway, host) = match is_v6 {
+        true => (Ip::UNSPECIFIED, ip6(2), "fd09::2"),
+        false => (Ip::UNSPECIFIED_V4, ip(2), "10.9.0.2"),
+    };
+    let nobody = match is_v6 {
+        true => ["2001:db8::1", "2001:db8:1::1", "2001:db8:2::1"],
+        false => ["192.0.2.1", "198.51.100.1", "203.0.113.1"],
+    };
+    let to = |text: &str| match text.parse().expect("an address") {
+        IpAddr::V4(address) => (Ip::v4(address.octets()), 32),
+        IpAddr::V6(address) => (Ip(address.octets()), 128),
+    };
+    one.inside(move || {
+        let mut admin = Admin::new();
+        let interface = admin.number(NAME);
+        let route = Route { gateway: Some(gateway), ..Route::new((everywhere, 0), interface) };
+        admin.route(Change::Add, &route).expect("a route");
+    });
+    let kinds = [(to(nobody[0]), UNREACHABLE), (to(nobody[1]), PROHIBITED)];
+    let cut = to(host);
+    let refuse = move |(to, kind): ((Ip, u8), u8)| {
+        let mut admin = Admin::new();
+        admin.route(Change::Add, &Route { kind, ..Route::new(to, 0) }).expect("a route");
+    };
+    router.inside(move || kinds.into_iter().for_each(refuse));
+    let mut peer = Program::start(&far, By::Kernel, "peer.py", &[PEER]);
+    assert_eq!(peer.line().as_deref(), Some("ready"));
+    let arguments = [&[host, PEER][..], &nobody[..]].concat();
+    let mut program = Program::start(&one, near, "errors.py", &arguments);
+    let mut said = Said::default();
+    while let Some(line) = program.line() {
+        if line.starts_with('>') {
+            router.inside(move || refuse((cut, UNREACHABLE)));
+            program.tell("cut");
+        } else {
+            said.add(line);
+        }
+    }
+    assert!(program.child.wait().expect("its end").success(), "{said:?}");
+    Some(said)
+}
+
+#[test]
+fn what_routers_say_reaches_the_socket_as_on_the_kernel() {
+    for is_v6 in [false, true] {
+        let Some(kernel) = errors(By::Kernel, is_v6) else { return };
+        assert_eq!(kernel.lines.last().map(String::as_str), Some("end: all"));
+        let stack = errors(By::Stack, is_v6).expect("the same cables");
+        assert_eq!(stack.lines, kernel.lines, "IPv6 {is_v6}");
+    }
 }
 
 /// The far host is served by a program that is killed, and at once by the next.

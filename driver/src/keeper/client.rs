@@ -125,6 +125,8 @@ pub struct Attached {
     pub frames: Fd,
     /// The sockets of the queues, until [`Self::device`] takes them.
     pub queues: Vec<Fd>,
+    /// Where errors and fragments come, each as a message: one end of a pair, which all processes of the stack read.
+    pub passed: Fd,
     /// The map of what is wanted, until [`Self::requests`] takes it.
     pub requests: Option<Fd>,
     /// The second way out, until [`Self::device`] takes it: none, or two.
@@ -196,13 +198,13 @@ impl Keeper {
         if passed.len() != terms.descriptors() {
             return Err(malformed);
         }
-        let mut passed = passed.into_iter().map(|fd| sys::raise_number(fd, self.floor));
-        let (Some(region), Some(frames), requests) = (passed.next(), passed.next(), passed.next()) else {
-            return Err(malformed);
-        };
-        let queues = passed.by_ref().take(terms.queues as usize).collect();
-        let packets = passed.by_ref().take(terms.ways_out()).collect();
-        Ok(Attached { terms: *terms, region, frames, queues, requests, packets, bells: passed.collect() })
+        let mut all = passed.into_iter().map(|fd| sys::raise_number(fd, self.floor));
+        let mut one = || all.next().ok_or_else(|| malformed.clone());
+        let (region, frames, requests, passed) = (one()?, one()?, Some(one()?), one()?);
+        let queues = all.by_ref().take(terms.queues as usize).collect();
+        let packets = all.by_ref().take(terms.ways_out()).collect();
+        let bells = all.collect();
+        Ok(Attached { terms: *terms, region, frames, queues, passed, requests, packets, bells })
     }
 
     /// Claims a port for this process, with a socket that is bound to it in the kernel: that the kernel allowed it is the right to it.

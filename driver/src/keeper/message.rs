@@ -12,7 +12,7 @@ use crate::sys::PASSED_MAX;
 use crate::xdp::device::QUEUES;
 
 /// What both ends must agree on. It changes with every change of a message.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Bytes of a request.
 pub const REQUEST: usize = 40;
 /// Bytes of an answer.
@@ -117,10 +117,10 @@ impl Terms {
         if self.capabilities.tso_bytes_max != 0 { 2 } else { 0 }
     }
 
-    /// Descriptors that come with them: the region, the frames, the requests, the queues, the second way out, the bells.
+    /// Descriptors that come with them: the region, the frames, the requests, what the kernel has passed ([`crate::passed`]), the queues, the second way out, the bells.
     #[must_use]
     pub const fn descriptors(&self) -> usize {
-        3 + self.queues as usize + self.ways_out() + self.bells as usize
+        4 + self.queues as usize + self.ways_out() + self.bells as usize
     }
 }
 
@@ -445,7 +445,7 @@ impl Terms {
         let owner = reader.word_to(OWNERS - 1)?;
         let queues = reader.word_to(QUEUES as u32)?;
         let entries = reader.word()?;
-        let bells = reader.word_to((PASSED_MAX - 3 - QUEUES - 2) as u32)?;
+        let bells = reader.word_to((PASSED_MAX - 4 - QUEUES - 2) as u32)?;
         let capabilities = Capabilities {
             link: if reader.flag()? { Link::Ip } else { Link::Ethernet },
             mtu: reader.word()?,

@@ -25,15 +25,17 @@ const LOOK_FOR_OTHERS: u64 = 50_000_000;
 /// Bytes of its stack.
 const STACK: usize = 256 << 10;
 /// Descriptors that end its wait: the call for it, its duty's own, the processes of the stack, the queues.
-const FDS: usize = 2 + 64 + 64;
+const FDS: usize = OWN + 64 + 64;
+/// The first of them.
+const OWN: usize = 3;
 
 /// What the thread does besides.
 pub trait Duty: Sync + 'static {
     /// The stack that it serves.
     fn engine(&self) -> &Engine;
 
-    /// A descriptor that becomes readable when there is something to do; -1 if there is none.
-    fn fd(&self) -> i32;
+    /// Descriptors that become readable when there is something to do; -1 is none.
+    fn fds(&self) -> [i32; 2];
 
     /// It is: or packets wait for a neighbour.
     fn attend(&self);
@@ -169,13 +171,14 @@ fn turn<D: Duty>(duty: &D, thread: i32, patience: u64, others: &Others) -> u64 {
 /// Waits for so many nanoseconds, or until it is called, or one of these has something; and does its duty if there is any.
 fn rest<D: Duty>(duty: &D, others: &Others, queues: &[pollfd], nanoseconds: u64) {
     let mut fds = [pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; FDS];
-    (fds[0].fd, fds[1].fd) = (duty.engine().nudge(), duty.fd());
-    let mut count = 2;
-    for (to, other) in fds[2..].iter_mut().zip(others.fds().chain(queues.iter().copied())) {
+    let [one, other] = duty.fds();
+    (fds[0].fd, fds[1].fd, fds[2].fd) = (duty.engine().nudge(), one, other);
+    let mut count = OWN;
+    for (to, other) in fds[OWN..].iter_mut().zip(others.fds().chain(queues.iter().copied())) {
         (*to, count) = (other, count + 1);
     }
     if sys::wait_for(&mut fds[..count], Some(nanoseconds)).is_ok()
-        && fds[..2].iter().any(|entry| entry.revents != 0)
+        && fds[..OWN].iter().any(|entry| entry.revents != 0)
     {
         duty.engine().attended();
         duty.attend();

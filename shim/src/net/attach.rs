@@ -113,12 +113,12 @@ fn attach(name: &str) -> Result<Interface, String> {
     let mut keeper = Keeper::connect(link.index, family::number_floor()).map_err(refused)?;
     let mut attached = keeper.attach().map_err(refused)?;
     let (device, requests) = (attached.device().map_err(refused)?, attached.requests().map_err(refused)?);
-    let Attached { terms, region, bells, .. } = attached;
+    let Attached { terms, region, bells, passed, .. } = attached;
     let interface = OnLink { link: ethernet::Address(terms.mac), ..OnLink::default() };
     let (limits, ports) = (terms.limits, terms.ports.clone());
     let materials = Materials { region, limits, device, bells, interface, ports };
     let engine = Engine::attach(materials, secret).map_err(|why| why.to_string())?;
-    for fd in engine.descriptors() {
+    for fd in engine.descriptors().chain([passed.raw()]) {
         hide(fd);
     }
     // The ports that connections come from are this owner's already; they are wanted from now on.
@@ -139,7 +139,7 @@ fn attach(name: &str) -> Result<Interface, String> {
         requests,
         is_served: AtomicBool::new(false),
         leaving: Lock::new(Vec::new()),
-        control: Control::new(link.index, limits),
+        control: Control::new(link.index, limits, passed),
     })
 }
 

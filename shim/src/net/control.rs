@@ -4,7 +4,7 @@
 use driver::clock::monotonic_ns;
 use driver::netlink::routes::Question;
 use driver::netlink::{Netlink, addresses};
-use driver::sys;
+use driver::sys::{self, Fd};
 use engine::control::ask::{Admitted, Asker, admit};
 use engine::control::decide::{Decision, decide};
 use engine::control::follow::Follower;
@@ -32,8 +32,8 @@ pub(super) struct Control {
 }
 
 impl Control {
-    pub(super) const fn new(interface: u32, limits: Limits) -> Self {
-        Self { follower: Follower::new(interface, limits), asker: Lock::new(None) }
+    pub(super) const fn new(interface: u32, limits: Limits, passed: Fd) -> Self {
+        Self { follower: Follower::new(interface, limits, passed), asker: Lock::new(None) }
     }
 
     /// In a fork's child: its parent goes on with the mirror.
@@ -49,8 +49,8 @@ impl Duty for Interface {
         self.engine
     }
 
-    fn fd(&self) -> i32 {
-        self.control.follower.fd()
+    fn fds(&self) -> [i32; 2] {
+        self.control.follower.fds()
     }
 
     fn tick(&self) {

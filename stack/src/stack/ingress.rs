@@ -131,6 +131,15 @@ impl<D: Device> Stack<'_, '_, D> {
         self.drop_segment(&seg)
     }
 
+    /// Whether somebody here would take a segment.
+    pub(super) fn is_taken(&mut self, seg: &Segment) -> bool {
+        let (local, remote) = ((&seg.local.0, seg.local.1), (&seg.remote.0, seg.remote.1));
+        let hash = self.parts.header.secret.tuple(local, remote);
+        self.parts.connections().find(local, remote).is_some()
+            || self.parts.waiting().find(local, remote).is_some()
+            || self.parts.listening().find(local, hash).is_some()
+    }
+
     pub(super) fn drop_segment(&mut self, seg: &Segment) -> Option<Handle> {
         if let Some(frame) = seg.frame {
             self.frames().discard_packet(frame);

@@ -241,6 +241,11 @@ impl<D: Device> Stack<'_, '_, D> {
         }
         let seen = Seen { checksum: Checksum::Unchecked, ..seen };
         match self.segment_of(&seen, &[]) {
+            // It may be somebody else's: steering tells nobody whose a fragment is.
+            Ok(segment) if !self.parts.ip.interface.owns() && !self.is_taken(&segment) => {
+                self.count(Counter::NotOurs);
+                false
+            }
             Ok(segment) => {
                 if let Some(socket) = self.segment(segment) {
                     self.output(socket);

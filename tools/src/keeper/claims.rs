@@ -187,12 +187,17 @@ impl Claims {
         }
     }
 
+    /// Whether a port of an address is the owner's.
+    pub(super) fn has(&self, protocol: Protocol, ip: &Ip, port: u16) -> bool {
+        let is_leased = |(first, count): &(u16, u16)| (*first..=first + (count - 1)).contains(&port);
+        let held = self.held.get(&(protocol as u8, port));
+        self.leased.iter().any(is_leased)
+            || held.is_some_and(|held| held.iter().any(|held| held.cover.holds(ip)))
+    }
+
     fn enter(&self, table: &impl Table, slot: usize, protocol: Protocol, port: u16) {
         let Some(Slot { ip, .. }) = self.slots[slot] else { return };
-        let is_leased =
-            self.leased.iter().any(|(first, count)| (*first..=first + (count - 1)).contains(&port));
-        let held = self.held.get(&(protocol as u8, port));
-        let is_ours = is_leased || held.is_some_and(|held| held.iter().any(|held| held.cover.holds(&ip)));
+        let is_ours = self.has(protocol, &ip, port);
         let mixed = protocol == Protocol::Tcp && self.mixed.contains(&port);
         let place = Place { slot: slot as u32, protocol, port };
         table.claim(place, is_ours.then_some(Claim { owner: self.owner, mixed }));

@@ -70,13 +70,13 @@ fn attach(name: &str) -> Result<Half, String> {
     let mut keeper = Keeper::connect(link.index, FLOOR).map_err(|refusal| refusal.to_string())?;
     let mut attached = keeper.attach().map_err(|refusal| refusal.to_string())?;
     let device = attached.device().map_err(|refusal| refusal.to_string())?;
-    let Attached { terms, region, bells, .. } = attached;
+    let Attached { terms, region, bells, passed, .. } = attached;
     let interface = Interface { link: ethernet::Address(terms.mac), ..Interface::default() };
     let materials = Materials { region, limits: terms.limits, device, bells, interface, ports: terms.ports };
     let engine = Engine::attach(materials, secret).map_err(|refused| refused.to_string())?;
     let now = Instant::now();
     let inner = Inner { keeper, ports: Vec::new(), program_at: now, used_at: now };
-    let follower = Follower::new(link.index, terms.limits);
+    let follower = Follower::new(link.index, terms.limits, passed);
     Ok(Half { engine, follower, thread: sys::gettid(), inner: Mutex::new(inner) })
 }
 
@@ -133,8 +133,8 @@ impl Duty for Half {
         self.engine
     }
 
-    fn fd(&self) -> i32 {
-        self.follower.fd()
+    fn fds(&self) -> [i32; 2] {
+        self.follower.fds()
     }
 
     fn attend(&self) {

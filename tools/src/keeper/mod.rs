@@ -13,6 +13,7 @@
 //! | [`claims`] | who has which port |
 //! | [`server`] | requests, one after the other |
 //! | [`watch`] | packets that nobody takes |
+//! | [`relay`] | errors and fragments, which come to the kernel and are the programs' |
 //! | [`half`] | its other process, without rights: it runs the stack for connections whose programs have ended |
 //! | [`start`] | the launcher's side |
 
@@ -22,6 +23,7 @@ pub(crate) mod half;
 mod lease;
 mod probe;
 mod proof;
+mod relay;
 pub(crate) mod rights;
 mod server;
 pub(crate) mod start;

@@ -15,6 +15,7 @@ use driver::xdp::open::Opened;
 use super::Order;
 use super::claims::{Claims, No};
 use super::proof;
+use super::relay::Relay;
 use super::watch::Watch;
 
 /// Nobody comes: whoever had this keeper started has ended before it asked for anything.
@@ -79,6 +80,7 @@ pub(super) struct Server {
     /// How long it stays after the last program.
     linger: Duration,
     opened: Opened,
+    relay: Relay,
     given: Given,
     claims: Claims,
     listener: Fd,
@@ -124,6 +126,7 @@ impl Server {
             user: order.user,
             linger: order.linger,
             is_alone: order.alone,
+            relay: Relay::open(opened.link.index, order.user)?,
             opened,
             given,
             claims,
@@ -167,7 +170,10 @@ impl Server {
             if is_ready[2] && self.follow() {
                 return End::Interface;
             }
-            let (visitors, processes) = is_ready[3..].split_at(self.visitors.len());
+            if is_ready[3] {
+                self.relay.carry(&self.claims);
+            }
+            let (visitors, processes) = is_ready[4..].split_at(self.visitors.len());
             self.answer_all(visitors);
             if processes.contains(&true) {
                 self.bury_ended();
@@ -195,7 +201,7 @@ impl Server {
     }
 
     fn ready(&self) -> Vec<libc::pollfd> {
-        let fixed = [&self.listener, &self.signals, self.changes.fd()];
+        let fixed = [&self.listener, &self.signals, self.changes.fd(), self.relay.fd()];
         let visitors = self.visitors.iter().map(|visitor| &visitor.fd);
         let processes = self.processes.iter().chain(&self.half).map(|process| &process.end);
         let poll = |fd: &Fd| libc::pollfd { fd: fd.raw(), events: libc::POLLIN, revents: 0 };
@@ -259,7 +265,7 @@ impl Server {
     /// In the order of [`Terms::descriptors`].
     fn descriptors(&self) -> Vec<i32> {
         let Opened { memory, requests, device, .. } = &self.opened;
-        let fixed = [&self.given.region, memory, requests.fd()];
+        let fixed = [&self.given.region, memory, requests.fd(), self.relay.far_end()];
         let queues = device.queues().iter().map(driver::xdp::socket::Socket::fd);
         let packets = device.kicker().packets().filter(|_| self.given.terms.ways_out() != 0);
         let packets = packets.into_iter().flat_map(Packets::fds);

@@ -11,34 +11,28 @@ const BATCH: usize = 32;
 /// Bytes of the longest that a frame could hold.
 const BYTES: usize = 4096;
 
-/// Our end.
+/// What was read of it.
 #[derive(Debug)]
 pub struct Passed {
-    fd: Fd,
     packets: Vec<Vec<u8>>,
     buffer: Vec<u8>,
 }
 
+impl Default for Passed {
+    fn default() -> Self {
+        Self { packets: Vec::new(), buffer: vec![0; BYTES] }
+    }
+}
+
 impl Passed {
-    /// Over a socket of messages, each of which is a datagram from IP's header on.
-    #[must_use]
-    pub fn adopt(fd: Fd) -> Self {
-        Self { fd, packets: Vec::new(), buffer: vec![0; BYTES] }
-    }
-
-    /// Readable when there is something.
-    #[must_use]
-    pub const fn fd(&self) -> &Fd {
-        &self.fd
-    }
-
-    /// Reads what is there, without the stack's lock; true if there is something to [`Passed::apply`].
+    /// Reads what is there of a socket whose messages are datagrams from IP's header on, without the stack's lock; true if there is
+    /// something to [`Passed::apply`].
     ///
     /// # Errors
     /// What recv(2) says.
-    pub fn read(&mut self) -> sys::Result<bool> {
+    pub fn read(&mut self, from: &Fd) -> sys::Result<bool> {
         while self.packets.len() < BATCH {
-            match next(&self.fd, &mut self.buffer)? {
+            match next(from, &mut self.buffer)? {
                 // Nothing, or the end: the other end is gone.
                 None | Some(0) => break,
                 // One that may have been longer is none.
