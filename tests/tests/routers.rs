@@ -8,6 +8,7 @@ use harness::sim::stranger::{
 };
 use harness::sim::tcp::{Plan, text};
 use stack::error::Error;
+use stack::ip::Interface;
 use stack::stats::Counter;
 use stack::tcp::state::State as Phase;
 use stack::tcp::tcb::Tcb;
@@ -305,6 +306,27 @@ fn fragments_are_put_together_and_made() {
     assert!(echoed == data && replies.len() == 4);
     let host = network.look(b).look();
     assert_eq!((host.counter(Counter::Reassembled), host.counter(Counter::FragmentsOut)), (3, 4));
+}
+
+/// Nobody says whose a fragment is, so with addresses that the kernel has too it may be the kernel's, who answers.
+#[test]
+fn a_segment_in_pieces_that_nobody_takes_may_be_another_ones() {
+    let (mut network, _, b, stranger) = three(66, client(), server(Plan::default()).knowing(&[3]), BASE);
+    for (name, owns) in [(1, true), (2, false)] {
+        let flags = if owns { Interface::OWNS } else { 0 };
+        network.host(b).stack().parts().ip.interface.flags = flags;
+        for (name, port) in [(name, 80), (name + 10, 81)] {
+            let ends = ((ip(3), 1000 + name as u16), (ip(2), port));
+            let syn = craft::segment(ends.0, ends.1, 7, Flags::SYN);
+            send(&mut network, stranger, fragments((ip(3), ip(2)), protocol::TCP, name, &syn, 8));
+        }
+        network.run_for(Duration::from_millis(20));
+        let answers = got(&mut network, stranger, protocol::TCP);
+        let is_reset = |(_, _, bytes): &(Ip, Option<Fragment>, Vec<u8>)| bytes[13] & 4 != 0;
+        let resets = answers.iter().filter(|answer| is_reset(answer)).count();
+        assert_eq!((answers.len() - resets, resets), (1, usize::from(owns)), "the listener's, and nobody's");
+    }
+    network.host(b).stack().check();
 }
 
 /// W7: floods have a budget, overlaps end a datagram, what never completes is given up and told of.
