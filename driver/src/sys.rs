@@ -346,6 +346,18 @@ pub fn process_exists(pid: i32) -> bool {
     !matches!(call!(libc::SYS_kill, pid, 0), Err(Errno(libc::ESRCH))) && !is_zombie_of_ours(pid)
 }
 
+/// Whether a process or thread runs still: a process that has ended doesn't, though its number stays until its parent has waited for it.
+/// It takes a descriptor for a moment. The first thread of a process ends with the last.
+#[must_use]
+pub fn is_alive(pid: i32) -> bool {
+    // Of a thread there is no such descriptor, but it is gone as soon as it has ended.
+    let has_ended = |fd: Fd| {
+        let mut ends = [libc::pollfd { fd: fd.raw(), events: libc::POLLIN, revents: 0 }];
+        poll_all(&mut ends, 0).is_ok_and(|count| count > 0)
+    };
+    process_exists(pid) && !pidfd_open(pid).is_ok_and(has_ended)
+}
+
 /// Asks as `waitid` does, and leaves the child to be waited for.
 fn is_zombie_of_ours(pid: i32) -> bool {
     let mut info = [0u32; 32];

@@ -138,7 +138,7 @@ impl Engine {
             return None;
         }
         let thread = leader as u32 as i32;
-        if sys::process_exists(thread) {
+        if sys::is_alive(thread) {
             return Some((thread, if leader & SERVES != 0 { Who::Service } else { Who::Caller }));
         }
         let _ = word.compare_exchange(leader, 0, Ordering::SeqCst, Ordering::Relaxed);

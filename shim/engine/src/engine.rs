@@ -228,7 +228,7 @@ impl Engine {
     pub fn holds_mirror(&self) -> bool {
         let Some(word) = self.shared.mirror.first() else { return false };
         let (pid, holder) = (sys::getpid() as u64, word.load(Ordering::Relaxed));
-        let is_free = holder == 0 || holder != pid && !sys::process_exists(holder as i32);
+        let is_free = holder == 0 || holder != pid && !sys::is_alive(holder as i32);
         holder == pid
             || is_free && word.compare_exchange(holder, pid, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }

@@ -93,7 +93,7 @@ impl<'a> Lock<'a> {
                 continue;
             }
             let holder = (word >> HOLDER_SHIFT) as i32;
-            if !sys::process_exists(holder)
+            if !sys::is_alive(holder)
                 && self.0.compare_exchange(asleep, ours, Ordering::Acquire, Ordering::Relaxed).is_ok()
             {
                 return Taken::FromTheDead;
