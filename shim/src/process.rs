@@ -19,6 +19,9 @@ static SHARED: AtomicBool = AtomicBool::new(false);
 /// One of them may share the table of descriptors as well: set for good. Only then is the kernel asked who does.
 static SHARED_FILES: AtomicBool = AtomicBool::new(false);
 
+/// The child that is about to be made begins a PID namespace of its own (`clone(CLONE_NEWPID)`).
+static ELSEWHERE: AtomicBool = AtomicBool::new(false);
+
 /// A seccomp filter may be in force, and any call that the program does not make itself may end it.
 static FORBIDDEN: AtomicBool = AtomicBool::new(false);
 
@@ -91,13 +94,25 @@ extern "C" fn after_fork_in_parent() {
 
 extern "C" fn after_fork_in_child() {
     OWNER.store(sys::getpid(), Relaxed);
+    ELSEWHERE.store(false, Relaxed);
     guard::after_fork_in_child();
     signals::after_fork_in_child();
     family::fork_child();
 }
 
+/// Whether a child that is made now is in another PID namespace: numbers of processes don't mean the same there.
+#[must_use]
+pub(crate) fn child_is_elsewhere() -> bool {
+    // unshare(2) and setns(2) leave the process where it is, and bring its children there.
+    let number = |path| sys::stat(path).map(|link| link.st_ino);
+    let (ours, childs) = (number(c"/proc/self/ns/pid"), number(c"/proc/self/ns/pid_for_children"));
+    // A namespace whose first process hasn't been made yet can't be looked at.
+    ELSEWHERE.load(Relaxed) || ours.is_ok() && ours != childs
+}
+
 /// A child with memory of its own is about to be made by `clone` with these flags.
 pub(crate) fn before_clone(flags: usize) {
+    ELSEWHERE.store(flags & libc::CLONE_NEWPID as usize != 0, Relaxed);
     if flags & libc::CLONE_FILES as usize != 0 && !in_vfork_child() {
         errno::kept(family::descriptors_shared);
     }
@@ -113,6 +128,7 @@ pub(crate) fn fork_by(call: impl FnOnce() -> c_long) -> c_long {
     match pid {
         0 => after_fork_in_child(),
         _ => errno::kept(|| {
+            ELSEWHERE.store(false, Relaxed);
             family::fork_parent();
             family::fork_parent_of(u32::try_from(pid).ok());
         }),

@@ -257,6 +257,25 @@ fn what_a_program_leaves_arrives() {
     }
 }
 
+#[test]
+fn children_that_can_not_be_members_leave_their_parents_connections_alone() {
+    let Some([one, other]) = Cable::default().lay() else { return };
+    let mut peer = Program::start(&other, By::Kernel, "peer.py", &[PEER]);
+    assert_eq!(peer.line().as_deref(), Some("ready"));
+    let mut forks = Program::start(&one, By::Stack, "forks.py", &["10.0.0.2", PEER]);
+    let said: Vec<String> = std::iter::from_fn(|| forks.line()).collect();
+    let expected = [
+        "children 62 {'carried'}",
+        "late ['ENOTCONN', 'ENOTCONN', 'ENOTCONN']",
+        "parent True",
+        "parent, alone True",
+        "elsewhere ['ENOTCONN', 'ENOTCONN']",
+        "parent, meanwhile True",
+        "parent, at last True",
+    ];
+    assert_eq!(said, expected);
+}
+
 /// Two processes of one stack send at the same time, as fast as they can, what the kernel is to cut.
 #[test]
 fn what_workers_send_at_the_same_time_arrives() {

@@ -72,6 +72,13 @@ pub(crate) fn interfaces() -> impl Iterator<Item = &'static Interface> {
     (0..COUNT.load(Acquire)).filter_map(interface)
 }
 
+/// This process has no part in it any more: the sockets that were carried are the kernel's again, which has no connections for them.
+pub(super) fn leave(interface: &Interface) {
+    if let Some(place) = ALL.get(interface.number as usize) {
+        place.store(core::ptr::null_mut(), Release);
+    }
+}
+
 /// Whether there are any.
 #[inline]
 pub(crate) fn is_on() -> bool {

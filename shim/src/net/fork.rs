@@ -1,4 +1,5 @@
-//! fork: the child has a slot of its own in every stack, and holds what its parent holds.
+//! fork: the child has a slot of its own in every stack, and holds what its parent holds. One for which there is no slot, or that is in
+//! another PID namespace, has no part in the stack: who has its lock, and who lives, is known by numbers of processes.
 
 use std::cell::Cell;
 
@@ -6,7 +7,7 @@ use stack::region::slab::Handle;
 
 use super::attach::INTERFACES;
 use super::{attach, options};
-use crate::guard;
+use crate::{guard, process};
 
 /// The slots that the child of this thread's fork gets.
 struct Expected(Cell<[Option<Handle>; INTERFACES]>);
@@ -19,7 +20,8 @@ static EXPECTED: Expected = Expected(Cell::new([None; INTERFACES]));
 /// Before fork, in the parent.
 pub(crate) fn prepare() {
     let mut expected = [None; INTERFACES];
-    for interface in attach::interfaces() {
+    let is_elsewhere = attach::is_on() && process::child_is_elsewhere();
+    for interface in attach::interfaces().filter(|_| !is_elsewhere) {
         expected[interface.number as usize % 8] = interface.engine.expect_child(guard::tid()).ok();
     }
     EXPECTED.0.set(expected);
@@ -54,10 +56,12 @@ pub(crate) fn child() {
     let expected = EXPECTED.0.take();
     for interface in attach::interfaces() {
         match expected[interface.number as usize % 8] {
-            Some(slot) => interface.engine.be_child(guard::tid(), slot),
-            None => continue,
+            Some(slot) => {
+                interface.engine.be_child(guard::tid(), slot);
+                interface.after_fork();
+            }
+            None => attach::leave(interface),
         }
-        interface.after_fork();
     }
 }
 
