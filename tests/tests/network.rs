@@ -3,73 +3,22 @@
 //!
 //! The binaries are ACCEL_BIN and the library beside it, or those of `target/release`.
 
-use std::io::{BufRead, BufReader, Lines, Write};
+#[path = "../network/program.rs"]
+mod program;
+
+use std::io::Write;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 
 use harness::sim::raw::{ip, ip6};
 use harness::wire::admin::{Admin, Change, Route};
 use harness::wire::namespace::{Namespace, joined};
 use harness::wire::veth::{Cable, NAME};
+use program::{By, Program, accel};
 use stack::wire::ip::Ip;
 
 const PEER: &str = "7300";
 const SERVER: &str = "7400";
-
-fn accel() -> PathBuf {
-    let path = std::env::var_os("ACCEL_BIN")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/accel"), PathBuf::from);
-    path.canonicalize().expect("build it first: cargo build --release --workspace, or set ACCEL_BIN")
-}
-
-/// Which path an end of the connections takes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum By {
-    Kernel,
-    Stack,
-}
-
-/// A program in a host. It ends with this.
-struct Program {
-    child: Child,
-    input: ChildStdin,
-    output: Lines<BufReader<ChildStdout>>,
-}
-
-impl Program {
-    fn start(host: &Namespace, by: By, script: &str, arguments: &[&str]) -> Self {
-        let mut command = match by {
-            By::Kernel => Command::new("python3"),
-            By::Stack => {
-                let mut command = Command::new(accel());
-                command.args(["-o", &format!("interfaces={NAME}"), "--strict", "python3"]);
-                command
-            }
-        };
-        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("network").join(script)).args(arguments);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = host.inside(move || command.spawn()).expect("python3");
-        let input = child.stdin.take().expect("its input");
-        let output = BufReader::new(child.stdout.take().expect("its output")).lines();
-        Self { child, input, output }
-    }
-
-    fn line(&mut self) -> Option<String> {
-        self.output.next().map(|line| line.expect("text"))
-    }
-
-    fn tell(&mut self, line: &str) {
-        writeln!(self.input, "{line}").expect("it reads");
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// What a program printed, and how many of its connections were the kernel's when it looked.
 #[derive(Debug, Default)]
