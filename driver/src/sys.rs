@@ -211,6 +211,11 @@ pub fn connect(fd: &Fd, address: &[u8]) -> Result<()> {
     call!(libc::SYS_connect, fd.0, address.as_ptr(), address.len()).map(drop)
 }
 
+/// `bind(2)` on a descriptor that is not ours.
+pub fn bind_raw(fd: c_int, address: &[u8]) -> Result<()> {
+    call!(libc::SYS_bind, fd, address.as_ptr(), address.len()).map(drop)
+}
+
 /// `connect(2)` on a descriptor that is not ours.
 pub fn connect_raw(fd: c_int, address: &[u8]) -> Result<()> {
     call!(libc::SYS_connect, fd, address.as_ptr(), address.len()).map(drop)

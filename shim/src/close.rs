@@ -106,6 +106,7 @@ pub(crate) fn before_shutdown(socket: &Socket, how: c_int) {
 /// The socket goes where we cannot follow (another program, stdio, kTLS): kernel from now on, both ways.
 /// Never waits for the peer: what it sent and nobody read here, it takes back and sends through the kernel.
 pub(crate) fn give_away(socket: &Socket, reason: Reason) {
+    net::datagram::give_back(socket, reason);
     let both = socket.lock_both();
     meet::abandon(socket, &both);
     if !socket.is_current() {
@@ -129,6 +130,7 @@ pub(crate) fn give_away(socket: &Socket, reason: Reason) {
 
 /// Only the kernel can honour what the program asked for; the socket stays in this program.
 pub(crate) fn to_kernel_for_good(socket: &Socket, reason: Reason) {
+    net::datagram::give_back(socket, reason);
     let both = socket.lock_both();
     meet::abandon(socket, &both);
     if socket.is_current() && socket.is_live() {

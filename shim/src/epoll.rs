@@ -27,7 +27,7 @@ mod members;
 mod park;
 mod wait;
 
-pub(crate) use carried::carried;
+pub(crate) use carried::{carried, uncarried};
 pub(crate) use control::{control, is_outdated, reopen, signal};
 pub(crate) use park::{never_again, tell_kernel, tell_kernel_of};
 pub(crate) use wait::{Sleeping, Waiting, close_for_sleep, has_something, wait};
@@ -65,6 +65,8 @@ pub(crate) struct Inner {
     nested: Vec<Nested>,
     /// Sets that hold this one.
     outer: u32,
+    /// A member was a socket of UDP that the stack might have later.
+    awaits_stack: bool,
     /// A member was registered with EPOLLONESHOT.
     one_shots: bool,
     /// Where the next scan starts.

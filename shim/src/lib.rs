@@ -19,6 +19,7 @@ mod buffers;
 mod calls;
 mod cgroup;
 mod close;
+mod cmsg;
 mod config;
 mod cores;
 mod environment;

@@ -8,6 +8,7 @@
 //! | [`attach`] | which interfaces there are for this process, and their stacks |
 //! | [`open`] | connect, listen, accept, close: where the path of a socket is decided |
 //! | [`receive`], [`send`] | the data |
+//! | [`datagram`] | all of that for UDP |
 //! | [`wait`] | waiting for one socket |
 //! | [`ready`] | readiness as poll(2) tells it, and poll and select over any mix |
 //! | [`options`] | options and names |
@@ -31,6 +32,7 @@ use driver::xdp::device::AfXdp;
 pub(crate) mod address;
 pub(crate) mod attach;
 mod control;
+pub(crate) mod datagram;
 pub(crate) mod fork;
 pub(crate) mod open;
 pub(crate) mod options;
@@ -49,6 +51,10 @@ const CONNECTION: u32 = 1;
 const LISTENER: u32 = 2;
 /// Nothing, and never: an option is set that only the kernel knows.
 const REFUSED: u32 = 3;
+/// A socket of UDP that the stack has beside the kernel.
+const DATAGRAMS: u32 = 4;
+/// One that it may have.
+const OPEN: u32 = 5;
 const KIND: u32 = 0xff;
 const INTERFACE_SHIFT: u32 = 8;
 
@@ -58,6 +64,8 @@ pub(crate) struct Carried {
     pub(crate) socket: Socket,
     pub(crate) interface: &'static Interface,
     pub(crate) handle: Handle,
+    /// It is one of UDP, and the handle names one of those.
+    pub(crate) is_udp: bool,
 }
 
 fn packed(handle: Handle) -> u64 {
@@ -70,6 +78,11 @@ impl Slot {
         let _ = self.net.compare_exchange(NONE, REFUSED, SeqCst, Relaxed);
     }
 
+    /// It is a socket of UDP that the stack may have.
+    pub(crate) fn await_stack(&self) {
+        self.net.store(OPEN, SeqCst);
+    }
+
     /// What the stack has of it, if anything.
     #[inline]
     fn carried(&'static self, socket: &Socket, kind: u32) -> Option<Carried> {
@@ -80,7 +93,7 @@ impl Slot {
         let interface = attach::interface(word >> INTERFACE_SHIFT)?;
         let handle = self.handle.load(Relaxed);
         let handle = Handle { index: handle as u32, generation: (handle >> 32) as u32 };
-        Some(Carried { socket: *socket, interface, handle })
+        Some(Carried { socket: *socket, interface, handle, is_udp: kind == DATAGRAMS })
     }
 }
 
@@ -96,7 +109,30 @@ impl Socket {
         if self.slot.net.load(Relaxed) == NONE { None } else { self.slot.carried(self, LISTENER) }
     }
 
-    /// Whether the stack has anything of it.
+    /// The stack's half of a socket of UDP.
+    #[inline]
+    pub(crate) fn datagrams(&self) -> Option<Carried> {
+        self.slot.carried(self, DATAGRAMS)
+    }
+
+    /// Whether it is a socket of UDP that the stack has, or may have.
+    #[inline]
+    pub(crate) fn is_datagram(&self) -> bool {
+        matches!(self.slot.net.load(Relaxed) & KIND, DATAGRAMS | OPEN)
+    }
+
+    /// Whether it is one of which nothing is decided yet.
+    pub(crate) fn is_undecided(&self) -> bool {
+        self.slot.net.load(Relaxed) & KIND == OPEN
+    }
+
+    /// What of it the stack can tell readiness of.
+    #[inline]
+    pub(crate) fn waitable(&self) -> Option<Carried> {
+        self.connection().or_else(|| self.stack_listener()).or_else(|| self.datagrams())
+    }
+
+    /// Whether the stack has anything of it, or may have.
     #[inline]
     pub(crate) fn is_in_stack(&self) -> bool {
         !matches!(self.slot.net.load(Relaxed) & KIND, NONE | REFUSED)
@@ -129,8 +165,7 @@ pub(crate) fn events_given() -> &'static Cell<u64> {
 /// What of this descriptor the stack can tell readiness of.
 #[inline]
 pub(crate) fn waitable(fd: c_int) -> Option<Carried> {
-    let socket = slot::find(fd)?;
-    socket.connection().or_else(|| socket.stack_listener())
+    slot::find(fd)?.waitable()
 }
 
 /// The errno of an error of the stack's.
@@ -143,15 +178,26 @@ impl Carried {
     /// to do: then with the next wait.
     #[inline]
     pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Stack<'_, 'static, AfXdp>) -> R) -> R {
-        self.interface.serve();
         let kick = if events_given().get() > 1 { Kick::Soon } else { Kick::Now };
+        self.with_kick(kick, act)
+    }
+
+    /// The same, with a choice of when the device is told.
+    #[inline]
+    pub(crate) fn with_kick<R>(
+        &self,
+        kick: Kick,
+        act: impl FnOnce(&mut Stack<'_, 'static, AfXdp>) -> R,
+    ) -> R {
+        self.interface.serve();
         self.interface.engine.with_kick(guard::tid(), kick, act)
     }
 
     /// What is ready, as far as the stack knows without a look at the device.
     #[inline]
     pub(crate) fn events(&self) -> Events {
-        let words = self.interface.engine.shared().tcp_events;
+        let shared = self.interface.engine.shared();
+        let words = if self.is_udp { shared.udp_events } else { shared.tcp_events };
         match words.get(self.handle.index as usize) {
             Some(word) => stack::events::load(word),
             None => Events { ready: 0, arrivals: 0, openings: 0 },

@@ -127,6 +127,7 @@ unsafe fn by_number(
     let mut mask = Mask::NONE;
     match number {
         libc::SYS_socket => always!(socket(a, b, c)),
+        libc::SYS_bind => by_fd!(bind(b, c)),
         libc::SYS_connect => by_fd!(connect(b, c)),
         libc::SYS_listen => by_fd!(listen(b)),
         libc::SYS_accept => always!(accept(a, b, c)),

@@ -1,4 +1,4 @@
-//! What this process knows of each TCP socket that it follows.
+//! What this process knows of each socket that it follows: those of TCP, and of UDP where the stack may have them.
 //!
 //! A socket is an open file description. Its [`Card`] is shared with the processes that inherit it over fork
 //! and holds the two locks; its [`Slot`], of the same index, is private. Which lock guards what:
@@ -124,6 +124,10 @@ pub(crate) struct Slot {
     pub(crate) net: AtomicU32,
     /// Under which handle.
     pub(crate) handle: AtomicU64,
+    /// When the kernel was last asked for an error of a socket of UDP ([`crate::net::datagram`]), in ticks.
+    pub(crate) error_asked: AtomicU64,
+    /// Datagrams in a row that the stack had.
+    pub(crate) from_stack: AtomicU32,
     channel: UnsafeCell<Option<Channel>>,
     meeting: UnsafeCell<Option<Box<Meeting>>>,
     /// A channel that was given up before it carried anything: calls without a lock may still count on it.
@@ -185,25 +189,40 @@ pub(crate) fn by_index(index: u32) -> Socket {
 
 /// Follows a new TCP socket. It stays on the kernel, unfollowed, if the table is full.
 pub(crate) fn follow(fd: c_int, nonblocking: bool, accepted: bool) {
+    if let Some(socket) = enter(fd, nonblocking) {
+        socket.card.set(flag::ACCEPTED, accepted);
+    }
+}
+
+/// Follows a new socket of UDP: no rings for it, but the stack may have it.
+pub(crate) fn follow_datagrams(fd: c_int, nonblocking: bool) {
+    if let Some(socket) = enter(fd, nonblocking) {
+        socket.slot.state.store(State::Kernel as u8, SeqCst);
+        socket.slot.await_stack();
+    }
+}
+
+fn enter(fd: c_int, nonblocking: bool) -> Option<Socket> {
     let pid = family::pid();
     let table = family::table();
     let Some(index) = table.take(pid) else {
         table.count_reason(Reason::Tables as u8);
-        return;
+        return None;
     };
     let (slot, card) = (at(index), table.card(index));
     card.set(flag::NONBLOCK, nonblocking);
-    card.set(flag::ACCEPTED, accepted);
     let generation = slot.generation.load(Relaxed);
     slot.reset(pid);
     card.describe(fd, Path::Candidate, Reason::None as u8);
     let stale = fdtable::take(fd);
-    if fdtable::set(fd, Entry::Socket(Name { index, generation: generation & GENERATION })) {
-        drop_entry(fd, stale, false);
-    } else {
+    let name = Name { index, generation: generation & GENERATION };
+    if !fdtable::set(fd, Entry::Socket(name)) {
         slot.state.store(State::Free as u8, SeqCst);
         table.leave(card, pid);
+        return None;
     }
+    drop_entry(fd, stale, false);
+    Some(by_name(fd, name))
 }
 
 /// Another descriptor of this process names the same thing.
@@ -277,6 +296,8 @@ impl Slot {
         self.invited.store(0, Relaxed);
         self.listed.store(0, Relaxed);
         self.net.store(0, Relaxed);
+        self.error_asked.store(0, Relaxed);
+        self.from_stack.store(0, Relaxed);
         self.crowded_sets.store(0, Relaxed);
         for set in &self.sets {
             set.store(0, Relaxed);
@@ -313,6 +334,11 @@ impl Slot {
     #[inline]
     pub(crate) fn owner(&self) -> u32 {
         self.owner.load(Relaxed)
+    }
+
+    /// Whether a second descriptor of this process names it now.
+    pub(crate) fn has_others(&self) -> bool {
+        self.descriptors.load(SeqCst) > 1
     }
 
     /// Whether no thread waits on it without a lock.

@@ -19,8 +19,9 @@ macro_rules! interposed {
     ($with:path) => {
         $with! {
             // Life of a socket.
-            always fn socket = socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int, "followed when it is TCP over IPv4 or IPv6";
-            by_fd fn connect = connect(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int, "kernel; the socket becomes a candidate";
+            always fn socket = socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int, "followed when it is TCP over IPv4 or IPv6, or UDP where accel drives an interface";
+            by_fd fn bind = bind(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int, "kernel; a socket of UDP may be the stack's from then on";
+            by_fd fn connect = connect(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int, "kernel or stack; the socket becomes a candidate";
             by_fd fn __connect = connect(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int, "alias of connect";
             by_fd fn listen = listen(fd: c_int, backlog: c_int) -> c_int, "kernel; remembered as a listener";
             always fn accept = accept(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int, "kernel; the new socket becomes a candidate";

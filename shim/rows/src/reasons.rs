@@ -35,6 +35,7 @@ reasons! {
     Finished = 19 "finished" "The connection is being closed.";
     Counts = 20 "counts" "The byte counts of both ends never agreed (somebody reads or writes the socket without libc).";
     Apart = 21 "never-both" "One end had finished before the other first used the connection: they could not have met.";
+    OtherWay = 22 "other-way" "Its own address, or the way to its peer, is not that of an interface that accel drives (ACCEL_INTERFACES).";
 }
 
 impl Reason {

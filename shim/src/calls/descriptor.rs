@@ -139,6 +139,15 @@ pub(crate) unsafe fn ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_in
             return 0;
         }
     }
+    let datagrams = net::datagram::find(fd).and_then(|socket| socket.datagrams());
+    if let Some(carried) = datagrams.filter(|_| is_plausible(argument as *const c_int)) {
+        let _guard = Guard::enter();
+        if let Some(count) = net::datagram::options::count(&carried, request) {
+            // SAFETY: the caller's contract.
+            unsafe { (argument as *mut c_int).write_unaligned(count) };
+            return 0;
+        }
+    }
     let listener = slot::find(fd).and_then(|socket| socket.stack_listener());
     if let Some(listener) = listener.filter(|_| request == FIONBIO && is_plausible(argument as *const c_int))
     {

@@ -25,6 +25,10 @@ unsafe fn by_path(
         // SAFETY: the caller's contract.
         return super::result(unsafe { net::receive::receive(&carried, vector, flags) });
     }
+    if let Some(socket) = net::datagram::find(fd) {
+        // SAFETY: the caller's contract.
+        return unsafe { datagram(&socket, &mut message_of(vector), flags) };
+    }
     super::by_path(
         fd,
         true,
@@ -34,6 +38,29 @@ unsafe fn by_path(
         |socket| unsafe { what_is_left(socket, vector, flags) },
         call,
     )
+}
+
+/// A message with nothing but these buffers.
+pub(super) const fn message_of(vector: &[iovec]) -> msghdr {
+    msghdr {
+        msg_name: core::ptr::null_mut(),
+        msg_namelen: 0,
+        msg_iov: vector.as_ptr().cast_mut(),
+        msg_iovlen: vector.len(),
+        msg_control: core::ptr::null_mut(),
+        msg_controllen: 0,
+        msg_flags: 0,
+    }
+}
+
+/// Receives on a socket of UDP.
+///
+/// # Safety
+/// The message and its buffers are the caller's promise.
+unsafe fn datagram(socket: &slot::Socket, message: &mut msghdr, flags: c_int) -> isize {
+    let _guard = Guard::enter();
+    // SAFETY: the caller's contract.
+    super::result(unsafe { net::datagram::receive::receive(socket, message, flags) })
 }
 
 /// Under a seccomp filter only the program's own calls are made: ring bytes first, as one short receive, and
@@ -178,6 +205,12 @@ pub(crate) unsafe fn recvfrom(
     address: *mut sockaddr,
     address_length: *mut socklen_t,
 ) -> ssize_t {
+    if let Some(socket) = net::datagram::find(fd).filter(|_| !address.is_null()) {
+        // SAFETY: the caller's contract.
+        return unsafe {
+            datagram_from(&socket, &one(buffer, length.min(MOST)), flags, address, address_length)
+        };
+    }
     let by_kernel = core::cell::Cell::new(false);
     // SAFETY: the caller's contract.
     let result = unsafe {
@@ -191,6 +224,32 @@ pub(crate) unsafe fn recvfrom(
     }
     // SAFETY: the caller's contract.
     unsafe { no_address(address_length) }.map_or_else(crate::errno::fail, |()| result)
+}
+
+/// recvfrom(2) of a datagram, with whoever sent it.
+///
+/// # Safety
+/// As the system call.
+unsafe fn datagram_from(
+    socket: &slot::Socket,
+    vector: &[iovec],
+    flags: c_int,
+    address: *mut sockaddr,
+    address_length: *mut socklen_t,
+) -> isize {
+    if !is_plausible(address_length) {
+        return crate::errno::fail(libc::EFAULT);
+    }
+    // SAFETY: the caller's contract.
+    let msg_namelen = unsafe { address_length.read_unaligned() };
+    let mut message = msghdr { msg_name: address.cast(), msg_namelen, ..message_of(vector) };
+    // SAFETY: the caller's contract.
+    let result = unsafe { datagram(socket, &mut message, flags) };
+    if result >= 0 {
+        // SAFETY: the caller's contract.
+        unsafe { address_length.write_unaligned(message.msg_namelen) };
+    }
+    result
 }
 
 /// TCP gives no address (inet_recvmsg in net/ipv4/af_inet.c); what was received is gone even if its length cannot be
@@ -231,6 +290,17 @@ pub(crate) unsafe fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> s
         // SAFETY: the caller's contract.
         return unsafe { real::recvmsg(fd, message, flags) };
     };
+    if let Some(socket) = net::datagram::find(fd) {
+        // SAFETY: the caller's contract. What the program has asked for stays as it is until there is something.
+        unsafe {
+            let mut filled = message.read();
+            let result = datagram(&socket, &mut filled, flags);
+            if result >= 0 {
+                message.write(filled);
+            }
+            return result;
+        }
+    }
     let by_kernel = core::cell::Cell::new(false);
     // SAFETY: the caller's contract.
     let control = slot::find(fd).and_then(|socket| Control::of(&socket, unsafe { &*message }));
@@ -266,7 +336,8 @@ pub(crate) unsafe fn recvmmsg(
     flags: c_int,
     timeout: *mut timespec,
 ) -> c_int {
-    let socket = slot::find(fd).filter(|socket| socket.is_live() || socket.connection().is_some());
+    let socket = slot::find(fd)
+        .filter(|socket| socket.is_live() || socket.connection().is_some() || socket.is_datagram());
     let legal = is_plausible(messages) && (timeout.is_null() || is_plausible(timeout));
     let Some(socket) = socket.filter(|_| legal) else {
         // SAFETY: the caller's contract.

@@ -1,13 +1,14 @@
 //! write, send and their kin on a followed socket; descriptors that leave the process by SCM_RIGHTS.
 
 use driver::sys;
+use engine::engine::Kick;
 use rows::reasons::Reason;
 
-use super::receive::{CHECKS, CUTS, vector};
+use super::receive::{CHECKS, CUTS, message_of, vector};
 use crate::buffers::{MOST, can_be_buffer, is_plausible};
 use crate::guard::Guard;
 use crate::real::{self, types::*};
-use crate::slot;
+use crate::slot::{self, Outcome};
 use crate::{close, family, fdtable, meet, net, rx, tx};
 
 /// Files up to this size go into the ring at once; larger ones are the kernel's.
@@ -24,9 +25,35 @@ unsafe fn by_path(fd: c_int, vector: &[iovec], flags: c_int, call: impl Fn() -> 
         // SAFETY: the caller's contract.
         return super::result(unsafe { net::send::send(&carried, vector, flags) });
     }
+    if let Some(socket) = net::datagram::find(fd) {
+        // SAFETY: the caller's contract.
+        return unsafe { datagram(&socket, &message_of(vector), flags, Kick::Now, call) };
+    }
     // Under a filter its directions are revoked: nobody counts any more.
     // SAFETY: the caller's contract.
     super::by_path(fd, false, |socket| unsafe { tx::send(socket, vector, flags) }, |_| None, call)
+}
+
+/// Sends on a socket of UDP, by the stack or by `call`.
+///
+/// # Safety
+/// The message and its buffers are the caller's promise.
+unsafe fn datagram(
+    socket: &slot::Socket,
+    message: &msghdr,
+    flags: c_int,
+    kick: Kick,
+    call: impl Fn() -> isize,
+) -> isize {
+    let guard = Guard::enter();
+    // SAFETY: the caller's contract.
+    match crate::errno::kept(|| unsafe { net::datagram::send::send(socket, message, flags, kick) }) {
+        Outcome::Kernel => {
+            drop(guard);
+            call()
+        }
+        outcome => super::result(outcome),
+    }
 }
 
 /// One plain buffer: the short way first.
@@ -122,6 +149,12 @@ pub(crate) unsafe fn sendto(
         // SAFETY: the caller's contract.
         unsafe { real::sendto(fd, buffer, length, flags, address, address_length) }
     };
+    if let Some(socket) = net::datagram::find(fd).filter(|_| !address.is_null()) {
+        let (name, list) = (address.cast_mut().cast(), one(buffer, length.min(MOST)));
+        let message = msghdr { msg_name: name, msg_namelen: address_length, ..message_of(&list) };
+        // SAFETY: the caller's contract.
+        return unsafe { datagram(&socket, &message, flags, Kick::Now, call) };
+    }
     // move_addr_to_kernel in net/socket.c; a connected TCP socket then ignores the address.
     let legal = address.is_null()
         || is_plausible(address) && address_length as usize <= size_of::<libc::sockaddr_storage>();
@@ -141,6 +174,15 @@ pub(crate) unsafe fn sendto(
 /// # Safety
 /// sendmsg(2).
 pub(crate) unsafe fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
+    // SAFETY: the caller's contract.
+    unsafe { send_message(fd, message, flags, Kick::Now) }
+}
+
+/// sendmsg(2), where the device may be told of a datagram later.
+///
+/// # Safety
+/// As the system call.
+unsafe fn send_message(fd: c_int, message: *const msghdr, flags: c_int, kick: Kick) -> ssize_t {
     let call = || {
         // SAFETY: the caller's contract.
         unsafe { real::sendmsg(fd, message, flags) }
@@ -157,6 +199,10 @@ pub(crate) unsafe fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) ->
     let (list, count) = unsafe { ((*message).msg_iov, (*message).msg_iovlen) };
     // SAFETY: the caller's contract.
     let Some(buffers) = (unsafe { vector(list, count) }) else { return call() };
+    if let Some(socket) = net::datagram::find(fd) {
+        // SAFETY: the caller's contract.
+        return unsafe { datagram(&socket, &message.read(), flags, kick, call) };
+    }
     // SAFETY: the caller's contract.
     if unsafe { (*message).msg_controllen } != 0 && net::find(fd).is_none() {
         // Control messages (SO_TIMESTAMPING, zero copy) are the kernel's.
@@ -187,12 +233,17 @@ pub(crate) unsafe fn sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, 
         // SAFETY: the caller's contract: `count` entries.
         let entry = unsafe { &mut *messages.add(done as usize) };
         // SAFETY: as above.
-        let result = unsafe { sendmsg(fd, &raw const entry.msg_hdr, flags) };
+        let result = unsafe { send_message(fd, &raw const entry.msg_hdr, flags, Kick::Soon) };
         if result < 0 {
             break;
         }
         entry.msg_len = result as c_uint;
         done += 1;
+    }
+    if let Some(carried) = net::datagram::find(fd).and_then(|socket| socket.datagrams()) {
+        let _guard = Guard::enter();
+        // The device is told of all of them.
+        crate::errno::kept(|| carried.with_kick(Kick::Now, |_| ()));
     }
     if done == 0 && count > 0 { -1 } else { done as c_int }
 }

@@ -32,19 +32,63 @@ pub(crate) unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_in
     let tcp = stream
         && matches!(domain, libc::AF_INET | libc::AF_INET6)
         && matches!(protocol, 0 | libc::IPPROTO_TCP);
+    let is_nonblocking = kind & libc::SOCK_NONBLOCK != 0;
     if tcp && family::follows() && !in_vfork_child() {
         let _guard = Guard::enter();
         attach::start();
-        errno::kept(|| slot::follow(fd, kind & libc::SOCK_NONBLOCK != 0, false));
+        errno::kept(|| slot::follow(fd, is_nonblocking, false));
+    } else if is_udp(domain, kind, protocol) && may_carry_datagrams() {
+        let _guard = Guard::enter();
+        errno::kept(|| slot::follow_datagrams(fd, is_nonblocking));
     } else if fdtable::is_known(fd) && !in_vfork_child() {
         fdtable::forget_number(fd);
     }
     fd
 }
 
+fn is_udp(domain: c_int, kind: c_int, protocol: c_int) -> bool {
+    kind & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) == libc::SOCK_DGRAM
+        && matches!(domain, libc::AF_INET | libc::AF_INET6)
+        && matches!(protocol, 0 | libc::IPPROTO_UDP)
+}
+
+/// Whether there is a stack for sockets of UDP: they have no other path than that and the kernel's.
+fn may_carry_datagrams() -> bool {
+    if config().interfaces.is_none() || !family::follows() || in_vfork_child() {
+        return false;
+    }
+    let _guard = Guard::enter();
+    attach::start();
+    attach::is_on()
+}
+
+/// # Safety
+/// bind(2).
+pub(crate) unsafe fn bind(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int {
+    // SAFETY: the caller's contract.
+    let result = unsafe { real::bind(fd, address, length) };
+    if result == 0
+        && !in_vfork_child()
+        && let Some(socket) = net::datagram::find(fd)
+    {
+        let _guard = Guard::enter();
+        errno::kept(|| net::datagram::bound(&socket));
+    }
+    result
+}
+
 /// # Safety
 /// connect(2).
 pub(crate) unsafe fn connect(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int {
+    if let Some(socket) = net::datagram::find(fd).filter(|_| !in_vfork_child()) {
+        // SAFETY: the caller's contract.
+        let result = unsafe { real::connect(fd, address, length) };
+        if result == 0 {
+            let _guard = Guard::enter();
+            errno::kept(|| net::datagram::connected(&socket));
+        }
+        return result;
+    }
     // SAFETY: the caller's contract.
     let unspecific =
         length >= 2 && is_plausible(address) && unsafe { (*address).sa_family } == libc::AF_UNSPEC as u16;
@@ -232,6 +276,16 @@ pub(crate) unsafe fn shutdown(fd: c_int, how: c_int) -> c_int {
         let _guard = Guard::enter();
         return super::result(net::open::shutdown(&carried, how)) as c_int;
     }
+    if let Some(socket) = net::datagram::find(fd) {
+        // SAFETY: the caller's contract.
+        let result = unsafe { real::shutdown(fd, how) };
+        let _guard = Guard::enter();
+        // Without a peer that is an error, and is done all the same.
+        if let Some(carried) = socket.datagrams() {
+            errno::kept(|| net::datagram::shut_down(&carried, how));
+        }
+        return result;
+    }
     let known_how = matches!(how, libc::SHUT_RD | libc::SHUT_WR | libc::SHUT_RDWR);
     if let Some(socket) = slot::find(fd).filter(|socket| known_how && !socket.card.has(flag::LISTENER)) {
         let _guard = Guard::enter();
@@ -414,6 +468,16 @@ pub(crate) unsafe fn setsockopt(
         // SAFETY: the caller's contract.
         return unsafe { real::setsockopt(fd, level, name, value, length) };
     };
+    if socket.is_datagram() {
+        // SAFETY: the caller's contract.
+        let result = unsafe { real::setsockopt(fd, level, name, value, length) };
+        if result == 0 {
+            let _guard = Guard::enter();
+            // SAFETY: the caller's contract: the kernel has read it.
+            errno::kept(|| unsafe { net::datagram::options::note(&socket, level, name, value, length) });
+        }
+        return result;
+    }
     if let Some(carried) = socket.connection() {
         let _guard = Guard::enter();
         // SAFETY: the caller's contract.

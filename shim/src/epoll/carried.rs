@@ -12,7 +12,7 @@ use libc::{
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::wait::{self, Sleeping, Waiting, close_for_sleep};
-use super::{Set, at_index};
+use super::{Inner, Set, at_index};
 use crate::calls::wait::to_timespec;
 use crate::guard::{self, Interrupt};
 use crate::net::{self, Carried, attach, ready};
@@ -55,6 +55,8 @@ pub(super) struct Members {
     has_doubles: bool,
     /// Descriptors that are looked at.
     listed: Vec<c_int>,
+    /// One-shot members of UDP that were reported, and what they are called: the kernel still has them.
+    fired: Vec<(c_int, u64)>,
     /// Up to where each interface's log was read.
     places: [u64; 8],
 }
@@ -68,6 +70,15 @@ fn note(places: &mut Vec<u32>, index: usize, place: Option<usize>) {
         places.resize(index + 1, 0);
     }
     places[index] = place.map_or(0, |place| place as u32 + 1);
+}
+
+/// The number under which a socket's changes are noted: those of UDP have records of their own.
+const fn record_of_change(index: u32, is_udp: bool) -> usize {
+    (index as usize) << 1 | is_udp as usize
+}
+
+const fn record_of(carried: &Carried) -> usize {
+    record_of_change(carried.handle.index, carried.is_udp)
 }
 
 impl Members {
@@ -107,7 +118,7 @@ impl Members {
     pub(super) fn put(&mut self, fd: c_int, carried: &Carried, event: epoll_event) {
         let (events, data) = (event.events, event.u64);
         let member = Member { fd, carried: *carried, events, data, armed: true, seen: None, listed: true };
-        let record = carried.handle.index as usize;
+        let record = record_of(carried);
         if let Some(place) = self.place(fd) {
             let was_listed = self.all[place].listed;
             self.all[place] = member;
@@ -133,9 +144,9 @@ impl Members {
         let Some(place) = self.place(fd) else { return };
         let gone = self.all.swap_remove(place);
         note(&mut self.by_fd, fd as usize, None);
-        note(&mut self.by_record, gone.carried.handle.index as usize, None);
+        note(&mut self.by_record, record_of(&gone.carried), None);
         if let Some(moved) = self.all.get(place) {
-            let (fd, record) = (moved.fd as usize, moved.carried.handle.index as usize);
+            let (fd, record) = (moved.fd as usize, record_of(&moved.carried));
             note(&mut self.by_fd, fd, Some(place));
             note(&mut self.by_record, record, Some(place));
         }
@@ -171,10 +182,9 @@ impl Members {
             let mut any = false;
             let read = shared.log_since(*place, |changed| {
                 any = true;
-                let found = place_in(by_record, changed.socket as usize).and_then(|place| all.get_mut(place));
-                if !changed.is_udp
-                    && let Some(member) = found.filter(|member| member.carried.interface.number == number)
-                {
+                let record = record_of_change(changed.socket, changed.is_udp);
+                let found = place_in(by_record, record).and_then(|place| all.get_mut(place));
+                if let Some(member) = found.filter(|member| member.carried.interface.number == number) {
                     list(member);
                 }
             });
@@ -213,6 +223,9 @@ impl Members {
             events[count] = epoll_event { events: due, u64: member.data };
             count += 1;
             member.reported();
+            if !member.armed && member.carried.is_udp {
+                self.fired.push((fd, member.data));
+            }
             if member.listed {
                 again.push(fd);
             }
@@ -225,6 +238,39 @@ impl Members {
     }
 }
 
+impl Members {
+    /// The kernel has reported something under this name: if that is a one-shot member of UDP, the stack's half is told, too.
+    pub(super) fn reported_by_kernel(&mut self, data: u64) {
+        let one_shot = EPOLLONESHOT as u32;
+        let is_it = |member: &&mut Member| member.data == data && member.events & one_shot != 0;
+        self.all.iter_mut().filter(is_it).for_each(|member| member.armed = false);
+    }
+
+    /// Of a member of UDP that both halves report one event is made: the first `own` are the stack's, and `found` are the kernel's, from
+    /// `begin` on. How many of those remain.
+    fn join(&self, events: &mut [epoll_event], own: usize, begin: usize, found: usize) -> usize {
+        if !self.all.iter().any(|member| member.carried.is_udp) {
+            return found;
+        }
+        let mut left = found;
+        let mut at = 0;
+        while at < left {
+            let event = events[begin + at];
+            let name = event.u64;
+            let is_udp = || self.all.iter().any(|member| member.carried.is_udp && member.data == name);
+            match events[..own].iter_mut().find(|first| { first.u64 } == name) {
+                Some(first) if is_udp() => {
+                    first.events |= event.events;
+                    left -= 1;
+                    events[begin + at] = events[begin + left];
+                }
+                _ => at += 1,
+            }
+        }
+        left
+    }
+}
+
 impl Member {
     /// The bits that are to be reported now.
     fn due(&self) -> u32 {
@@ -232,7 +278,7 @@ impl Member {
             return 0;
         }
         let events = self.carried.events();
-        let bits = ready::bits(events, self.events);
+        let bits = ready::bits_of(&self.carried, self.events);
         let is_edge = self.events & EPOLLET as u32 != 0;
         match self.seen.filter(|_| is_edge) {
             Some((arrivals, openings)) => {
@@ -262,8 +308,12 @@ impl Set {
     }
 
     fn has_carried_within(&self, depth: u32) -> bool {
-        !self.lock().carried.is_empty()
-            || depth > 0 && self.inside().iter().any(|(_, set)| set.has_carried_within(depth - 1))
+        let inner = self.lock();
+        if !inner.carried.is_empty() || inner.awaits_stack {
+            return true;
+        }
+        drop(inner);
+        depth > 0 && self.inside().iter().any(|(_, set)| set.has_carried_within(depth - 1))
     }
 
     /// Whether one of those is ready.
@@ -300,7 +350,7 @@ impl Set {
 
 /// The stack has a socket from now on that may be in sets already: they learn of it.
 pub(crate) fn carried(socket: &Socket) {
-    let Some(carried) = socket.connection().or_else(|| socket.stack_listener()) else { return };
+    let Some(carried) = socket.waitable() else { return };
     let is_connection = socket.connection().is_some();
     for index in socket.slot.sets.iter().filter_map(|set| set.load(SeqCst).checked_sub(1)) {
         let Some(set) = at_index(index) else { continue };
@@ -313,16 +363,41 @@ pub(crate) fn carried(socket: &Socket) {
             .collect();
         for (fd, event) in its {
             inner.carried.put(fd, &carried, event);
+            let set_fd = set.fd.load(Relaxed);
             if is_connection {
                 inner.members.remove(fd);
-                let set_fd = set.fd.load(Relaxed);
                 // SAFETY: no event is needed.
                 let _ = unsafe { sys::epoll_ctl(set_fd, EPOLL_CTL_DEL, fd, core::ptr::null_mut()) };
+            } else if carried.is_udp {
+                ask_kernel(set_fd, fd, asked_of_kernel(event));
             }
         }
         drop(inner);
         wake(set);
     }
+}
+
+/// The stack has the socket no more, and the kernel alone tells of it.
+pub(crate) fn uncarried(socket: &Socket) {
+    for index in socket.slot.sets.iter().filter_map(|set| set.load(SeqCst).checked_sub(1)) {
+        let Some(set) = at_index(index) else { continue };
+        let mut inner = set.lock();
+        inner.carried.remove_socket(socket);
+        for (fd, member) in inner.members.iter().filter(|(_, member)| member.name == socket.name) {
+            let event = epoll_event { events: member.events, u64: member.data };
+            ask_kernel(set.fd.load(Relaxed), fd, event);
+        }
+    }
+}
+
+/// What the kernel is to report of its half of a socket of UDP.
+pub(super) const fn asked_of_kernel(event: epoll_event) -> epoll_event {
+    epoll_event { events: ready::asked_of_kernel(event.events), u64: event.u64 }
+}
+
+fn ask_kernel(set_fd: c_int, fd: c_int, mut event: epoll_event) {
+    // SAFETY: the event is a local.
+    let _ = unsafe { sys::epoll_ctl(set_fd, EPOLL_CTL_MOD, fd, &raw mut event) };
 }
 
 /// epoll_ctl(2) on a descriptor that the stack has: `None` if the kernel is to register it, too.
@@ -379,7 +454,12 @@ pub(super) fn wait(set: &'static Set, mut call: Waiting<'_>, mask: Option<&sigse
 
 /// What the stack has, and what rings and kernel have, where that is due.
 fn look(set: &'static Set, call: &mut Waiting<'_>, started: u64) -> sys::Result<usize> {
-    let own = set.lock().carried.report(call.events);
+    let own = {
+        let mut inner = set.lock();
+        let own = inner.carried.report(call.events);
+        inner.disarm_other_halves(call.fd);
+        own
+    };
     let count = own + set.report_inside(&mut call.events[own..]);
     let asked = ticks().wrapping_sub(set.asked.load(Relaxed));
     let room = &mut call.events[count..];
@@ -387,7 +467,18 @@ fn look(set: &'static Set, call: &mut Waiting<'_>, started: u64) -> sys::Result<
         return Ok(count);
     }
     let mut rest = Waiting { fd: call.fd, events: room, timeout_ns: Some(0), may_spin: false, mask: None };
-    Ok(count + rest.look(set, started)?.unwrap_or(0))
+    let found = rest.look(set, started)?.unwrap_or(0);
+    let both = if own == 0 { found } else { set.lock().carried.join(call.events, own, count, found) };
+    Ok(count + both)
+}
+
+impl Inner {
+    /// What the stack's half of a one-shot member has told, the kernel's is not to tell again.
+    fn disarm_other_halves(&mut self, set_fd: c_int) {
+        for (fd, data) in core::mem::take(&mut self.carried.fired) {
+            wait::disarm(set_fd, fd, data);
+        }
+    }
 }
 
 fn spin(set: &'static Set, call: &Waiting<'_>, until: Option<u64>) -> spin::End {

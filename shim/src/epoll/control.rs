@@ -31,6 +31,9 @@ pub(crate) fn control(
         return done;
     }
     let mut kernel_event = event.unwrap_or(epoll_event { events: 0, u64: 0 });
+    if slot::find(fd).is_some_and(|socket| socket.datagrams().is_some()) {
+        kernel_event = super::carried::asked_of_kernel(kernel_event);
+    }
     let pointer = if event.is_some() { &raw mut kernel_event } else { core::ptr::null_mut() };
     // SAFETY: the event is a local.
     unsafe { sys::epoll_ctl(set_fd, operation, fd, pointer) }?;
@@ -77,6 +80,7 @@ fn note_socket(
         parked: false,
         ghost: false,
     };
+    inner.awaits_stack |= socket.is_undecided();
     inner.one_shots |= event.events & EPOLLONESHOT as u32 != 0;
     inner.members.insert(socket.fd, member);
     inner.open.retain(|open| open.fd != socket.fd);

@@ -279,6 +279,7 @@ impl Inner {
         if !self.one_shots {
             return count;
         }
+        events[..count].iter().for_each(|event| self.carried.reported_by_kernel(event.u64));
         for event in &events[..count] {
             for member in self.members.iter_mut() {
                 if member.events & EPOLLONESHOT as u32 != 0 && member.data == { event.u64 } {
@@ -464,7 +465,7 @@ pub(super) fn polled(fd: c_int, wanted: u32) -> u32 {
 }
 
 /// A one-shot member was reported from its ring: the kernel must not report it as well.
-fn disarm(set_fd: c_int, fd: c_int, data: u64) {
+pub(super) fn disarm(set_fd: c_int, fd: c_int, data: u64) {
     let mut event = epoll_event { events: EPOLLONESHOT as u32, u64: data };
     // SAFETY: the event is a local.
     let _ = unsafe { sys::epoll_ctl(set_fd, EPOLL_CTL_MOD, fd, &raw mut event) };

@@ -107,8 +107,17 @@ pub(crate) unsafe fn give(
 
 /// The name that the kernel knows for a socket of IPv4 or IPv6, and whether it is of IPv6.
 pub(crate) fn of_socket(fd: c_int) -> Option<(Name, bool)> {
+    known(fd, false)
+}
+
+/// Its peer's.
+pub(crate) fn of_peer(fd: c_int) -> Option<Name> {
+    known(fd, true).map(|(name, _)| name)
+}
+
+fn known(fd: c_int, is_peer: bool) -> Option<(Name, bool)> {
     let mut bytes = [0u8; size_of::<sockaddr_in6>()];
-    let len = driver::sys::socket_name(fd, false, &mut bytes).ok()?;
+    let len = driver::sys::socket_name(fd, is_peer, &mut bytes).ok()?;
     // SAFETY: the kernel has written so many bytes there.
     match unsafe { read(bytes.as_ptr().cast(), len as socklen_t) } {
         Read::Name(name) => {

@@ -250,6 +250,17 @@ impl Interface {
         }
     }
 
+    /// Packets to this port are the kernel's at once, whoever has claimed it.
+    pub(super) fn pass(&self, protocol: Protocol, local: Ip, port: u16, placeholder: c_int) {
+        let mut keeper = self.keeper.lock();
+        let Some(keeper) = keeper.as_mut() else { return };
+        // What it is claimed as, the keeper tells who claims it.
+        if let Ok(claimed) = keeper.claim(protocol, local, port, placeholder) {
+            claimed.places(protocol, port).for_each(|place| self.requests.want(place, false));
+            let _ = keeper.release(protocol, local, port);
+        }
+    }
+
     /// They don't any more, as far as this process is concerned.
     pub(crate) fn release(&self, protocol: Protocol, local: Ip, port: u16) {
         if let Some(keeper) = self.keeper.lock().as_mut() {

@@ -16,7 +16,7 @@ use stack::wire::ip::Ip;
 use super::address::{self, Name};
 use super::attach::{self, Interface};
 use super::wait::{Timeout, Wait, is_readable};
-use super::{CONNECTION, Carried, LISTENER, NONE, failure, options};
+use super::{CONNECTION, Carried, LISTENER, NONE, datagram, failure, options};
 use crate::config::config;
 use crate::slot::{self, Outcome, Socket, State};
 use crate::{epoll, errno, family, real};
@@ -36,7 +36,7 @@ pub(crate) fn connect(socket: &Socket, remote: &Name) -> Option<Outcome> {
     let interface =
         attach::interfaces().find(|interface| interface.reaches(&local.ip, &remote.ip, remote.scope))?;
     let handle = make(interface, socket, is_v6, Some(&local)).ok()?;
-    let carried = Carried { socket: *socket, interface, handle };
+    let carried = Carried { socket: *socket, interface, handle, is_udp: false };
     let outcome = carried.with(|stack| {
         stack.poll();
         stack.connect(handle, &unmapped(&local.ip), (&remote.ip, remote.port))
@@ -104,7 +104,7 @@ fn make(
     let thread = crate::guard::tid();
     let slot = engine.process().index;
     let handle = engine.with(thread, |stack| stack.parts.tcp_socket(is_v6, slot))?;
-    let carried = Carried { socket: *socket, interface, handle };
+    let carried = Carried { socket: *socket, interface, handle, is_udp: false };
     options::carry_over(&carried);
     let bound = local.filter(|local| local.port != 0 || !local.ip.is_unspecified());
     let done = bound.map_or(Ok(()), |local| bind(interface, socket, handle, local));
@@ -184,7 +184,7 @@ pub(crate) fn listen(socket: &Socket, backlog: c_int) {
     }
     let Some((local, is_v6, interface)) = listens_at(socket) else { return };
     let Ok(handle) = make(interface, socket, is_v6, Some(&local)) else { return };
-    let carried = Carried { socket: *socket, interface, handle };
+    let carried = Carried { socket: *socket, interface, handle, is_udp: false };
     if carried.with(|stack| stack.listen(handle, backlog.max(0) as u32)).is_err() {
         interface.release(Protocol::Tcp, local.ip, local.port);
         discard(&carried);
@@ -279,7 +279,7 @@ fn take_in(listener: &Carried, handle: Handle, remote: Name, flags: c_int) -> Ac
         discard(&Carried { handle, ..*listener });
         return Accepted::Failed(Errno(libc::ENFILE));
     };
-    enter(&Carried { socket, interface: listener.interface, handle }, CONNECTION);
+    enter(&Carried { socket, interface: listener.interface, handle, is_udp: false }, CONNECTION);
     Accepted::Stack(fd, remote, is_v6)
 }
 
@@ -302,6 +302,9 @@ pub(crate) fn shutdown(carried: &Carried, how: c_int) -> Outcome {
 /// still names the placeholder.
 pub(crate) fn closed(socket: &Socket, closing: bool) {
     options::forget(socket);
+    if let Some(carried) = socket.datagrams() {
+        return datagram::closed(&carried);
+    }
     let Some(carried) = socket.connection().or_else(|| socket.stack_listener()) else { return };
     let is_listener = socket.stack_listener().is_some();
     socket.slot.net.store(NONE, SeqCst);

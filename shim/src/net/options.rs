@@ -69,8 +69,23 @@ pub(crate) unsafe fn remember(
     if OF_THE_PLACEHOLDER.contains(&(level, name)) {
         return true;
     }
+    // SAFETY: the caller's contract.
+    is_known(level, name) && unsafe { keep(socket, level, name, value, length) }
+}
+
+/// Keeps an option for when the path is decided; false if there is no room for it.
+///
+/// # Safety
+/// As [`remember`].
+pub(super) unsafe fn keep(
+    socket: &Socket,
+    level: c_int,
+    name: c_int,
+    value: *const c_void,
+    length: socklen_t,
+) -> bool {
     let len = length as usize;
-    if !is_known(level, name) || len > LONGEST {
+    if len > LONGEST {
         return false;
     }
     let (slot, generation) = (socket.name.index, socket.name.generation);
@@ -124,7 +139,11 @@ pub(super) fn carry_over(carried: &Carried) {
     if !sets.is_empty() {
         carried.with(|stack| {
             for set in &sets {
-                let _ = stack.set_option(handle, set.level, set.name, &set.value[..set.len]);
+                let value = &set.value[..set.len];
+                let _ = match carried.is_udp {
+                    true => stack.udp_set_option(handle, set.level, set.name, value),
+                    false => stack.set_option(handle, set.level, set.name, value),
+                };
             }
         });
     }

@@ -4,8 +4,8 @@ use driver::clock::{monotonic_ns, ticks};
 use driver::sys::{self, Errno};
 use engine::bells::{Sleeper, Who};
 use libc::{
-    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, EPOLLRDNORM, EPOLLWRNORM, c_int, pollfd,
-    sigset_t,
+    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, EPOLLRDNORM, EPOLLWRBAND, EPOLLWRNORM,
+    c_int, pollfd, sigset_t,
 };
 use stack::events::{self, Events};
 
@@ -38,6 +38,23 @@ pub(crate) fn bits(events: Events, asked: u32) -> u32 {
     let all =
         BITS.iter().filter(|(bit, _)| events.ready & bit != 0).fold(0, |all, (_, bits)| all | *bits as u32);
     all & (asked | ALWAYS)
+}
+
+/// What of a carried socket is ready: of UDP's, errors are the kernel's to tell, and bits that TCP doesn't have go with room
+/// (datagram_poll in net/core/datagram.c).
+pub(crate) fn bits_of(carried: &Carried, asked: u32) -> u32 {
+    let mut events = carried.events();
+    if !carried.is_udp {
+        return bits(events, asked);
+    }
+    events.ready &= !events::FAILED;
+    let band = if events.ready & events::WRITABLE != 0 { EPOLLWRBAND as u32 & asked } else { 0 };
+    bits(events, asked) | band
+}
+
+/// What the kernel is asked of its half of such a socket: it has room always.
+pub(crate) const fn asked_of_kernel(asked: u32) -> u32 {
+    asked & !((EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND) as u32)
 }
 
 /// Whether any of the descriptors is, or holds, one of the stack's.
@@ -85,7 +102,7 @@ impl Mine {
     fn bits(&self, asked: i16) -> i16 {
         let asked = u32::from(asked as u16);
         let found = match &self.what {
-            What::Socket(carried, _) => bits(carried.events(), asked),
+            What::Socket(carried, _) => bits_of(carried, asked),
             What::Set(set) if set.carries_something() => asked & (EPOLLIN | EPOLLRDNORM) as u32,
             What::Set(_) => 0,
         };
@@ -99,6 +116,8 @@ struct Call<'a> {
     mine: Vec<Mine>,
     /// The array as the kernel and the rings get it: without the placeholders of connections.
     rest: Vec<pollfd>,
+    /// A socket of UDP is among them that the stack may have by the end of a sleep.
+    may_change: bool,
     until: Option<u64>,
     mask: Option<&'a sigset_t>,
 }
@@ -136,25 +155,39 @@ pub(crate) fn poll(
             spin::End::Expired => {}
         }
         call.sleep()?;
+        if call.may_change {
+            call.look_up();
+        }
     }
 }
 
 impl<'a> Call<'a> {
     fn new(fds: &'a mut [pollfd], timeout_ns: Option<u64>, mask: Option<&'a sigset_t>) -> Self {
-        let mut rest = fds.to_vec();
-        let mut mine = Vec::new();
+        let until = timeout_ns.map(|timeout| monotonic_ns().saturating_add(timeout));
+        let mut call = Self { fds, mine: Vec::new(), rest: Vec::new(), may_change: false, until, mask };
+        call.look_up();
+        call
+    }
+
+    /// Finds out whose the descriptors are.
+    fn look_up(&mut self) {
+        let Self { fds, mine, rest, may_change, .. } = self;
+        (*rest, *may_change) = (fds.to_vec(), false);
+        mine.clear();
         for (index, entry) in rest.iter_mut().enumerate() {
             if let Some(carried) = waitable(entry.fd) {
-                if carried.socket.connection().is_some() {
+                if carried.is_udp {
+                    entry.events = asked_of_kernel(u32::from(entry.events as u16)) as u16 as i16;
+                } else if carried.socket.connection().is_some() {
                     entry.fd = -1;
                 }
                 mine.push(Mine { index, what: What::Socket(carried, carried.socket.pin()) });
             } else if let Some(set) = epoll::find(entry.fd).filter(|set| set.has_carried()) {
                 mine.push(Mine { index, what: What::Set(set) });
+            } else {
+                *may_change |= slot::find(entry.fd).is_some_and(|socket| socket.is_undecided());
             }
         }
-        let until = timeout_ns.map(|timeout| monotonic_ns().saturating_add(timeout));
-        Self { fds, mine, rest, until, mask }
     }
 
     fn has_mine(&self) -> bool {

@@ -12,7 +12,7 @@ use crate::slot::Outcome;
 use driver::sys::Errno;
 
 /// Pieces of a vector that need no memory of their own.
-const FEW: usize = 8;
+pub(super) const FEW: usize = 8;
 
 /// Receives into the vector.
 ///
@@ -95,7 +95,7 @@ unsafe fn once(carried: &Carried, vector: &[iovec], done: usize, flags: c_int) -
 ///
 /// # Safety
 /// The buffers are the caller's promise, and nobody else's meanwhile.
-unsafe fn pieces<'b>(
+pub(super) unsafe fn pieces<'b>(
     vector: &[iovec],
     mut skip: usize,
     few: &'b mut [&'static mut [u8]; FEW],

@@ -12,7 +12,7 @@ use crate::slot::Outcome;
 use driver::sys::{self, Errno};
 
 /// Pieces of a vector that need no memory of their own.
-const FEW: usize = 8;
+pub(super) const FEW: usize = 8;
 /// Bytes of a file that are read at once.
 const FILE_PIECE: usize = 64 << 10;
 
@@ -106,7 +106,7 @@ fn advance(text: &mut [&[u8]], mut count: usize) -> usize {
 ///
 /// # Safety
 /// The buffers are the caller's promise.
-unsafe fn pieces<'b>(
+pub(super) unsafe fn pieces<'b>(
     vector: &[iovec],
     few: &'b mut [&'static [u8]; FEW],
     many: &'b mut Vec<&'static [u8]>,

@@ -67,6 +67,14 @@ impl Wait {
         self.wait(carried, |events| events.arrivals != arrivals)
     }
 
+    /// Waits until this holds of what is ready, or the kernel has something. It is asked again when a bell of this process has rung.
+    ///
+    /// # Errors
+    /// As [`Wait::until`].
+    pub(crate) fn while_not(&self, carried: &Carried, is_enough: impl Fn(u64) -> bool) -> sys::Result<()> {
+        self.wait(carried, |events| is_enough(events.ready))
+    }
+
     fn wait(&self, carried: &Carried, is_enough: impl Fn(Events) -> bool) -> sys::Result<()> {
         // It waits for one thing: whatever it does next is waited for, too.
         super::events_given().set(1);

@@ -15,6 +15,7 @@ use driver::sys;
 use libc::{c_int, c_void, msghdr};
 
 use super::{comes_here, mark};
+use crate::cmsg::Room;
 use crate::slot::Socket;
 
 /// linux/tcp.h: the option, and the type of its control message.
@@ -60,24 +61,11 @@ impl Control {
         if asked.is_err() || on == 0 {
             return (0, 0);
         }
-        let header = size_of::<libc::cmsghdr>();
-        if self.at.is_null() || self.length < header {
-            return (0, libc::MSG_CTRUNC);
-        }
         let left = waiting(socket).unwrap_or(0);
-        let whole = header + size_of::<c_int>();
-        let length = whole.min(self.length);
-        // SAFETY: an all-zero header is a valid one; header and value stay inside the caller's room.
-        unsafe {
-            let mut message: libc::cmsghdr = core::mem::zeroed();
-            message.cmsg_len = length as _;
-            (message.cmsg_level, message.cmsg_type) = (libc::IPPROTO_TCP, TCP_INQ);
-            self.at.cast::<libc::cmsghdr>().write_unaligned(message);
-            let value = left.to_ne_bytes();
-            self.at.cast::<u8>().add(header).copy_from_nonoverlapping(value.as_ptr(), length - header);
-        }
-        let space = whole.next_multiple_of(size_of::<usize>());
-        (space.min(self.length), if length < whole { libc::MSG_CTRUNC } else { 0 })
+        // SAFETY: the caller's contract.
+        let mut room = unsafe { Room::new(self.at, self.length) };
+        room.put(libc::IPPROTO_TCP, TCP_INQ, &left.to_ne_bytes());
+        room.given()
     }
 }
 

@@ -1,0 +1,152 @@
+//! recvmsg(2) and its kin on a socket of UDP: what the stack has, and what the kernel has.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use driver::sys::{self, Errno};
+use libc::{MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_PEEK, MSG_TRUNC, c_int, iovec, msghdr};
+use rows::reasons::Reason;
+use stack::error::Error;
+use stack::events;
+use stack::region::slab::Handle;
+use stack::udp::Mark;
+use stack::udp::receive::Datagram;
+
+use super::control::Told;
+use super::give_back;
+use crate::buffers::Buffers;
+use crate::cmsg::Room;
+use crate::config::config;
+use crate::net::address::{self, Name};
+use crate::net::receive::{FEW, pieces};
+use crate::net::wait::{Timeout, Wait};
+use crate::net::{Carried, attach};
+use crate::slot::{Outcome, Socket};
+
+/// Datagrams of the stack's after which the kernel's come first, once.
+const TURN: u32 = 32;
+/// What the stack knows no socket by.
+const NOBODY: Handle = Handle { index: u32::MAX, generation: 0 };
+
+/// Receives a datagram, and fills in the message as recvmsg(2) does.
+///
+/// # Safety
+/// The message and its buffers are the caller's promise, as with the system call.
+pub(crate) unsafe fn receive(socket: &Socket, message: &mut msghdr, flags: c_int) -> Outcome {
+    let is_blocking = socket.may_block(flags);
+    let mut wait = None;
+    loop {
+        let carried = socket.datagrams().filter(|_| flags & MSG_ERRQUEUE == 0);
+        let is_its_turn = socket.slot.from_stack.load(Relaxed) < TURN;
+        let from_stack = |message: &mut msghdr| {
+            // SAFETY: the caller's contract.
+            carried.as_ref().and_then(|carried| unsafe { by_stack(carried, message, flags) })
+        };
+        if is_its_turn && let Some(outcome) = from_stack(message) {
+            return outcome;
+        }
+        socket.slot.from_stack.store(0, Relaxed);
+        // SAFETY: the caller's contract.
+        match unsafe { sys::recvmsg(socket.fd, message, flags | MSG_DONTWAIT) } {
+            Ok(count) => return Outcome::Value(count),
+            Err(Errno(libc::EAGAIN)) => {}
+            Err(error) => return Outcome::Fail(error),
+        }
+        if !is_its_turn && let Some(outcome) = from_stack(message) {
+            return outcome;
+        }
+        if !is_blocking || flags & MSG_ERRQUEUE != 0 {
+            return Outcome::Fail(Errno(libc::EAGAIN));
+        }
+        if let Err(error) = waited(socket, carried, &mut wait) {
+            return Outcome::Fail(error);
+        }
+    }
+}
+
+/// Waits until either half has something, or it is decided that there is another one.
+fn waited(socket: &Socket, carried: Option<Carried>, wait: &mut Option<Wait>) -> sys::Result<()> {
+    let before = socket.slot.net.load(Relaxed);
+    let nobody = |interface| Carried { socket: *socket, interface, handle: NOBODY, is_udp: true };
+    let carried = carried.or_else(|| attach::interfaces().next().map(nobody)).ok_or(Errno(libc::EAGAIN))?;
+    let wait = wait.get_or_insert_with(|| {
+        Wait::of(&carried, Timeout::Receive, config().spin_recv).or_readable(socket.fd)
+    });
+    wait.while_not(&carried, |ready| {
+        ready & (events::READABLE | events::HUNG_UP) != 0 || socket.slot.net.load(Relaxed) != before
+    })
+}
+
+/// What the stack has; `None` if that is nothing.
+///
+/// # Safety
+/// The message and its buffers are the caller's promise.
+unsafe fn by_stack(carried: &Carried, message: &mut msghdr, flags: c_int) -> Option<Outcome> {
+    let list: &[iovec] = match message.msg_iovlen {
+        0 => &[],
+        // SAFETY: the caller's contract.
+        count => unsafe { core::slice::from_raw_parts(message.msg_iov, count) },
+    };
+    // SAFETY: the caller's contract.
+    let buffers = unsafe { Buffers::new(list) }?;
+    if buffers.is_faulty() {
+        return Some(Outcome::Fail(Errno(libc::EFAULT)));
+    }
+    // SAFETY: the caller's contract.
+    match unsafe { once(carried, list, flags & MSG_PEEK != 0) } {
+        Ok(Some(told)) => {
+            let turn = &carried.socket.slot.from_stack;
+            turn.store(turn.load(Relaxed) + 1, Relaxed);
+            // SAFETY: the caller's contract.
+            Some(unsafe { give(&told, message, flags) })
+        }
+        Err(Error::BadHandle) => {
+            // Another process has given it back.
+            give_back(&carried.socket, Reason::GivenAway);
+            None
+        }
+        // Errors, and the end that shutdown(2) makes, are the kernel's to tell.
+        Ok(None) | Err(_) => None,
+    }
+}
+
+/// # Safety
+/// The buffers are the caller's promise.
+unsafe fn once(carried: &Carried, list: &[iovec], peeks: bool) -> Result<Option<Told>, Error> {
+    let (handle, is_known) = (carried.handle, carried.events().ready & events::READABLE != 0);
+    let mut few: [&mut [u8]; FEW] = [(); FEW].map(|()| &mut [][..]);
+    let mut many = Vec::new();
+    // SAFETY: the caller's contract.
+    let to = unsafe { pieces(list, 0, &mut few, &mut many) };
+    carried.with(|stack| {
+        if !is_known {
+            stack.poll();
+        }
+        let got = if peeks { stack.udp_peek(handle, 0, to) } else { stack.udp_receive(handle, to) };
+        let Some(datagram) = got? else { return Ok(None) };
+        let options = stack.parts.udp_options(handle)?.options;
+        let is_v6 = stack.parts.udp(handle)?.is(Mark::V6);
+        Ok(Some(Told { datagram, options, is_v6, interface: carried.interface.index }))
+    })
+}
+
+/// Fills in the message, as ___sys_recvmsg in net/socket.c.
+///
+/// # Safety
+/// The message is the caller's promise.
+unsafe fn give(told: &Told, message: &mut msghdr, flags: c_int) -> Outcome {
+    let Datagram { source: (ip, port), copied, len, .. } = told.datagram;
+    let name = Name::of(told.interface, ip, port);
+    let to = message.msg_name.cast();
+    // SAFETY: the caller's contract.
+    if let Err(error) = unsafe { address::give(&name, told.is_v6, to, &raw mut message.msg_namelen) } {
+        return Outcome::Fail(Errno(error));
+    }
+    // SAFETY: the caller's contract.
+    let mut room = unsafe { Room::new(message.msg_control, message.msg_controllen) };
+    told.put(&mut room);
+    let (given, more) = room.given();
+    let cut = if copied < len { MSG_TRUNC } else { 0 };
+    message.msg_controllen = given;
+    message.msg_flags = flags & MSG_CMSG_CLOEXEC | more | cut;
+    Outcome::Value(if flags & MSG_TRUNC != 0 { len } else { copied })
+}
