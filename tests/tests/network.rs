@@ -1,5 +1,5 @@
 //! Unmodified programs on the network path: what they print is what they print on the kernel's, and the kernel has none of their
-//! connections. The far end is the kernel's, or under accel too.
+//! connections, and none of their datagrams. The far end is the kernel's, or under accel too.
 //!
 //! The binaries are ACCEL_BIN and the library beside it, or those of `target/release`.
 
@@ -20,7 +20,7 @@ use stack::wire::ip::Ip;
 const PEER: &str = "7300";
 const SERVER: &str = "7400";
 
-/// What a program printed, and how many of its connections were the kernel's when it looked.
+/// What a program printed, and how many of its connections, or datagrams, were the kernel's when it looked.
 #[derive(Debug, Default)]
 struct Said {
     lines: Vec<String>,
@@ -29,7 +29,7 @@ struct Said {
 
 impl Said {
     fn add(&mut self, line: String) {
-        if let Some(count) = line.strip_prefix("# kernel connections: ") {
+        if let Some((_, count)) = line.strip_prefix("# kernel ").and_then(|rest| rest.split_once(": ")) {
             self.kernels = count.parse().ok();
         } else if !line.starts_with('#') {
             self.lines.push(line);
@@ -89,28 +89,54 @@ fn serve(near: By, far: By, is_v6: bool) -> Option<Said> {
     Some(said)
 }
 
-/// Runs it on the kernel, and on the stack with either far end.
-fn same(run: impl Fn(By, By, bool) -> Option<Said>) {
+/// The near host's program exchanges datagrams with the far one's.
+fn datagrams(near: By, far: By, is_v6: bool) -> Option<Said> {
+    let [one, other] = Cable::default().lay()?;
+    for setting in ["ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"] {
+        // Errors are asked for more often than the far host would tell of them.
+        other
+            .inside(move || std::fs::write(Path::new("/proc/sys/net").join(setting), "0"))
+            .expect("a setting");
+    }
+    let mut mirror = Program::start(&other, far, "mirror.py", &[PEER]);
+    assert_eq!(mirror.line().as_deref(), Some("ready"));
+    let (host, own) = if is_v6 { ("fd00::2", "fd00::1") } else { ("10.0.0.2", "10.0.0.1") };
+    let mut program = Program::start(&one, near, "datagrams.py", &[host, PEER, own, NAME]);
+    let mut said = Said::default();
+    while let Some(line) = program.line() {
+        said.add(line);
+    }
+    assert!(program.child.wait().expect("its end").success(), "{said:?}");
+    Some(said)
+}
+
+/// Runs it on the kernel, which has so many of what it counts then, and on the stack with either far end.
+fn same(kernels: u32, run: impl Fn(By, By, bool) -> Option<Said>) {
     for is_v6 in [false, true] {
         let Some(kernel) = run(By::Kernel, By::Kernel, is_v6) else { return };
-        assert_eq!(kernel.kernels, Some(1));
+        assert_eq!(kernel.kernels, Some(kernels));
         assert_eq!(kernel.lines.last().map(String::as_str), Some("end: all"));
         for far in [By::Kernel, By::Stack] {
             let stack = run(By::Stack, far, is_v6).expect("the same cable");
             assert_eq!(stack.lines, kernel.lines, "IPv6 {is_v6}, the far end by {far:?}");
-            assert_eq!(stack.kernels, Some(0), "its connections are the stack's");
+            assert_eq!(stack.kernels, Some(0), "what it has is the stack's");
         }
     }
 }
 
 #[test]
 fn who_connects_sees_what_he_sees_on_the_kernel() {
-    same(calls);
+    same(1, calls);
 }
 
 #[test]
 fn who_is_connected_to_sees_what_he_sees_on_the_kernel() {
-    same(serve);
+    same(1, serve);
+}
+
+#[test]
+fn who_exchanges_datagrams_sees_what_he_sees_on_the_kernel() {
+    same(600, datagrams);
 }
 
 /// The near host's program hears of routers: one leads on to the far host, over a link with a smaller MTU, and knows where nobody is.

@@ -66,7 +66,14 @@ fn may_carry_datagrams() -> bool {
 /// bind(2).
 pub(crate) unsafe fn bind(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int {
     // SAFETY: the caller's contract.
-    let result = unsafe { real::bind(fd, address, length) };
+    let call = || unsafe { real::bind(fd, address, length) };
+    let mut result = call();
+    if result < 0 && errno::get() == libc::EADDRINUSE && attach::is_on() && !in_vfork_child() {
+        let _guard = Guard::enter();
+        // Whoever had it may have died just now, and the keeper doesn't know it yet.
+        attach::interfaces().for_each(net::Interface::bury);
+        result = call();
+    }
     if result == 0
         && !in_vfork_child()
         && let Some(socket) = net::datagram::find(fd)
@@ -281,9 +288,7 @@ pub(crate) unsafe fn shutdown(fd: c_int, how: c_int) -> c_int {
         let result = unsafe { real::shutdown(fd, how) };
         let _guard = Guard::enter();
         // Without a peer that is an error, and is done all the same.
-        if let Some(carried) = socket.datagrams() {
-            errno::kept(|| net::datagram::shut_down(&carried, how));
-        }
+        errno::kept(|| net::datagram::shut_down(&socket, how));
         return result;
     }
     let known_how = matches!(how, libc::SHUT_RD | libc::SHUT_WR | libc::SHUT_RDWR);

@@ -216,6 +216,14 @@ impl Interface {
         }
     }
 
+    /// The keeper gives up what processes had that have ended.
+    pub(crate) fn bury(&'static self) {
+        if let Some(keeper) = self.keeper.lock().as_mut() {
+            // Who says that he is there is answered when the dead are gone.
+            let _ = keeper.hold();
+        }
+    }
+
     /// Has the kernel ask for a neighbour.
     pub(super) fn resolve(&self, ip: Ip) {
         if let Some(keeper) = self.keeper.lock().as_mut() {

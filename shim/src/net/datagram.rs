@@ -227,13 +227,14 @@ pub(crate) fn give_back(socket: &Socket, reason: Reason) {
 }
 
 /// The kernel has shut it down.
-pub(crate) fn shut_down(carried: &Carried, how: c_int) {
+pub(crate) fn shut_down(socket: &Socket, how: c_int) {
     let how = match how {
         libc::SHUT_RD => How::Read,
         libc::SHUT_WR => How::Write,
         libc::SHUT_RDWR => How::Both,
         _ => return,
     };
+    let Some(carried) = socket.datagrams() else { return give_back(socket, Reason::Finished) };
     let handle = carried.handle;
     let _ = carried.with(|stack| stack.udp_shutdown(handle, how));
 }

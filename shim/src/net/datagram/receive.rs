@@ -39,9 +39,13 @@ pub(crate) unsafe fn receive(socket: &Socket, message: &mut msghdr, flags: c_int
         let is_its_turn = socket.slot.from_stack.load(Relaxed) < TURN;
         let from_stack = |message: &mut msghdr| {
             // SAFETY: the caller's contract.
-            carried.as_ref().and_then(|carried| unsafe { by_stack(carried, message, flags) })
+            carried.as_ref().map_or(Had::Nothing, |carried| unsafe { by_stack(carried, message, flags) })
         };
-        if is_its_turn && let Some(outcome) = from_stack(message) {
+        let mut had = Had::Nothing;
+        if is_its_turn {
+            had = from_stack(message);
+        }
+        if let Had::Done(outcome) = had {
             return outcome;
         }
         socket.slot.from_stack.store(0, Relaxed);
@@ -51,8 +55,14 @@ pub(crate) unsafe fn receive(socket: &Socket, message: &mut msghdr, flags: c_int
             Err(Errno(libc::EAGAIN)) => {}
             Err(error) => return Outcome::Fail(error),
         }
-        if !is_its_turn && let Some(outcome) = from_stack(message) {
-            return outcome;
+        if !is_its_turn {
+            had = from_stack(message);
+        }
+        match had {
+            Had::Done(outcome) => return outcome,
+            // Only who waits is told of the end (__skb_recv_udp).
+            Had::Ended if is_blocking => return end(message, flags),
+            Had::Ended | Had::Nothing => {}
         }
         if !is_blocking || flags & MSG_ERRQUEUE != 0 {
             return Outcome::Fail(Errno(libc::EAGAIN));
@@ -76,20 +86,35 @@ fn waited(socket: &Socket, carried: Option<Carried>, wait: &mut Option<Wait>) ->
     })
 }
 
-/// What the stack has; `None` if that is nothing.
+/// What the stack's half had.
+enum Had {
+    Nothing,
+    /// shutdown(2) was called.
+    Ended,
+    Done(Outcome),
+}
+
+/// Nothing comes any more.
+fn end(message: &mut msghdr, flags: c_int) -> Outcome {
+    (message.msg_namelen, message.msg_controllen) = (0, 0);
+    message.msg_flags = flags & MSG_CMSG_CLOEXEC;
+    Outcome::Value(0)
+}
+
+/// What the stack has.
 ///
 /// # Safety
 /// The message and its buffers are the caller's promise.
-unsafe fn by_stack(carried: &Carried, message: &mut msghdr, flags: c_int) -> Option<Outcome> {
+unsafe fn by_stack(carried: &Carried, message: &mut msghdr, flags: c_int) -> Had {
     let list: &[iovec] = match message.msg_iovlen {
         0 => &[],
         // SAFETY: the caller's contract.
         count => unsafe { core::slice::from_raw_parts(message.msg_iov, count) },
     };
     // SAFETY: the caller's contract.
-    let buffers = unsafe { Buffers::new(list) }?;
+    let Some(buffers) = (unsafe { Buffers::new(list) }) else { return Had::Nothing };
     if buffers.is_faulty() {
-        return Some(Outcome::Fail(Errno(libc::EFAULT)));
+        return Had::Done(Outcome::Fail(Errno(libc::EFAULT)));
     }
     // SAFETY: the caller's contract.
     match unsafe { once(carried, list, flags & MSG_PEEK != 0) } {
@@ -97,15 +122,16 @@ unsafe fn by_stack(carried: &Carried, message: &mut msghdr, flags: c_int) -> Opt
             let turn = &carried.socket.slot.from_stack;
             turn.store(turn.load(Relaxed) + 1, Relaxed);
             // SAFETY: the caller's contract.
-            Some(unsafe { give(&told, message, flags) })
+            Had::Done(unsafe { give(&told, message, flags) })
         }
         Err(Error::BadHandle) => {
             // Another process has given it back.
             give_back(&carried.socket, Reason::GivenAway);
-            None
+            Had::Nothing
         }
-        // Errors, and the end that shutdown(2) makes, are the kernel's to tell.
-        Ok(None) | Err(_) => None,
+        Ok(None) => Had::Ended,
+        // Errors are the kernel's to tell.
+        Err(_) => Had::Nothing,
     }
 }
 
