@@ -480,6 +480,9 @@ pub(crate) unsafe fn setsockopt(
             let _guard = Guard::enter();
             // SAFETY: the caller's contract: the kernel has read it.
             errno::kept(|| unsafe { net::datagram::options::note(&socket, level, name, value, length) });
+            if (level, name) == (libc::SOL_SOCKET, libc::SO_RCVTIMEO) {
+                errno::kept(|| note_timeout(&socket));
+            }
         }
         return result;
     }

@@ -37,8 +37,12 @@ impl Wait {
         let mut limit = libc::timeval { tv_sec: 0, tv_usec: 0 };
         let known = sys::getsockopt(carried.socket.fd, libc::SOL_SOCKET, timeout as c_int, &mut limit);
         let usec = limit.tv_sec.saturating_mul(1_000_000).saturating_add(limit.tv_usec);
-        let is_set = known.is_ok() && usec > 0;
-        let until = is_set.then(|| monotonic_ns().saturating_add((usec as u64).saturating_mul(1000)));
+        Self::limited(if known.is_ok() { usec.max(0) as u64 } else { 0 }, may_spin)
+    }
+
+    /// A wait of at most so many microseconds; 0 is no limit.
+    pub(crate) fn limited(usec: u64, may_spin: bool) -> Self {
+        let until = (usec > 0).then(|| monotonic_ns().saturating_add(usec.saturating_mul(1000)));
         Self { until, may_spin, also: None }
     }
 

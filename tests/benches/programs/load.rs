@@ -88,8 +88,17 @@ pub(crate) fn numbers(text: &str) -> Vec<f64> {
 }
 
 pub(crate) fn ping_pong(hosts: [&Namespace; 2], ends: Ends) -> Option<Figure> {
-    let _server = near(hosts, ends, own("echo 7001"));
-    let said = numbers(&load(hosts, ends, own(&format!("ping {NEAR} 7001"))));
+    trips(hosts, ends, ["echo", "ping"], 7001)
+}
+
+pub(crate) fn udp_ping_pong(hosts: [&Namespace; 2], ends: Ends) -> Option<Figure> {
+    trips(hosts, ends, ["mirror", "toss"], 7006)
+}
+
+/// Round trips between these two roles.
+fn trips(hosts: [&Namespace; 2], ends: Ends, roles: [&str; 2], port: u16) -> Option<Figure> {
+    let _server = near(hosts, ends, own(&format!("{} {port}", roles[0])));
+    let said = numbers(&load(hosts, ends, own(&format!("{} {NEAR} {port}", roles[1]))));
     let [p50, p99] = said[..] else { return None };
     Some(Figure { value: p50 / 1000.0, p99: Some(p99 / 1000.0), cpu_us: None })
 }

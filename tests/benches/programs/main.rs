@@ -57,6 +57,13 @@ const ROWS: &[Row] = &[
         run: load::ping_pong,
     },
     Row {
+        name: "udp ping-pong",
+        unit: "µs",
+        is_latency: true,
+        target: "both: 1.15 times the raw round trip of the bench net",
+        run: load::udp_ping_pong,
+    },
+    Row {
         name: "redis",
         unit: "k/s",
         is_latency: false,

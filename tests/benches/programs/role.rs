@@ -1,8 +1,10 @@
 //! The bench's own programs: this one again, started with a role in its environment. Plain sockets of the standard library.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::time::Instant;
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+use harness::wire::sys::pin;
 
 use super::crowd;
 
@@ -17,8 +19,8 @@ const CONNECTIONS: usize = 3_000;
 const BULK: usize = 1 << 30;
 const BLOCK: usize = 1 << 18;
 
-/// `echo PORT`, `ping HOST PORT`, `connects HOST PORT`, `sink PORT`, `flood HOST PORT`, `source PORT`, `drain HOST PORT`,
-/// `crowd PORT`, `visit HOST PORT CONNECTIONS ACTIVE`, `guests HOST PORT CONNECTIONS ACTIVE`.
+/// `echo PORT`, `ping HOST PORT`, `mirror PORT`, `toss HOST PORT`, `connects HOST PORT`, `sink PORT`, `flood HOST PORT`, `source PORT`,
+/// `drain HOST PORT`, `crowd PORT`, `visit HOST PORT CONNECTIONS ACTIVE`, `guests HOST PORT CONNECTIONS ACTIVE`.
 pub(crate) fn run(role: &str) {
     let words: Vec<&str> = role.split(' ').collect();
     let port = |at: usize| words[at].parse::<u16>().expect("a port");
@@ -32,6 +34,8 @@ pub(crate) fn run(role: &str) {
         "guests" => crowd::guests(words[1], port(2), number(3), number(4)),
         "drain" => drain(words[1], port(2)),
         "ping" => ping(words[1], port(2)),
+        "mirror" => mirror(port(1)),
+        "toss" => toss(words[1], port(2)),
         "connects" => connects(words[1], port(2)),
         _ => flood(words[1], port(2)),
     }
@@ -93,17 +97,52 @@ fn connect(host: &str, port: u16) -> TcpStream {
 fn ping(host: &str, port: u16) {
     let mut stream = connect(host, port);
     let mut buffer = [0; 64];
-    let mut times = Vec::with_capacity(TURNS);
-    for turn in 0..WARM + TURNS {
-        let begun = Instant::now();
+    time(|| {
         stream.write_all(&buffer).expect("sent");
         stream.read_exact(&mut buffer).expect("received");
-        if turn >= WARM {
-            times.push(begun.elapsed().as_nanos());
-        }
-    }
+    });
+}
+
+/// Says median and 99th percentile of so many turns, in nanoseconds.
+fn time(mut turn: impl FnMut()) {
+    (0..WARM).for_each(|_| turn());
+    let mut times: Vec<u128> = (0..TURNS)
+        .map(|_| {
+            let begun = Instant::now();
+            turn();
+            begun.elapsed().as_nanos()
+        })
+        .collect();
     times.sort_unstable();
     println!("{} {}", times[TURNS / 2], times[TURNS * 99 / 100]);
+}
+
+/// Gives each datagram back, on one core.
+fn mirror(port: u16) {
+    pin(0);
+    let socket = UdpSocket::bind(("0.0.0.0", port)).expect("a port");
+    let mut buffer = [0; 65_536];
+    loop {
+        let (count, who) = socket.recv_from(&mut buffer).expect("a datagram");
+        socket.send_to(&buffer[..count], who).expect("sent");
+    }
+}
+
+/// Sends datagrams to and fro, on another core.
+fn toss(host: &str, port: u16) {
+    pin(1);
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("a port");
+    socket.connect((host, port)).expect("an address");
+    let mut buffer = [0; 64];
+    // Until somebody answers.
+    socket.set_read_timeout(Some(Duration::from_millis(20))).expect("an option");
+    while socket.send(&buffer).and_then(|_| socket.recv(&mut buffer)).is_err() {}
+    while socket.recv(&mut buffer).is_ok() {}
+    socket.set_read_timeout(None).expect("an option");
+    time(|| {
+        socket.send(&buffer).expect("sent");
+        socket.recv(&mut buffer).expect("received");
+    });
 }
 
 fn connects(host: &str, port: u16) {

@@ -18,7 +18,7 @@ use crate::cmsg::Room;
 use crate::config::config;
 use crate::net::address::{self, Name};
 use crate::net::receive::{FEW, pieces};
-use crate::net::wait::{Timeout, Wait};
+use crate::net::wait::Wait;
 use crate::net::{Carried, attach};
 use crate::slot::{Outcome, Socket};
 
@@ -29,33 +29,38 @@ const NOBODY: Handle = Handle { index: u32::MAX, generation: 0 };
 
 /// Receives a datagram, and fills in the message as recvmsg(2) does.
 ///
+/// Who waits asks the kernel only if that had the last one, or has something: a question costs a system call.
+///
 /// # Safety
 /// The message and its buffers are the caller's promise, as with the system call.
 pub(crate) unsafe fn receive(socket: &Socket, message: &mut msghdr, flags: c_int) -> Outcome {
-    let is_blocking = socket.may_block(flags);
+    let is_blocking = socket.may_block(flags) && flags & MSG_ERRQUEUE == 0;
+    let in_a_row = &socket.slot.from_stack;
     let mut wait = None;
     loop {
         let carried = socket.datagrams().filter(|_| flags & MSG_ERRQUEUE == 0);
-        let is_its_turn = socket.slot.from_stack.load(Relaxed) < TURN;
         let from_stack = |message: &mut msghdr| {
             // SAFETY: the caller's contract.
             carried.as_ref().map_or(Had::Nothing, |carried| unsafe { by_stack(carried, message, flags) })
         };
-        let mut had = Had::Nothing;
-        if is_its_turn {
-            had = from_stack(message);
-        }
+        let is_kernels_turn = in_a_row.load(Relaxed) >= TURN;
+        let mut had = if is_kernels_turn { Had::Nothing } else { from_stack(message) };
         if let Had::Done(outcome) = had {
             return outcome;
         }
-        socket.slot.from_stack.store(0, Relaxed);
-        // SAFETY: the caller's contract.
-        match unsafe { sys::recvmsg(socket.fd, message, flags | MSG_DONTWAIT) } {
-            Ok(count) => return Outcome::Value(count),
-            Err(Errno(libc::EAGAIN)) => {}
-            Err(error) => return Outcome::Fail(error),
+        if !is_blocking || wait.is_some() || is_kernels_turn || in_a_row.load(Relaxed) == 0 {
+            // SAFETY: the caller's contract.
+            match unsafe { sys::recvmsg(socket.fd, message, flags | MSG_DONTWAIT) } {
+                Ok(count) => {
+                    in_a_row.store(0, Relaxed);
+                    return Outcome::Value(count);
+                }
+                Err(Errno(libc::EAGAIN)) => {}
+                Err(error) => return Outcome::Fail(error),
+            }
         }
-        if !is_its_turn {
+        if is_kernels_turn {
+            in_a_row.store(1, Relaxed);
             had = from_stack(message);
         }
         match had {
@@ -64,7 +69,7 @@ pub(crate) unsafe fn receive(socket: &Socket, message: &mut msghdr, flags: c_int
             Had::Ended if is_blocking => return end(message, flags),
             Had::Ended | Had::Nothing => {}
         }
-        if !is_blocking || flags & MSG_ERRQUEUE != 0 {
+        if !is_blocking {
             return Outcome::Fail(Errno(libc::EAGAIN));
         }
         if let Err(error) = waited(socket, carried, &mut wait) {
@@ -79,7 +84,8 @@ fn waited(socket: &Socket, carried: Option<Carried>, wait: &mut Option<Wait>) ->
     let nobody = |interface| Carried { socket: *socket, interface, handle: NOBODY, is_udp: true };
     let carried = carried.or_else(|| attach::interfaces().next().map(nobody)).ok_or(Errno(libc::EAGAIN))?;
     let wait = wait.get_or_insert_with(|| {
-        Wait::of(&carried, Timeout::Receive, config().spin_recv).or_readable(socket.fd)
+        let usec = socket.slot.receive_timeout_us.load(Relaxed);
+        Wait::limited(usec.into(), config().spin_recv).or_readable(socket.fd)
     });
     wait.while_not(&carried, |ready| {
         ready & (events::READABLE | events::HUNG_UP) != 0 || socket.slot.net.load(Relaxed) != before
