@@ -15,6 +15,7 @@ use stack::settings::{Switch, Values};
 use stack::stats::Counter;
 use stack::tcp::calls::How;
 use stack::time::{Duration, Instant};
+use stack::udp::send::Sending;
 use stack::wire::{icmp, icmpv6, protocol};
 
 #[test]
@@ -199,6 +200,15 @@ fn a_sender_waits_for_what_the_device_has_not_sent() {
     for number in 0..8 {
         assert_eq!(net.receive(1, server).expect("a datagram").1, [number]);
     }
+    // What is cut goes whole, or none of it.
+    let how = Sending { to: Some((ip(2), 53)), segment: Some(10), ..Sending::default() };
+    assert_eq!(net.on(0, |stack| stack.udp_send(client, &[&[5; 115]], &how)), Ok(115));
+    assert_eq!(net.on(0, |stack| stack.udp_send(client, &[&[6; 20]], &how)), Err(Error::WouldBlock));
+    net.run();
+    for part in [5; 115].chunks(10) {
+        assert_eq!(net.receive(1, server).expect("a part").1, part);
+    }
+    assert_eq!(net.receive(1, server), Err(Error::WouldBlock));
     // One that closes while the device sends leaves nothing behind.
     net.send_to(0, client, (ip(2), 53), b"last").expect("room");
     net.end(&[(0, client), (1, server)]);

@@ -156,6 +156,8 @@ struct Leaves {
     is_many: bool,
     /// It was looked up: something is to be done for the next hop afterwards, perhaps.
     is_new: bool,
+    /// There is room for all of the message.
+    has_room: bool,
 }
 
 impl<D: Device> Stack<'_, '_, D> {
@@ -263,6 +265,12 @@ impl<D: Device> Stack<'_, '_, D> {
         if draft.len > segment * SEGMENTS_MAX || draft.is_unchecked {
             return Err(Error::Invalid);
         }
+        // All of it goes now, or none: who waits for room sends it again, whole (ip_make_skb: one skb, charged at once).
+        let index = parcel.payer.map_or(u32::MAX, |socket| socket.index);
+        if self.udp_is_full(index) || self.udp_lacks_room(draft.len.div_ceil(segment)) {
+            return self.udp_no_room(index, wish);
+        }
+        leaves.has_room = true;
         let mut at = 0;
         while at < draft.len {
             let len = segment.min(draft.len - at);
@@ -294,8 +302,8 @@ impl<D: Device> Stack<'_, '_, D> {
             true => None,
             false => Some(draft.whole_header(self.device).ok_or(Error::MessageSize)?),
         };
-        if self.udp_is_full(index) || self.udp_lacks_room(if is_whole { 1 } else { parcel.pieces(most, len) })
-        {
+        let pieces = if is_whole { 1 } else { parcel.pieces(most, len) };
+        if !leaves.has_room && self.udp_is_full(index) || self.udp_lacks_room(pieces) {
             return self.udp_no_room(index, wish);
         }
         let hop = &mut leaves.hop;
@@ -395,8 +403,15 @@ impl<D: Device> Stack<'_, '_, D> {
             Some(_) => self.udp_last_hop(udp, remote),
         };
         if let Some((hop, source, mtu)) = known {
-            let (path_may, is_many, is_new) = (false, false, false);
-            return Ok(Leaves { hop, source, mtu, path_may, is_many, is_new });
+            return Ok(Leaves {
+                hop,
+                source,
+                mtu,
+                path_may: false,
+                is_many: false,
+                is_new: false,
+                has_room: false,
+            });
         }
         self.udp_find_leaves(socket, udp, wish, remote, how)
     }
@@ -431,7 +446,8 @@ impl<D: Device> Stack<'_, '_, D> {
         };
         let mtu = if wish.discover.uses_path() { way.path.mtu } else { way.link_mtu };
         let mtu = mtu.min(wish.mtu_max);
-        Ok(Leaves { hop, source, mtu, path_may: way.path.may_fragment, is_many, is_new: true })
+        let path_may = way.path.may_fragment;
+        Ok(Leaves { hop, source, mtu, path_may, is_many, is_new: true, has_room: false })
     }
 
     /// The hop to the socket's peer, if it is known and nothing more is to be done for it, with our address and the path's MTU.
