@@ -597,6 +597,51 @@ def case_options():
     datagrams.close()
 
 
+def case_device():
+    datagrams = made()
+    datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, NAME.encode())
+    datagrams.bind((ANY, 0))
+    datagrams.sendto(b"by it", FAR)
+    say("bound to it", datagrams.recv(10))
+    datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+    say("and elsewhere", tried(lambda: datagrams.sendto(b"x", FAR)) in (1, "ENETUNREACH", "EINVAL"), tried(lambda: datagrams.recv(10, socket.MSG_DONTWAIT)))
+    datagrams.close()
+
+
+def case_workers():
+    """Each has a socket of its own at one port."""
+    first = made()
+    first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    first.bind((ANY, 0))
+    port = first.getsockname()[1]
+    first.close()
+    pipe, children = socket.socketpair(), []
+    for _ in range(3):
+        child = os.fork()
+        if child == 0:
+            worker = made()
+            worker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            worker.bind((ANY, port))
+            pipe[1].send(b"r")
+            worker.sendto(b"worker", FAR)
+            while True:
+                worker.recvfrom(100)
+                pipe[1].send(b"+")
+        children.append(child)
+    # Each answer is some worker's.
+    got = b""
+    while got.count(b"r") < 3 or got.count(b"+") < 3:
+        got += pipe[0].recv(10)
+    say("workers", got.count(b"+"))
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    again = bound(ANY, port)
+    again.sendto(b"again", FAR)
+    say("and nobody any more", again.recv(10))
+    again.close()
+
+
 def case_shared_port():
     first, second = made(), made()
     for each in (first, second):
@@ -659,7 +704,8 @@ def case_given_away():
         os.dup2(writer, 1)
         os.execv(sys.executable, [sys.executable, "-c", script])
     os.close(writer)
-    say("given", os.read(reader, 100), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    with os.fdopen(reader) as said:
+        say("given", said.read(), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     server.sendto(b"mine", FAR)
     say("still mine", server.recv(10), server.getsockname()[1] == port)
     server.close()

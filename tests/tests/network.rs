@@ -353,3 +353,24 @@ fn captured(file: &Path) -> Vec<(bool, Vec<u8>)> {
     }
     packets
 }
+
+/// And of sockets of UDP. Their port is the next program's at once, however the last one ended.
+#[test]
+fn explain_tells_of_datagrams_and_a_killed_programs_port_is_free() {
+    let Some([one, other]) = Cable::default().lay() else { return };
+    for _ in 0..5 {
+        let mirror = &mut Program::start(&one, By::Stack, "mirror.py", &[PEER]);
+        assert_eq!(mirror.line().as_deref(), Some("ready"));
+        let output = Command::new(accel()).args(["explain", &mirror.child.id().to_string()]).output();
+        let said = String::from_utf8(output.expect("accel").stdout).expect("text");
+        assert!(said.contains("stack     udp6 [::]:7300\n                  0 B wait"), "{said}");
+        let answer = other.inside(|| {
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+            socket.set_read_timeout(Some(std::time::Duration::from_secs(5)))?;
+            socket.send_to(b"hello", "10.0.0.1:7300")?;
+            let mut bytes = [0; 10];
+            socket.recv(&mut bytes).map(|count| bytes[..count].to_vec())
+        });
+        assert_eq!(answer.expect("an answer"), b"hello");
+    }
+}

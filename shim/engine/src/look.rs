@@ -9,6 +9,7 @@ use stack::region::look;
 use stack::region::slab::Handle;
 use stack::region::{Layout, Refused as NotOurs};
 use stack::tcp::tcb::Tcb;
+use stack::udp::UdpSocket;
 
 use crate::region::{Refused, Region};
 
@@ -86,6 +87,13 @@ impl Look {
     pub fn socket(&self, socket: Handle) -> Option<Tcb> {
         let place = look::place_of_tcb(&self.layout, socket)?;
         look::tcb(&self.bytes.copy(place.offset, place.record)?, socket)
+    }
+
+    /// The same of UDP.
+    #[must_use]
+    pub fn datagrams(&self, socket: Handle) -> Option<UdpSocket> {
+        let place = look::place_of_udp(&self.layout, socket)?;
+        look::udp(&self.bytes.copy(place.offset, place.record)?, socket)
     }
 }
 

@@ -37,9 +37,6 @@ pub(crate) mod options;
 pub(crate) mod receive;
 pub(crate) mod send;
 
-/// The interface that a socket is bound to; 0 is none (asm-generic/socket.h).
-const SO_BINDTOIFINDEX: c_int = 62;
-
 /// The socket of UDP behind a descriptor, if the stack has it or may have it.
 #[inline]
 pub(crate) fn find(fd: c_int) -> Option<Socket> {
@@ -111,7 +108,7 @@ fn take(socket: &Socket, is_v6: bool, local: &Name, peer: Option<&Name>) -> Opti
         give_back(socket, Reason::Port);
         return None;
     }
-    let device = option(socket.fd, SO_BINDTOIFINDEX);
+    let device = options::device(socket.fd);
     let is_its = |interface: &&Interface| {
         (device == 0 || device == interface.index)
             && match peer {
@@ -137,11 +134,6 @@ fn take(socket: &Socket, is_v6: bool, local: &Name, peer: Option<&Name>) -> Opti
     // Who waits for the kernel's half alone looks again.
     attach::interfaces().for_each(|interface| interface.engine.ring_here());
     Some(carried)
-}
-
-fn option(fd: c_int, name: c_int) -> u32 {
-    let mut value = 0;
-    sys::getsockopt(fd, libc::SOL_SOCKET, name, &mut value).map_or(0, |_| value)
 }
 
 /// The stack's half has the kernel's port, and then its packets.

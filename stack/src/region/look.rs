@@ -8,6 +8,7 @@ use super::limits::Refused;
 use super::slab::Handle;
 use crate::ip;
 use crate::tcp::tcb::Tcb;
+use crate::udp::UdpSocket;
 
 /// Bytes of the header, with which a region begins.
 pub const HEADER: usize = size_of::<Header>();
@@ -30,7 +31,17 @@ pub fn layout(header: &[u8]) -> Result<Layout, Refused> {
 /// Where the record of a socket of TCP is; none for an index that there isn't.
 #[must_use]
 pub fn place_of_tcb(layout: &Layout, socket: Handle) -> Option<Span> {
-    let Span { offset, count, record } = layout.tcbs;
+    place(layout.tcbs, socket)
+}
+
+/// The same of a socket of UDP.
+#[must_use]
+pub fn place_of_udp(layout: &Layout, socket: Handle) -> Option<Span> {
+    place(layout.udp_sockets, socket)
+}
+
+fn place(all: Span, socket: Handle) -> Option<Span> {
+    let Span { offset, count, record } = all;
     let at = socket.index as usize;
     (at < count).then(|| Span { offset: offset + at * record, count: 1, record })
 }
@@ -46,6 +57,13 @@ pub const fn place_of_ip(layout: &Layout) -> Span {
 pub fn tcb(bytes: &[u8], socket: Handle) -> Option<Tcb> {
     let tcb = Tcb::read_from_bytes(bytes).ok()?;
     (tcb.tag.is_used() && tcb.tag.handle(socket.index) == socket).then_some(tcb)
+}
+
+/// The same of a socket of UDP.
+#[must_use]
+pub fn udp(bytes: &[u8], socket: Handle) -> Option<UdpSocket> {
+    let udp = UdpSocket::read_from_bytes(bytes).ok()?;
+    (udp.tag.is_used() && udp.tag.handle(socket.index) == socket).then_some(udp)
 }
 
 /// The interface's number in a copy of its record.
@@ -72,6 +90,12 @@ mod tests {
         let older = Handle { generation: socket.generation.wrapping_sub(2), ..socket };
         assert!(tcb(read(place), older).is_none());
         assert!(place_of_tcb(&layout, Handle { index: u32::MAX, ..socket }).is_none());
+        let datagrams = memory.parts().udp_socket(false, 0).expect("room");
+        let bytes = memory.bytes();
+        let read = |span: Span| &bytes[span.offset..span.offset + span.record];
+        let place = place_of_udp(&layout, datagrams).expect("a place");
+        assert_eq!(udp(read(place), datagrams).map(|udp| udp.drops), Some(0));
+        assert!(udp(read(place), Handle { generation: 77, ..datagrams }).is_none());
         assert_eq!(interface(read(place_of_ip(&layout))), Some(7));
         assert!(super::layout(&[0; HEADER]).is_err() && super::layout(&bytes[..8]).is_err());
     }

@@ -152,7 +152,7 @@ impl Only {
         self.is_read = true;
         let Ok(reading) = view::read(self.pid, &mut Tables::default()) else { return };
         for row in &reading.rows {
-            let carried = row.carried.as_ref().map(|carried| &carried.socket);
+            let carried = row.carried.as_ref().and_then(|carried| carried.socket.as_ref());
             let locals =
                 [carried, row.socket.as_ref()].into_iter().flatten().filter_map(|socket| socket.local);
             self.ports.extend(locals.map(|local| local.port()));

@@ -9,6 +9,7 @@ use engine::look::Look;
 use stack::region::slab::Handle;
 use stack::tcp::state::State;
 use stack::tcp::tcb::Tcb;
+use stack::udp::UdpSocket;
 use stack::wire::ip::Ip;
 
 use super::explain::bytes;
@@ -16,21 +17,13 @@ use super::process;
 use super::sockets::Socket;
 use super::view::Row;
 
-/// A connection of the stack.
+/// A socket of the stack.
 #[derive(Clone, Debug)]
 pub(crate) struct Carried {
-    /// Its addresses and its state.
-    pub socket: Socket,
-    /// Bytes that the peer has acknowledged, and that came from it.
-    acked: u64,
-    received: u64,
-    /// Segments sent again.
-    again: u32,
-    /// Segments that may be on their way, and octets of the largest.
-    window: u32,
-    mss: u16,
-    /// Microseconds; none before the first measurement.
-    round_trip_us: Option<u64>,
+    /// Its addresses and its state, where the kernel's socket hasn't them.
+    pub socket: Option<Socket>,
+    /// What it does, in words.
+    pub detail: String,
 }
 
 const fn state(state: State) -> &'static str {
@@ -58,29 +51,29 @@ impl Carried {
         let remote = (tcb.remote_port != 0).then(|| address(&tcb.remote, tcb.remote_port));
         let local = Some(address(&tcb.local, tcb.local_port));
         let protocol = if tcb.local.is_v4() { "tcp" } else { "tcp6" };
-        Self {
-            socket: Socket { protocol, local, remote, state: state(tcb.state()) },
-            acked: tcb.acked,
-            received: tcb.received,
-            again: tcb.total_retrans,
-            window: tcb.congestion.cwnd(),
-            mss: tcb.mss,
-            round_trip_us: tcb.rtt.srtt().map(|round_trip| round_trip.as_micros()),
-        }
+        let socket = Socket { protocol, local, remote, state: state(tcb.state()) };
+        Self { socket: Some(socket), detail: connection(tcb) }
     }
 
-    /// In words, as `ss -ti` has them in letters.
-    pub(crate) fn detail(&self) -> String {
-        let round_trip = self.round_trip_us.map_or_else(String::new, |us| format!(", round trip {us} µs"));
-        format!(
-            "acknowledged {}, received {}, {} segments sent again, window {} of {} B{round_trip}",
-            bytes(self.acked),
-            bytes(self.received),
-            self.again,
-            self.window,
-            self.mss,
-        )
+    /// One of UDP: the kernel's socket has its names.
+    fn of_datagrams(udp: &UdpSocket) -> Self {
+        let (waiting, lost) = (bytes(udp.receive.bytes().into()), udp.drops);
+        Self { socket: None, detail: format!("{waiting} wait to be read, {lost} datagrams found no room") }
     }
+}
+
+/// As `ss -ti` has it in letters.
+fn connection(tcb: &Tcb) -> String {
+    let round_trip = tcb.rtt.srtt().map(|round_trip| round_trip.as_micros());
+    let round_trip = round_trip.map_or_else(String::new, |us| format!(", round trip {us} µs"));
+    format!(
+        "acknowledged {}, received {}, {} segments sent again, window {} of {} B{round_trip}",
+        bytes(tcb.acked),
+        bytes(tcb.received),
+        tcb.total_retrans,
+        tcb.congestion.cwnd(),
+        tcb.mss,
+    )
 }
 
 /// The regions that a process uses, with the interfaces of their stacks.
@@ -101,7 +94,11 @@ pub(super) fn add(pid: i32, rows: &mut [Row]) {
     for row in rows.iter_mut().filter(|row| is_carried(row)) {
         let Some((interface, packed)) = row.card.and_then(|card| card.in_stack) else { continue };
         let handle = Handle { index: packed as u32, generation: (packed >> 32) as u32 };
-        let tcb = regions.iter().filter(|(number, _)| *number == interface);
-        row.carried = tcb.filter_map(|(_, look)| look.socket(handle)).map(|tcb| Carried::of(&tcb)).next();
+        let mut looks = regions.iter().filter(|(number, _)| *number == interface).map(|(_, look)| look);
+        let is_udp = row.socket.as_ref().is_some_and(|socket| socket.protocol.starts_with("udp"));
+        row.carried = looks.find_map(|look| match is_udp {
+            true => look.datagrams(handle).map(|udp| Carried::of_datagrams(&udp)),
+            false => look.socket(handle).map(|tcb| Carried::of(&tcb)),
+        });
     }
 }

@@ -68,7 +68,7 @@ pub(crate) fn paragraph(row: &Row, is_under_accel: bool) -> String {
         text += &wrap(&why, INDENT);
     }
     if let Some(carried) = row.carried.as_ref().filter(|_| row.is_accelerated()) {
-        text += &wrap(&carried.detail(), INDENT);
+        text += &wrap(&carried.detail, INDENT);
     }
     if let Some(counts) = row.card.map(|card| counts(&card.counts)).filter(|counts| !counts.is_empty()) {
         text += &wrap(&counts, INDENT);

@@ -66,8 +66,9 @@ impl Row {
 
     /// `127.0.0.1:80 -> 127.0.0.1:4711 ESTABLISHED`, or the protocol.
     pub(crate) fn connection(&self) -> String {
-        let carried = self.carried.as_ref().filter(|_| self.is_accelerated()).map(|carried| &carried.socket);
-        let Some(socket) = carried.or(self.socket.as_ref()) else { return "closed by now".to_owned() };
+        let carried = self.carried.as_ref().filter(|_| self.is_accelerated());
+        let named = carried.and_then(|carried| carried.socket.as_ref());
+        let Some(socket) = named.or(self.socket.as_ref()) else { return "closed by now".to_owned() };
         let mut text = socket.protocol.to_owned();
         if let Some(local) = socket.local {
             text += &format!(" {local}");

@@ -53,6 +53,24 @@ const REFUSED: &[(c_int, c_int)] = &[
     (libc::SOL_SOCKET, libc::SO_DONTROUTE),
 ];
 
+/// asm-generic/socket.h: which interface a socket is bound to.
+const SO_BINDTOIFINDEX: c_int = 62;
+
+fn is_device(level: c_int, name: c_int) -> bool {
+    level == libc::SOL_SOCKET && [libc::SO_BINDTODEVICE, SO_BINDTOIFINDEX].contains(&name)
+}
+
+/// Whether the interface that a socket is bound to now is no other than the stack's; before it is decided, that is looked at then.
+fn stays_at_device(socket: &Socket) -> bool {
+    socket.datagrams().is_none_or(|carried| [0, carried.interface.index].contains(&device(socket.fd)))
+}
+
+/// The interface that a socket is bound to; 0 is none.
+pub(super) fn device(fd: c_int) -> u32 {
+    let mut value = 0;
+    sys::getsockopt(fd, libc::SOL_SOCKET, SO_BINDTOIFINDEX, &mut value).map_or(0, |_| value)
+}
+
 fn is_kernels(level: c_int, name: c_int) -> bool {
     KERNELS.contains(&(level, name))
         || level == libc::IPPROTO_IP && GROUPS.contains(&name)
@@ -75,7 +93,7 @@ pub(crate) unsafe fn note(
     value: *const c_void,
     length: socklen_t,
 ) {
-    if is_kernels(level, name) {
+    if is_kernels(level, name) || is_device(level, name) && stays_at_device(socket) {
         return;
     }
     let is_kept = is_known(level, name)
