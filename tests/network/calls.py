@@ -3,7 +3,6 @@
     calls.py HOST PORT      the far end is peer.py
 """
 
-import array
 import errno
 import fcntl
 import os
@@ -13,25 +12,13 @@ import socket
 import struct
 import sys
 import tempfile
-import termios
 import threading
 import time
 
+from common import asleep, epoll_events, readable, say, tried, unread, until
+
 HOST, PORT = sys.argv[1], int(sys.argv[2])
 FAMILY = socket.AF_INET6 if ":" in HOST else socket.AF_INET
-
-
-def say(what, *values):
-    print(what + ":", *values, flush=True)
-
-
-def tried(act):
-    try:
-        return act()
-    except OSError as error:
-        return errno.errorcode.get(error.errno, str(error))
-    except TimeoutError:
-        return "timeout"
 
 
 def open_to(command, **options):
@@ -55,18 +42,6 @@ def exactly(stream, count):
             break
         data += piece
     return data
-
-
-def readable(stream, timeout=5):
-    return bool(select.select([stream], [], [], timeout)[0])
-
-
-def until(is_so):
-    for _ in range(5000):
-        if is_so():
-            return True
-        time.sleep(0.001)
-    return False
 
 
 def carried():
@@ -144,12 +119,6 @@ def case_flags():
     say("dropped", stream.recv_into(bytearray(300), 300, socket.MSG_TRUNC))
     say("left", unread(stream), stream.recv(10) == data[300:310])
     stream.close()
-
-
-def unread(stream):
-    count = array.array("i", [0])
-    fcntl.ioctl(stream, termios.FIONREAD, count)
-    return count[0]
 
 
 def case_timeouts():
@@ -232,10 +201,6 @@ def case_urgent():
     stream.close()
 
 
-def epoll_events(epoll, timeout=5):
-    return [events for _, events in epoll.poll(timeout)]
-
-
 def case_epoll():
     stream = open_to("echo")
     epoll = select.epoll()
@@ -310,24 +275,7 @@ def case_wakes():
     """Somebody sleeps, in each way of sleeping, until something comes."""
     for name in ("recv", "select", "poll", "epoll"):
         stream = open_to("echo")
-        got = []
-
-        def sleep():
-            if name == "select":
-                got.append(len(select.select([stream], [], [], 10)[0]))
-            elif name == "poll":
-                poll = select.poll()
-                poll.register(stream, select.POLLIN)
-                got.append(len(poll.poll(10_000)))
-            elif name == "epoll":
-                epoll = select.epoll()
-                epoll.register(stream, select.EPOLLIN)
-                got.append(len(epoll.poll(10)))
-            got.append(stream.recv(10))
-
-        sleeper = threading.Thread(target=sleep)
-        sleeper.start()
-        time.sleep(0.1)
+        sleeper, got = asleep(name, stream)
         stream.send(b"wake")
         sleeper.join(10)
         say("woken from " + name, got)

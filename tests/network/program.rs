@@ -35,7 +35,8 @@ impl Program {
     pub(super) fn start(host: &Namespace, by: By, script: &str, arguments: &[&str]) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("network").join(script);
         let script = script.to_string_lossy();
-        Self::run(host, by, "python3", &[&[&*script], arguments].concat()).expect("python3")
+        // Nothing is written beside the scripts.
+        Self::run(host, by, "python3", &[&["-B", &*script], arguments].concat()).expect("python3")
     }
 
     /// Starts any program.

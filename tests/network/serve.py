@@ -4,7 +4,6 @@ with `>` are for guests.py, whose answers come on the standard input.
     serve.py ADDRESS PORT OWN      the address to listen at, and one of this host
 """
 
-import errno
 import fcntl
 import os
 import select
@@ -12,21 +11,11 @@ import socket
 import subprocess
 import sys
 import threading
-import time
+
+from common import say, tried
 
 ADDRESS, PORT, OWN = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 FAMILY = socket.AF_INET6 if ":" in ADDRESS else socket.AF_INET
-
-
-def say(what, *values):
-    print(what + ":", *values, flush=True)
-
-
-def tried(act):
-    try:
-        return act()
-    except OSError as error:
-        return errno.errorcode.get(error.errno, str(error))
 
 
 def invite(what, count=1, size=0):

@@ -36,6 +36,7 @@ reasons! {
     Counts = 20 "counts" "The byte counts of both ends never agreed (somebody reads or writes the socket without libc).";
     Apart = 21 "never-both" "One end had finished before the other first used the connection: they could not have met.";
     OtherWay = 22 "other-way" "Its own address, or the way to its peer, is not that of an interface that accel drives (ACCEL_INTERFACES).";
+    Refused = 23 "refused" "The keeper did not give it its port on the interface, or the stack has no room for it (`accel doctor`).";
 }
 
 impl Reason {

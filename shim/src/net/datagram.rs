@@ -120,20 +120,38 @@ fn take(socket: &Socket, is_v6: bool, local: &Name, peer: Option<&Name>) -> Opti
         socket.card.describe(socket.fd, Path::Kernel, Reason::OtherWay as u8);
         return None;
     };
-    let slot = interface.engine.process().index;
-    let handle = interface.engine.with(guard::tid(), |stack| stack.udp_open(is_v6, slot)).ok()?;
-    let carried = Carried { socket: *socket, interface, handle, is_udp: true };
-    super::options::carry_over(&carried);
-    if settle(&carried, local, peer).is_err() {
-        discard(&carried);
+    let made = make(socket, interface, is_v6, local, peer);
+    let Ok(carried) = made else {
+        // It would be refused again with each datagram.
+        give_back(socket, Reason::Refused);
         return None;
-    }
+    };
+    let handle = carried.handle;
     socket.card.describe(socket.fd, Path::Stack, Reason::None as u8);
     socket.set_carried(DATAGRAMS, interface, handle);
     epoll::carried(socket);
     // Who waits for the kernel's half alone looks again.
     attach::interfaces().for_each(|interface| interface.engine.ring_here());
     Some(carried)
+}
+
+/// A half like the kernel's.
+fn make(
+    socket: &Socket,
+    interface: &'static Interface,
+    is_v6: bool,
+    local: &Name,
+    peer: Option<&Name>,
+) -> Result<Carried, Error> {
+    let slot = interface.engine.process().index;
+    let handle = interface.engine.with(guard::tid(), |stack| stack.udp_open(is_v6, slot))?;
+    let carried = Carried { socket: *socket, interface, handle, is_udp: true };
+    super::options::carry_over(&carried);
+    let done = settle(&carried, local, peer);
+    if done.is_err() {
+        discard(&carried);
+    }
+    done.map(|()| carried)
 }
 
 /// The stack's half has the kernel's port, and then its packets.

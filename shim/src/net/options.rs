@@ -147,7 +147,10 @@ pub(super) fn carry_over(carried: &Carried) {
             }
         });
     }
-    forget(&carried.socket);
+    // A socket of UDP may get another half like this one.
+    if !carried.is_udp {
+        forget(&carried.socket);
+    }
 }
 
 /// setsockopt(2): `None` leaves it to the kernel's socket alone.

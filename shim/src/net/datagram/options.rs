@@ -96,25 +96,33 @@ pub(crate) unsafe fn note(
     if is_kernels(level, name) || is_device(level, name) && stays_at_device(socket) {
         return;
     }
+    // SAFETY: the caller's contract.
     let is_kept = is_known(level, name)
-        && match socket.datagrams() {
-            None => {
-                // SAFETY: the caller's contract.
-                unsafe { keep(socket, level, name, value, length) }
-            }
-            Some(carried) => {
-                let value = match length {
-                    0 => &[],
-                    // SAFETY: the caller's contract.
-                    _ => unsafe { core::slice::from_raw_parts(value.cast::<u8>(), length as usize) },
-                };
-                let handle = carried.handle;
-                carried.with(|stack| stack.udp_set_option(handle, level, name, value)).is_ok()
-            }
-        };
+        && unsafe { keep(socket, level, name, value, length) && hand_on(socket, level, name, value, length) };
     if !is_kept {
         give_back(socket, Reason::Option);
     }
+}
+
+/// The stack's half gets an option, if there is one.
+///
+/// # Safety
+/// As [`note`].
+unsafe fn hand_on(
+    socket: &Socket,
+    level: c_int,
+    name: c_int,
+    value: *const c_void,
+    length: socklen_t,
+) -> bool {
+    let Some(carried) = socket.datagrams() else { return true };
+    let value = match length {
+        0 => &[],
+        // SAFETY: the caller's contract.
+        _ => unsafe { core::slice::from_raw_parts(value.cast::<u8>(), length as usize) },
+    };
+    let handle = carried.handle;
+    carried.with(|stack| stack.udp_set_option(handle, level, name, value)).is_ok()
 }
 
 /// What ioctl(2) tells (udp_ioctl in net/ipv4/udp.c): `None` is the kernel's to answer.
