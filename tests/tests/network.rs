@@ -6,13 +6,14 @@
 #[path = "../network/program.rs"]
 mod program;
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::IpAddr;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use harness::sim::raw::{ip, ip6};
 use harness::wire::admin::{Admin, Change, Route};
-use harness::wire::namespace::{Namespace, joined};
+use harness::wire::namespace::joined;
 use harness::wire::veth::{Cable, NAME};
 use program::{By, Program, accel};
 use stack::wire::ip::Ip;
