@@ -2,7 +2,8 @@
 //! is given to them here, each packet as a message; whichever of them follows the kernel takes it.
 //!
 //! A program gets what any program of its user might get. An error says whose packet it is about; fragments, of which all but the first
-//! say nothing, are for root's programs alone.
+//! say nothing, are for root's programs alone. Those of a datagram the kernel puts together for the program's own socket of UDP, which has
+//! its port there, too: a stack that got them as well would deliver it twice.
 
 use std::os::fd::{IntoRawFd as _, OwnedFd};
 use std::os::unix::net::UnixDatagram;
@@ -70,12 +71,24 @@ impl Relay {
         for _ in 0..BATCH {
             let Ok(Some(len)) = self.passed.next(&mut self.buffer) else { return };
             let packet = &self.buffer[..len.min(BYTES)];
+            if is_part_of_datagram(packet) {
+                continue;
+            }
             if self.sees_all
                 || about(packet).is_some_and(|(protocol, ip, port)| claims.has(protocol, &ip, port))
             {
                 let _ = sys::send_with(&self.near, packet, &[], libc::MSG_DONTWAIT);
             }
         }
+    }
+}
+
+/// Whether it is a fragment of UDP (RFC 791 §3.1; RFC 8200 §4.5, where the header of a fragment says what it is of).
+fn is_part_of_datagram(packet: &[u8]) -> bool {
+    let byte = |at: usize| packet.get(at).copied().unwrap_or_default();
+    match byte(0) >> 4 {
+        4 => u16::from_be_bytes([byte(6), byte(7)]) & 0x3fff != 0 && byte(9) == protocol::UDP,
+        _ => i32::from(byte(6)) == libc::IPPROTO_FRAGMENT && byte(V6_HEADER) == protocol::UDP,
     }
 }
 
@@ -125,6 +138,15 @@ mod tests {
         assert_eq!(about(&error(protocol::UDP, 0x4000)), Some((Protocol::Udp, ip, 40_000)));
         assert_eq!(about(&error(protocol::ICMP, 0)), None);
         assert_eq!(about(&error(protocol::TCP, 0x2000)), None, "a fragment");
+        let mut part = error(protocol::TCP, 0x2000);
+        assert!(!is_part_of_datagram(&part));
+        part[9] = protocol::UDP;
+        assert!(is_part_of_datagram(&part));
+        (part[6], part[7]) = (0x40, 0);
+        assert!(!is_part_of_datagram(&part), "don't fragment, and whole");
+        let mut v6 = vec![0; 48];
+        (v6[0], v6[6], v6[40]) = (0x60, libc::IPPROTO_FRAGMENT as u8, protocol::UDP);
+        assert!(is_part_of_datagram(&v6) && !is_part_of_datagram(&v6[..40]));
         for len in 0..52 {
             assert_eq!(about(&error(protocol::TCP, 0)[..len]), None, "{len} bytes");
         }
