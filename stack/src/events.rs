@@ -3,6 +3,7 @@
 //! | bits | what |
 //! |---|---|
 //! | 0–6 | what is ready now: [`READABLE`], [`WRITABLE`], [`FAILED`], [`HUNG_UP`], [`READ_HUNG_UP`], [`URGENT`], [`URGENT_AHEAD`] |
+//! | 7 | [`GONE`] |
 //! | 8–35 | how often something arrived: EPOLLIN's edges |
 //! | 36–63 | how often it became possible to send: EPOLLOUT's edges |
 //!
@@ -27,6 +28,9 @@ pub const URGENT: u64 = 1 << 5;
 
 /// Urgent data is announced, and was not passed by a read: SIGURG when it appears, and with each arrival meanwhile.
 pub const URGENT_AHEAD: u64 = 1 << 6;
+
+/// The connection is the kernel's by now ([`crate::handover`]): whoever holds it looks there.
+pub const GONE: u64 = 1 << 7;
 
 const STATE: u64 = 0xff;
 const IN_SHIFT: u32 = 8;

@@ -216,7 +216,7 @@ impl<D: Device> Connection<'_, D> {
     }
 
     /// Becomes what the snapshot says, with these bytes in its queues; false if there is no memory for them.
-    fn become_it(&mut self, it: &Snapshot, unread: &[&[u8]], text: &[&[u8]]) -> bool {
+    pub(crate) fn become_it(&mut self, it: &Snapshot, unread: &[&[u8]], text: &[&[u8]]) -> bool {
         self.begin(isn::timestamp_offset(&self.secret.0, &self.tuple()));
         let window = &it.window;
         let tcb = &mut *self.tcb;

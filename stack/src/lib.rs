@@ -25,6 +25,7 @@ pub mod error;
 pub mod events;
 pub mod export;
 pub mod frames;
+pub mod handover;
 pub mod hash;
 pub mod host;
 pub mod ip;

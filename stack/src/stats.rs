@@ -68,6 +68,7 @@ counters! {
     SegmentsRetransmitted "tcp_segments_retransmitted" "Segments sent again.";
     ResetsOut "tcp_resets_out" "Resets sent.";
     NoConnection "tcp_no_connection" "Segments for which there is no connection and no listener.";
+    HandedOver "tcp_handed_over" "Segments dropped because the kernel has their connection by now, or is about to have it.";
     HeaderPredicted "tcp_header_predicted" "Segments that took the fast path.";
     Signed "tcp_signed" "Signed segments (RFC 2385, RFC 5925): dropped, for nobody here has a key.";
     Unacceptable "tcp_unacceptable" "Segments outside of the window (RFC 9293 §3.10.7.4, first).";

@@ -8,6 +8,7 @@ use harness::sim::tcp::{PATIENCE, Plan, TcpHost, limits, text};
 use harness::sim::{Host, Simulation};
 use stack::error::Error;
 use stack::export::Snapshot;
+use stack::process::Identity;
 use stack::region::slab::Handle;
 use stack::stack::Stack;
 use stack::stats::Counter;
@@ -59,6 +60,23 @@ fn there_and_back(stack: &mut Stack<'_, '_, Port>, socket: Handle) -> Option<Han
     Some(back)
 }
 
+/// The kernel was to have it, and doesn't take it: it goes on under its old name, which meanwhile nobody knew.
+fn as_if_nothing_was(stack: &mut Stack<'_, '_, Port>, socket: Handle) -> Option<Handle> {
+    let (mut unread, mut text) = (Vec::new(), Vec::new());
+    let begun = stack.begin_handover(
+        socket,
+        |piece| unread.extend_from_slice(piece),
+        |piece| text.extend_from_slice(piece),
+    );
+    let (it, left) = begun.ok()?;
+    assert_eq!(stack.send(socket, &[b"x"], false), Err(Error::BadHandle));
+    assert_eq!(stack.parts.check(), Ok(()));
+    // Whatever came for it meanwhile is lost.
+    stack.poll();
+    assert_eq!(stack.cancel_handover(left, &it, &[&unread], &[&text]), Ok(socket));
+    Some(socket)
+}
+
 /// How often a host's connections move.
 const MOVES: usize = 12;
 
@@ -87,7 +105,8 @@ impl Host for Restless {
         let mut talks = std::mem::take(&mut self.host.talks);
         for talk in &mut talks {
             let Some(socket) = talk.socket else { continue };
-            if let Some(back) = self.host.with(now, port, |stack| there_and_back(stack, socket)) {
+            let moves = if self.moved % 2 == 0 { there_and_back } else { as_if_nothing_was };
+            if let Some(back) = self.host.with(now, port, |stack| moves(stack, socket)) {
                 (talk.socket, self.moved) = (Some(back), self.moved + 1);
             }
         }
@@ -208,4 +227,66 @@ fn a_connection_moves_to_another_stack() {
     let mut buffer = [0; 100];
     assert_eq!(host.with(now, port, |stack| stack.receive(socket, &mut [&mut buffer])), Ok(8));
     assert_eq!(&buffer[..8], b"and back");
+}
+
+/// What is left of a connection that the kernel has: it answers nobody, it keeps others from its ends, it tells its other holder, and it
+/// goes when that knows and the kernel's has ended.
+#[test]
+fn what_is_handed_over_stays_until_everybody_knows() {
+    let mut network = Simulation::new(5);
+    let mut client = TcpHost::new(1, &limits(256)).opening(Instant(0), ip(2), text(1, 3000));
+    client.plan.stays = true;
+    let stays = Plan { stays: true, ..Plan::default() };
+    let [a, b] = [
+        network.add(client, Setup { frames: 256, ..Setup::plain(1) }),
+        network.add(TcpHost::server(2, &limits(256), stays), Setup { frames: 256, ..Setup::plain(2) }),
+    ];
+    let path = Path::delayed(Duration::from_millis(2));
+    network.wire(a, b, path, path);
+    network.run_for(Duration::from_millis(500));
+    let now = network.now();
+    let (host, port) = network.host_and_port(a);
+    let socket = host.talks[0].socket.expect("open");
+    let who = |pid| Identity { pid, started: 1, uid: 0 };
+    let (it, left, giver, other) = host.with(now, port, |stack| {
+        let giver = stack.parts.attach_process(&who(1)).expect("a slot");
+        assert_eq!(giver.index, 0, "it holds what the test has made");
+        let other = stack.parts.fork_process(giver).expect("a slot");
+        stack.parts.name_process(other, &who(2)).expect("a child");
+        let (it, left) = stack.begin_handover(socket, |_| {}, |_| {}).expect("established");
+        stack.end_handover(left, giver).expect("begun");
+        (it, left, giver, other)
+    });
+    let (host, port) = network.host_and_port(b);
+    let theirs = host.talks[0].socket.expect("open");
+    assert_eq!(host.with(now, port, |stack| stack.send(theirs, &[b"to whom?"], false)), Ok(8));
+    network.run_for(Duration::from_millis(100));
+    let now = network.now();
+    let (host, port) = network.host_and_port(a);
+    assert_eq!(host.counter(Counter::ResetsOut), 0);
+    assert!(host.counter(Counter::HandedOver) > 0);
+    host.with(now, port, |stack| {
+        let ready = stack::events::load(&stack.shared.tcp_events[socket.index as usize]).ready;
+        assert_eq!(ready, stack::events::GONE);
+        let second = stack.parts.tcp_socket(false, 0).expect("room");
+        let again = stack.import(second, &it, &[], &[]);
+        assert_eq!(again, Err(Error::AddressInUse), "the kernel has it");
+        stack.close(second).expect("there");
+        assert_eq!(stack.forget_handed_over(9, |_| false), 0, "somebody doesn't know yet");
+        assert!(!stack.leave_handed_over(Handle { generation: left.generation, ..socket }, other));
+        assert!(stack.leave_handed_over(socket, other));
+        assert_eq!(stack.forget_handed_over(9, |_| true), 0, "the kernel still has it");
+        stack.parts.recover(stack.shared, |lost| panic!("{lost:?}"));
+        assert_eq!(stack.forget_handed_over(9, |tcb| tcb.local_port != it.local.1), 1);
+        assert_eq!(stack.state(left), Err(Error::BadHandle));
+        assert_eq!(stack.parts.check(), Ok(()));
+        // Processes that hold one end as any other.
+        let (_, second) = (giver, stack.parts.tcp_socket(false, other.index).expect("room"));
+        stack.import(second, &it, &[], &[]).expect("nobody has it");
+        let (_, left) = stack.begin_handover(second, |_| {}, |_| {}).expect("established");
+        while stack.end_process(other, 64) == Ok(true) {}
+        assert_eq!(stack.forget_handed_over(9, |_| false), 1);
+        assert_eq!(stack.state(left), Err(Error::BadHandle));
+    });
+    host.check();
 }

@@ -19,7 +19,8 @@ impl<D: Device> Stack<'_, '_, D> {
         self.parts.tcb(socket)?;
         let seldom = self.parts.seldoms.get_mut(socket.index as usize).ok_or(Error::Corrupt)?;
         let is_last = give_up(&mut seldom.holders, process.index)?;
-        if is_last {
+        // Of one that the kernel has there is nothing to close here.
+        if is_last && !self.parts.tcb(socket)?.is_handed_over() {
             self.close(socket)?;
         }
         Ok(is_last)

@@ -23,7 +23,8 @@ const fn wildcard(is_v6: bool) -> Ip {
 
 /// Whether a record of TCP is somebody's.
 pub(super) const fn is_kept(tcb: &Tcb, seldom: &Seldom) -> bool {
-    seldom.holders != 0 || tcb.is(Mark::QUEUED) || tcb.flags.has(Flags::ORPHAN) && tcb.has_peer()
+    let is_orphan = tcb.flags.has(Flags::ORPHAN) && tcb.has_peer();
+    seldom.holders != 0 || tcb.is(Mark::QUEUED) || is_orphan || tcb.is_handed_over()
 }
 
 impl Parts<'_> {

@@ -72,7 +72,7 @@ impl Parts<'_> {
     pub(super) fn recover_tables(&mut self) {
         let secret = self.header.secret;
         let fresh = self.slabs.tcbs.fresh() as usize;
-        Pairs::new(&self.tcbs[..fresh], self.tcp_places, secret).rebuild(|tcb| tcb.has_peer());
+        Pairs::new(&self.tcbs[..fresh], self.tcp_places, secret).rebuild(|tcb| tcb.is_in_table());
         let syns = self.slabs.syns.fresh() as usize;
         Pairs::new(&self.syns[..syns], self.syn_places, secret).rebuild(|syn| syn.tag.is_used());
         let listeners = self.slabs.listeners.fresh() as usize;

@@ -116,8 +116,8 @@ impl Parts<'_> {
     fn check_tables(&mut self) -> Result<(), Broken> {
         let secret = self.header.secret;
         let found =
-            Pairs::new(self.tcbs, self.tcp_places, secret).check(|tcb| tcb.has_peer()).of("tcp_places")?;
-        let peers = used(self.tcbs, &self.slabs.tcbs).iter().filter(|tcb| tcb.has_peer()).count();
+            Pairs::new(self.tcbs, self.tcp_places, secret).check(|tcb| tcb.is_in_table()).of("tcp_places")?;
+        let peers = used(self.tcbs, &self.slabs.tcbs).iter().filter(|tcb| tcb.is_in_table()).count();
         holds(found as usize == peers, "tcp_places", "a connection is not in its table")?;
 
         let mut left = Left::default();

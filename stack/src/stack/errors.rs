@@ -27,6 +27,9 @@ impl<D: Device> Stack<'_, '_, D> {
 
     fn error_for_connection(&mut self, index: u32, about: &About, meaning: &Meaning) -> bool {
         let Some(tcb) = self.parts.tcbs.get(index as usize) else { return false };
+        if tcb.is_handed_over() {
+            return false;
+        }
         let (socket, sequence, mtu) = (tcb.tag.handle(index), Seq(about.sequence), tcb.path_mtu);
         let is_opening = matches!(tcb.state(), State::SynSent | State::SynReceived);
         if !is_about_what_is_in_flight(sequence, tcb.snd.una, tcb.snd.nxt) {

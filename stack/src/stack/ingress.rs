@@ -109,6 +109,11 @@ impl<D: Device> Stack<'_, '_, D> {
                 self.count(Counter::NotOurs);
                 return self.drop_segment(&seg);
             }
+            if tcb.is_handed_over() {
+                // Its peer sends it again, to whom it is the business of by then.
+                self.count(Counter::HandedOver);
+                return self.drop_segment(&seg);
+            }
             if !self.gives_way(socket, &seg) {
                 return self.connection_segment(socket, &mut seg);
             }

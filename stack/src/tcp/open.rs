@@ -340,7 +340,7 @@ impl Parts<'_> {
 
     fn disconnect(&mut self, socket: Handle) -> Result<(), Error> {
         let tcb = *self.tcb(socket)?;
-        if !tcb.has_peer() {
+        if !tcb.is_in_table() {
             return Err(Error::Invalid);
         }
         self.tcp_stop_waiting(socket)?;
@@ -388,7 +388,7 @@ impl Parts<'_> {
         self.tcp_stop_waiting(socket)?;
         if tcb.state() == State::Listen {
             self.close_listener(socket)?;
-        } else if tcb.has_peer() {
+        } else if tcb.is_in_table() {
             self.tcp_disconnect(socket)?;
         }
         self.leave_port(socket)?;
