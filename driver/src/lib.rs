@@ -17,6 +17,7 @@
 //! | [`bpf`] | BPF programs and maps, without a compiler | yes |
 //! | [`steering`] | which packets of an interface are whose: our XDP program and its maps | no |
 //! | [`keeper`] | what programs and the process that has the rights say to each other | no |
+//! | [`repair`] | a connection goes into a socket of the kernel's | yes |
 //! | [`clock`] | ticks for spinning: the CPU's counter, calibrated against CLOCK_MONOTONIC | yes |
 
 #[cfg(not(loom))]
@@ -43,6 +44,8 @@ pub mod netlink;
 pub mod packet;
 #[cfg(not(loom))]
 pub mod passed;
+#[cfg(not(loom))]
+pub mod repair;
 #[cfg(not(loom))]
 pub mod steering;
 pub mod switch;

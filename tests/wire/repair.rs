@@ -1,28 +1,23 @@
-//! A connection of the kernel's that is taken out of its socket, or put into one, by TCP_REPAIR (net/ipv4/tcp.c): what
-//! [`stack::export`] says of ours, in the kernel's own calls and their order.
+//! A connection of the kernel's that is taken out of its socket by TCP_REPAIR (net/ipv4/tcp.c): what [`stack::export`] says of ours, in
+//! the kernel's own calls and their order. [`driver::repair`] puts one into a socket.
 
 use std::ffi::c_int;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd};
 
-use stack::export::{Snapshot, Window, from_tcp_timestamp, to_tcp_timestamp};
+use driver::repair::{self, Bytes};
+use stack::export::{Snapshot, Window, from_tcp_timestamp};
 use stack::seq::Seq;
 use stack::wire::ip::Ip;
 
 use super::sys;
 
-/// TCP_REPAIR's values: on, and off with a probe of the peer's window.
+/// TCP_REPAIR's value.
 const ON: c_int = 1;
-const OFF: c_int = 0;
 /// TCP_REPAIR_QUEUE's.
 const RECEIVE: c_int = 1;
 const SEND: c_int = 2;
-/// TCP_REPAIR_OPTIONS': kinds of TCP's options.
-const MSS: u32 = 2;
-const SCALE: u32 = 3;
-const SACK: u32 = 4;
-const STAMPS: u32 = 8;
 /// TCP_INFO's options.
 const HAS_STAMPS: u8 = 1;
 const HAS_SACK: u8 = 2;
@@ -51,16 +46,6 @@ fn get<const N: usize>(socket: BorrowedFd<'_>, name: c_int) -> io::Result<[u32; 
     assert_eq!(len, 4 * N, "the option {name}");
     let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     Ok(std::array::from_fn(|index| word(4 * index)))
-}
-
-fn words(words: &[u32]) -> Vec<u8> {
-    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
-}
-
-/// An end, for the kernel's calls.
-fn name((ip, port): (Ip, u16)) -> SocketAddr {
-    let ip = ip.as_v4().map_or_else(|| Ipv6Addr::from(ip.0).into(), |ip| Ipv4Addr::from(ip).into());
-    SocketAddr::new(ip, port)
 }
 
 fn end(name: SocketAddr) -> (Ip, u16) {
@@ -125,50 +110,22 @@ pub fn take(stream: TcpStream) -> io::Result<Parcel> {
     Ok(Parcel { it, unread, text })
 }
 
-/// Puts a connection into a socket of the calling thread's namespace, which goes on with it; text that was not sent is to be written by
-/// the caller.
+impl Bytes for Parcel {
+    fn read(&self, at: u64, to: &mut [u8]) -> driver::sys::Result<()> {
+        let all = [&self.unread[..], &self.text].concat();
+        to.copy_from_slice(&all[at as usize..][..to.len()]);
+        Ok(())
+    }
+}
+
+/// Puts a connection into a socket of the calling thread's namespace, which goes on with it.
 ///
 /// # Errors
 /// EPERM without CAP_NET_ADMIN; EINVAL if it contradicts itself.
 pub fn put(parcel: &Parcel) -> io::Result<TcpStream> {
-    let Parcel { it, unread, text } = parcel;
-    let made = sys::stream_socket(!it.local.0.is_v4())?;
-    let socket = made.as_fd();
-    set(socket, libc::TCP_REPAIR, ON)?;
-    sys::bind(socket, name(it.local))?;
-    for (which, seq) in [(RECEIVE, it.receive_seq()), (SEND, it.send_seq())] {
-        set(socket, libc::TCP_REPAIR_QUEUE, which)?;
-        set(socket, libc::TCP_QUEUE_SEQ, seq.0 as c_int)?;
-    }
-    if it.timestamps.is_some() {
-        set(socket, libc::TCP_TIMESTAMP, to_tcp_timestamp(it.tsval) as c_int)?;
-    }
-    // No packet leaves: the socket is established from here on.
-    sys::connect(socket, name(it.remote))?;
-    // Without scaling the shifts are said to be 0: it would keep the one that it would have offered.
-    let (snd, rcv) = it.shifts.unwrap_or_default();
-    let mut options = vec![MSS, it.peer_mss.into(), SCALE, u32::from(snd) | u32::from(rcv) << 16];
-    if it.sack {
-        options.extend([SACK, 0]);
-    }
-    if it.timestamps.is_some() {
-        options.extend([STAMPS, 0]);
-    }
-    sys::set_option_bytes(socket, libc::IPPROTO_TCP, libc::TCP_REPAIR_OPTIONS, &words(&options))?;
-    for (which, bytes) in [(RECEIVE, &unread[..]), (SEND, &text[..it.in_flight as usize])] {
-        set(socket, libc::TCP_REPAIR_QUEUE, which)?;
-        let mut left = bytes;
-        while !left.is_empty() {
-            left = &left[sys::send(socket, left, 0)?..];
-        }
-    }
-    let window = &it.window;
-    let window = [window.snd_wl1.0, window.snd_wnd, window.max_window, window.rcv_wnd, window.rcv_wup.0];
-    sys::set_option_bytes(socket, libc::IPPROTO_TCP, libc::TCP_REPAIR_WINDOW, &words(&window))?;
-    set(socket, libc::TCP_REPAIR, OFF)?;
-    let stream = TcpStream::from(made);
-    if it.is_finished && it.unsent == 0 {
-        stream.shutdown(Shutdown::Write)?;
-    }
-    Ok(stream)
+    let made = sys::stream_socket(!parcel.it.local.0.is_v4())?;
+    let socket = driver::sys::Fd::own(made.try_clone()?.into_raw_fd());
+    repair::put(&socket, &parcel.it, parcel, || Ok(()))
+        .map_err(|errno| io::Error::from_raw_os_error(errno.0))?;
+    Ok(TcpStream::from(made))
 }
