@@ -139,7 +139,8 @@ impl Snapshot {
     }
 
     /// Whether it makes sense, as Linux's tcp_repair_set_window asks.
-    fn is_whole(&self) -> bool {
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
         let window = &self.window;
         let edge = self.rcv_nxt + window.rcv_wnd;
         window.snd_wl1.le(edge)

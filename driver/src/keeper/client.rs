@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use libc::c_int;
+use stack::export::Snapshot;
 use stack::wire::ip::Ip;
 
 use super::message::{ANSWER, Answer, Claimed, Port, Reason, Request, Terms, Wrong};
@@ -252,6 +253,14 @@ impl Keeper {
     /// What the keeper says.
     pub fn resolve(&mut self, ip: Ip) -> Result<(), Refusal> {
         self.ask(&Request::Resolve(ip), &[]).and_then(|(answer, _)| done(&answer))
+    }
+
+    /// The kernel has a connection from now on, in this socket; `bytes` is memory with those of its queues.
+    ///
+    /// # Errors
+    /// What the keeper says: the socket has no connection then.
+    pub fn hand_over(&mut self, it: &Snapshot, socket: c_int, bytes: &Fd) -> Result<(), Refusal> {
+        self.ask(&Request::HandOver(*it), &[socket, bytes.raw()]).and_then(|(answer, _)| done(&answer))
     }
 
     /// Sends a request, and waits for its answer, whose descriptors are close-on-exec.

@@ -1,9 +1,10 @@
-//! The messages: a request of 40 bytes, an answer of 768. Numbers are in the machine's order of bytes, since both ends are on it.
+//! The messages: a request of 112 bytes, an answer of 768. Numbers are in the machine's order of bytes, since both ends are on it.
 //!
 //! Both begin with the version and a number that the answer repeats: who has given up waiting doesn't take a late answer for that
 //! to a later question. Nothing is believed: a field that can't be is an error, and so is one that is set where it means nothing.
 
 use stack::device::{Capabilities, ChecksumIn, Link};
+use stack::export::Snapshot;
 use stack::region::Limits;
 use stack::wire::ip::Ip;
 
@@ -11,10 +12,12 @@ use crate::steering::{LOCALS, OWNERS, Place, Protocol};
 use crate::sys::PASSED_MAX;
 use crate::xdp::device::QUEUES;
 
+mod handover;
+
 /// What both ends must agree on. It changes with every change of a message.
 pub const VERSION: u32 = 2;
 /// Bytes of a request.
-pub const REQUEST: usize = 40;
+pub const REQUEST: usize = 112;
 /// Bytes of an answer.
 pub const ANSWER: usize = 768;
 /// Most ranges of ports that are leased to an owner.
@@ -39,6 +42,9 @@ pub enum Request {
     Resolve(Ip),
     /// This process has forked: the child with this number holds what it holds.
     Forked(u32),
+    /// The kernel is to have this connection: with it come a fresh socket that becomes it, and memory with the bytes that were received
+    /// and not read, and behind them those that were written and not acknowledged.
+    HandOver(Snapshot),
 }
 
 /// A port of an address.
@@ -178,6 +184,8 @@ reasons! {
     Full = 12, "the keeper has {} of these, which is all that it can have";
     /// What the kernel said.
     Kernel = 13, "the kernel refused it with errno {}";
+    /// The port is nobody's who asks.
+    NotOurs = 14, "the connection's port is not one of the owner's";
 }
 
 /// Why bytes are no message.
@@ -306,6 +314,8 @@ fn begin(bytes: &[u8], size: usize) -> Result<(u32, Reader<'_>), Wrong> {
 // IANA's numbers.
 const TCP: u8 = libc::IPPROTO_TCP as u8;
 const UDP: u8 = libc::IPPROTO_UDP as u8;
+/// The one kind of request with more than a port.
+const HAND_OVER: u8 = 8;
 
 impl Request {
     /// As bytes, with this number.
@@ -333,6 +343,7 @@ impl Request {
             Self::Forked(pid) => {
                 writer.byte(7).byte(0).half(0).word(*pid);
             }
+            Self::HandOver(it) => handover::write(writer.byte(HAND_OVER), it),
         }
         writer.bytes
     }
@@ -344,6 +355,10 @@ impl Request {
     pub fn parse(bytes: &[u8]) -> Result<(Self, u32), Wrong> {
         let (number, mut reader) = begin(bytes, REQUEST)?;
         let (at, kind) = (reader.at, reader.byte()?);
+        if kind == HAND_OVER {
+            let request = Self::HandOver(handover::read(&mut reader)?);
+            return reader.end().map(|()| (request, number));
+        }
         let protocol = reader.byte()?;
         let (port, local) = (reader.half()?, Ip(reader.take()?));
         let claimed = || {

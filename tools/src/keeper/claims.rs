@@ -216,6 +216,15 @@ impl Claims {
         Ok(Claimed { slots: 1 << at })
     }
 
+    /// A socket that was the right to a port is a connection from now on: whoever has that alone is to end it.
+    pub(super) fn let_go(&mut self, port: u16, is_it: impl Fn(&Fd) -> bool) {
+        for held in self.held.get_mut(&(Protocol::Tcp as u8, port)).into_iter().flatten() {
+            for holder in &mut held.holders {
+                holder.socket.take_if(|socket| is_it(socket));
+            }
+        }
+    }
+
     /// A process claims a port with a socket that was found to be bound so.
     pub(super) fn claim(
         &mut self,

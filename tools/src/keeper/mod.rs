@@ -11,6 +11,7 @@
 //! | [`probe`] | whether packets come through |
 //! | [`proof`] | whether who claims a port has it |
 //! | [`claims`] | who has which port |
+//! | [`handover`] | connections that the kernel gets |
 //! | [`server`] | requests, one after the other |
 //! | [`watch`] | packets that nobody takes |
 //! | [`relay`] | errors and fragments, which come to the kernel and are the programs' |
@@ -20,6 +21,7 @@
 mod claims;
 pub(crate) mod firewall;
 pub(crate) mod half;
+mod handover;
 mod lease;
 mod probe;
 mod proof;

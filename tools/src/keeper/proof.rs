@@ -71,6 +71,27 @@ pub(super) fn check(socket: &Fd, port: &Port, interface: u32, netns: u64) -> Res
     Ok(if port.local == Ip::UNSPECIFIED_V4 { Cover::V4 } else { Cover::One(port.local) })
 }
 
+/// It is a TCP socket of this network namespace that has no connection and does not listen: one that can become a connection.
+pub(super) fn check_fresh(socket: &Fd, netns: u64) -> Result<(), No> {
+    let no_socket = |_: Errno| (Reason::NoSocket, 0);
+    let kernel = |Errno(errno): Errno| (Reason::Kernel, errno as u32);
+    if option(socket, libc::SOL_SOCKET, libc::SO_PROTOCOL, 0).map_err(no_socket)? != libc::IPPROTO_TCP {
+        return Err((Reason::NoSocket, 0));
+    }
+    if namespace(socket).map_err(kernel)? != netns {
+        return Err((Reason::OtherNetwork, 0));
+    }
+    match option(socket, libc::IPPROTO_TCP, libc::TCP_INFO, [0u8; 8]).map_err(kernel)?[0] {
+        TCP_CLOSE => Ok(()),
+        _ => Err((Reason::NoSocket, 0)),
+    }
+}
+
+/// What is the same for all descriptors of a socket, and of no other one (SO_COOKIE).
+pub(super) fn cookie(socket: &Fd) -> Option<u64> {
+    option(socket, libc::SOL_SOCKET, libc::SO_COOKIE, 0u64).ok()
+}
+
 /// Nobody else can bind this TCP socket's port: it listens, or was bound without SO_REUSEADDR. A connection's port is not its own:
 /// others may have connections from there.
 fn check_alone(socket: &Fd) -> Result<(), No> {

@@ -79,15 +79,15 @@ pub(super) struct Server {
     user: u32,
     /// How long it stays after the last program.
     linger: Duration,
-    opened: Opened,
+    pub(super) opened: Opened,
     relay: Relay,
     given: Given,
-    claims: Claims,
+    pub(super) claims: Claims,
     listener: Fd,
     signals: Fd,
     changes: Netlink,
     asks: Netlink,
-    netns: u64,
+    pub(super) netns: u64,
     processes: Vec<Process>,
     /// The half without rights, while there is one.
     half: Option<Process>,
@@ -97,7 +97,7 @@ pub(super) struct Server {
     group: u32,
     visitors: Vec<Visitor>,
     /// The kernel's connections at ports of ours.
-    mixed: Vec<Connection>,
+    pub(super) mixed: Vec<Connection>,
     watch: Watch,
     ends: Instant,
     looks: Instant,
@@ -297,6 +297,7 @@ impl Server {
             Request::Release(port) => {
                 self.claims.release(&self.opened.steering, pid, port).map(|()| Answer::Done)
             }
+            Request::HandOver(it) => self.hand_over(it, passed),
             Request::Resolve(ip) => neighbours::resolve(&mut self.asks, self.opened.link.index, ip)
                 .map(|()| Answer::Done)
                 .map_err(|Errno(errno)| (Reason::Kernel, errno as u32)),
@@ -399,7 +400,7 @@ impl Server {
 
     /// Connections that the kernel has at a port stay its own. The owner wants nothing there before it has its answer, so none of their
     /// packets is lost meanwhile.
-    fn look_for_kernels(&mut self, port: u16) {
+    pub(super) fn look_for_kernels(&mut self, port: u16) {
         let steering = &self.opened.steering;
         let found = Netlink::to(libc::NETLINK_SOCK_DIAG, 0)
             .and_then(|mut netlink| connections::at_port(&mut netlink, port))

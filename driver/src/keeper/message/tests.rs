@@ -1,4 +1,6 @@
 use proptest::prelude::*;
+use stack::export::Window;
+use stack::seq::Seq;
 
 use super::*;
 
@@ -31,6 +33,34 @@ fn terms() -> Terms {
     }
 }
 
+fn snapshot() -> Snapshot {
+    Snapshot {
+        local: (Ip::v4([10, 0, 0, 1]), 80),
+        remote: (Ip::v4([10, 0, 0, 2]), 5000),
+        rcv_nxt: Seq(1000),
+        unread: 10,
+        has_ended: false,
+        snd_una: Seq(u32::MAX),
+        in_flight: 5,
+        unsent: 7,
+        is_finished: true,
+        is_fin_sent: false,
+        peer_mss: 1460,
+        shifts: Some((7, 8)),
+        sack: true,
+        timestamps: Some(3),
+        tsval: u32::MAX,
+        ecn: true,
+        window: Window {
+            snd_wl1: Seq(990),
+            snd_wnd: 5000,
+            max_window: 6000,
+            rcv_wnd: 4000,
+            rcv_wup: Seq(900),
+        },
+    }
+}
+
 #[test]
 fn every_message_comes_back() {
     let requests = [
@@ -41,6 +71,8 @@ fn every_message_comes_back() {
         Request::Release(Port { protocol: Protocol::Tcp, local: Ip::UNSPECIFIED, number: u16::MAX }),
         Request::Resolve(PORT.local),
         Request::Forked(4_194_304),
+        Request::HandOver(snapshot()),
+        Request::HandOver(Snapshot { shifts: None, timestamps: None, is_finished: false, ..snapshot() }),
     ];
     for (number, request) in (0..).zip(requests) {
         assert_eq!(Request::parse(&request.bytes(number)), Ok((request, number)));
@@ -67,7 +99,7 @@ fn another_version_is_told_by_number_whatever_its_size() {
     assert_eq!(Request::parse(&bytes), Err(Wrong::Version(9)));
     assert_eq!(Request::parse(&bytes[..8]), Err(Wrong::Version(9)));
     let bytes = Request::Hold.bytes(5);
-    assert_eq!(Request::parse(&bytes[..39]), Err(Wrong::Size(39)));
+    assert_eq!(Request::parse(&bytes[..REQUEST - 1]), Err(Wrong::Size(REQUEST - 1)));
     assert_eq!(Request::parse(&bytes[..3]), Err(Wrong::Size(3)));
 }
 
@@ -83,6 +115,12 @@ fn a_field_that_can_not_be_is_named_by_its_place() {
     assert_eq!(changed(9, 132), Err(Wrong::Field(9)), "SCTP");
     assert_eq!(changed(10, 0), Err(Wrong::Field(10)), "port 0");
     assert_eq!(changed(39, 1), Err(Wrong::Field(39)), "behind the end");
+    let contradiction = Snapshot { unsent: 7, is_fin_sent: true, ..snapshot() };
+    assert_eq!(
+        Request::parse(&Request::HandOver(contradiction).bytes(5)),
+        Err(Wrong::Field(9)),
+        "its text was not sent"
+    );
     assert_eq!(Request::parse(&Request::Forked(u32::MAX).bytes(5)), Err(Wrong::Field(12)), "no process");
 
     let refused = |change: fn(&mut Terms)| {
