@@ -107,6 +107,9 @@ pub(crate) fn before_shutdown(socket: &Socket, how: c_int) {
 /// Never waits for the peer: what it sent and nobody read here, it takes back and sends through the kernel.
 pub(crate) fn give_away(socket: &Socket, reason: Reason) {
     net::datagram::give_back(socket, reason);
+    if net::handover::to_kernel(socket, reason) {
+        return;
+    }
     let both = socket.lock_both();
     meet::abandon(socket, &both);
     if !socket.is_current() {
@@ -131,6 +134,9 @@ pub(crate) fn give_away(socket: &Socket, reason: Reason) {
 /// Only the kernel can honour what the program asked for; the socket stays in this program.
 pub(crate) fn to_kernel_for_good(socket: &Socket, reason: Reason) {
     net::datagram::give_back(socket, reason);
+    if net::handover::to_kernel(socket, reason) {
+        return;
+    }
     let both = socket.lock_both();
     meet::abandon(socket, &both);
     if socket.is_current() && socket.is_live() {

@@ -27,7 +27,7 @@ mod members;
 mod park;
 mod wait;
 
-pub(crate) use carried::{carried, uncarried};
+pub(crate) use carried::{carried, handed_over, uncarried};
 pub(crate) use control::{control, is_outdated, reopen, signal};
 pub(crate) use park::{never_again, tell_kernel, tell_kernel_of};
 pub(crate) use wait::{Sleeping, Waiting, close_for_sleep, has_something, wait};

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`attach`] | which interfaces there are for this process, and their stacks |
 //! | [`open`] | connect, listen, accept, close: where the path of a socket is decided |
+//! | [`handover`] | connections that the kernel gets, since they go where accel can't follow |
 //! | [`receive`], [`send`] | the data |
 //! | [`datagram`] | all of that for UDP |
 //! | [`wait`] | waiting for one socket |
@@ -34,6 +35,7 @@ pub(crate) mod attach;
 mod control;
 pub(crate) mod datagram;
 pub(crate) mod fork;
+pub(crate) mod handover;
 pub(crate) mod open;
 pub(crate) mod options;
 pub(crate) mod ready;
@@ -143,6 +145,12 @@ impl Socket {
         self.slot.net.load(Relaxed) == NONE
     }
 
+    /// The kernel has it from now on; false if another thread has said so before.
+    fn set_kernels(&self) -> bool {
+        let word = self.slot.net.load(SeqCst);
+        word & KIND == CONNECTION && self.slot.net.compare_exchange(word, REFUSED, SeqCst, Relaxed).is_ok()
+    }
+
     fn set_carried(&self, kind: u32, interface: &Interface, handle: Handle) {
         self.card.describe_in_stack(interface.index, packed(handle));
         self.slot.handle.store(packed(handle), SeqCst);
@@ -153,7 +161,7 @@ impl Socket {
 /// The connection behind a descriptor that the stack carries.
 #[inline]
 pub(crate) fn find(fd: c_int) -> Option<Carried> {
-    slot::find(fd)?.connection()
+    slot::find(fd)?.connection()?.unless_gone()
 }
 
 /// How many things the thread's last wait gave it to do.
@@ -165,7 +173,7 @@ pub(crate) fn events_given() -> &'static Cell<u64> {
 /// What of this descriptor the stack can tell readiness of.
 #[inline]
 pub(crate) fn waitable(fd: c_int) -> Option<Carried> {
-    slot::find(fd)?.waitable()
+    slot::find(fd)?.waitable()?.unless_gone()
 }
 
 /// The errno of an error of the stack's.
@@ -174,6 +182,18 @@ pub(crate) fn failure(error: Error) -> Outcome {
 }
 
 impl Carried {
+    /// The same, unless somebody has given it to the kernel.
+    #[inline]
+    fn unless_gone(self) -> Option<Self> {
+        if self.is_gone() && handover::is_over(&self) { None } else { Some(self) }
+    }
+
+    /// Somebody gives it to the kernel, or has.
+    #[inline]
+    pub(crate) fn is_gone(&self) -> bool {
+        self.events().ready & stack::events::GONE != 0
+    }
+
     /// Does something with the stack. What it sends, the device is told at once, unless the thread's last wait gave it several things
     /// to do: then with the next wait.
     #[inline]

@@ -5,7 +5,7 @@
 
 use libc::{c_char, c_int, c_void};
 
-use crate::{config, environment, family, jump, log, process, real};
+use crate::{calls, config, environment, errno, family, jump, log, process, real};
 
 #[used]
 #[unsafe(link_section = ".init_array")]
@@ -26,6 +26,8 @@ extern "C" fn at_load(_argc: c_int, _argv: *const *const c_char, _envp: *const *
     // Before any handler can jump out of a call.
     jump::start();
     log::abort_on_panic();
+    // Last: it may attach to the stack.
+    errno::kept(calls::find_inherited);
     // SAFETY: the function lives as long as the process (the library is linked with nodelete).
     unsafe { __cxa_atexit(at_end, core::ptr::null_mut(), core::ptr::null_mut()) };
 }

@@ -29,7 +29,7 @@ pub const URGENT: u64 = 1 << 5;
 /// Urgent data is announced, and was not passed by a read: SIGURG when it appears, and with each arrival meanwhile.
 pub const URGENT_AHEAD: u64 = 1 << 6;
 
-/// The connection is the kernel's by now ([`crate::handover`]): whoever holds it looks there.
+/// The connection is about to be the kernel's ([`crate::handover`]), and is it when [`Events::is_at_kernels`]: whoever holds it looks there.
 pub const GONE: u64 = 1 << 7;
 
 const STATE: u64 = 0xff;
@@ -46,6 +46,14 @@ pub struct Events {
     pub arrivals: u32,
     /// Edges of writing.
     pub openings: u32,
+}
+
+impl Events {
+    /// The kernel has the connection: what is ready is its to say.
+    #[must_use]
+    pub const fn is_at_kernels(&self) -> bool {
+        self.ready & (GONE | READABLE) == GONE | READABLE
+    }
 }
 
 /// Reads a word.

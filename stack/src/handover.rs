@@ -3,7 +3,7 @@
 //! | step | what |
 //! |---|---|
 //! | [`Stack::begin_handover`] | it is exported, and its queues are empty: its segments are dropped without an answer, its names are old |
-//! | [`Stack::end_handover`] | the kernel has it: whoever waits for it is told ([`crate::events::GONE`]) |
+//! | [`Stack::end_handover`] | the kernel has it: whoever waits for it is told ([`crate::events::Events::is_at_kernels`]) |
 //! | [`Stack::cancel_handover`] | the kernel doesn't take it: it goes on here |
 //! | [`Stack::leave_handed_over`] | a process that held it, too, has learned of it |
 //! | [`Stack::forget_handed_over`] | the kernel's connection has ended |
@@ -74,7 +74,7 @@ impl<D: Device> Stack<'_, '_, D> {
         self.parts.wheels.tcbs.disarm(self.parts.tcbs, socket.index);
         let left = self.parts.rename(socket, LATER)?;
         if let Some(word) = self.shared.tcp_events.get(socket.index as usize) {
-            events::clear(word);
+            let _ = events::set(word, events::GONE, false);
         }
         Ok(left)
     }
@@ -88,7 +88,7 @@ impl<D: Device> Stack<'_, '_, D> {
         let seldom = self.parts.seldoms.get_mut(left.index as usize).ok_or(Error::Corrupt)?;
         seldom.holders &= !bit(process.index);
         if let Some(word) = self.shared.tcp_events.get(left.index as usize)
-            && events::set(word, events::GONE, true)
+            && events::set(word, events::GONE | events::READABLE | events::WRITABLE, true)
         {
             self.shared.note_tcp(left.index);
         }

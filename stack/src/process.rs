@@ -17,9 +17,11 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::coded::coded;
+use crate::demux::End;
 use crate::error::Error;
 use crate::region::Parts;
 use crate::region::slab::{Handle, Record, Tag, find};
+use crate::tcp;
 
 pub mod holders;
 #[cfg(test)]
@@ -232,6 +234,28 @@ impl Parts<'_> {
         }
         self.slabs.processes.give(self.processes, message);
         Ok(())
+    }
+
+    /// The only listener at this place is held by `process`, too: it has the same descriptor, from a program that ran before it.
+    ///
+    /// # Errors
+    /// `BadHandle`; `Invalid` where none or several listen, or nobody holds it.
+    pub fn join_listener(&mut self, local: End<'_>, process: Handle) -> Result<Handle, Error> {
+        self.process(process)?;
+        let fresh = self.slabs.tcbs.fresh() as usize;
+        let all = self.tcbs.iter().zip(0u32..).take(fresh);
+        let mut its = all.filter(|(tcb, _)| {
+            let listens = tcb.tag.is_used() && tcb.state() == tcp::state::State::Listen;
+            listens && (&tcb.local, tcb.local_port) == local
+        });
+        let (Some((tcb, index)), None) = (its.next(), its.next()) else { return Err(Error::Invalid) };
+        let listener = tcb.tag.handle(index);
+        let seldom = self.seldoms.get_mut(index as usize).ok_or(Error::Corrupt)?;
+        if seldom.holders == 0 {
+            return Err(Error::Invalid);
+        }
+        seldom.holders |= bit(process.index);
+        Ok(listener)
     }
 
     /// Nobody holds a socket of TCP any more.

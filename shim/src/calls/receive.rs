@@ -23,7 +23,10 @@ unsafe fn by_path(
     if let Some(carried) = net::find(fd) {
         let _guard = Guard::enter();
         // SAFETY: the caller's contract.
-        return super::result(unsafe { net::receive::receive(&carried, vector, flags) });
+        match unsafe { net::receive::receive(&carried, vector, flags) } {
+            Outcome::Kernel => {}
+            outcome => return super::result(outcome),
+        }
     }
     if let Some(socket) = net::datagram::find(fd) {
         // SAFETY: the caller's contract.
@@ -337,7 +340,7 @@ pub(crate) unsafe fn recvmmsg(
     timeout: *mut timespec,
 ) -> c_int {
     let socket = slot::find(fd)
-        .filter(|socket| socket.is_live() || socket.connection().is_some() || socket.is_datagram());
+        .filter(|socket| socket.is_live() || net::find(fd).is_some() || socket.is_datagram());
     let legal = is_plausible(messages) && (timeout.is_null() || is_plausible(timeout));
     let Some(socket) = socket.filter(|_| legal) else {
         // SAFETY: the caller's contract.

@@ -23,7 +23,10 @@ unsafe fn by_path(fd: c_int, vector: &[iovec], flags: c_int, call: impl Fn() -> 
     if let Some(carried) = net::find(fd) {
         let _guard = Guard::enter();
         // SAFETY: the caller's contract.
-        return super::result(unsafe { net::send::send(&carried, vector, flags) });
+        match unsafe { net::send::send(&carried, vector, flags) } {
+            Outcome::Kernel => {}
+            outcome => return super::result(outcome),
+        }
     }
     if let Some(socket) = net::datagram::find(fd) {
         // SAFETY: the caller's contract.
@@ -278,7 +281,7 @@ pub(crate) unsafe fn sendfile(fd: c_int, source: c_int, offset: *mut off_t, coun
     };
     let Some(socket) = slot::find(fd) else { return call() };
     let guard = Guard::enter();
-    if let Some(carried) = socket.connection() {
+    if let Some(carried) = net::find(fd) {
         if !offset.is_null() && !is_plausible(offset) {
             return crate::errno::fail(libc::EFAULT);
         }

@@ -255,6 +255,27 @@ fn accepted(listener: c_int, fd: c_int, flags: c_int) -> c_int {
     fd
 }
 
+/// Listeners that were here when the program began, and are the stack's as well.
+pub(crate) fn find_inherited() {
+    /// Numbers that are looked at: a program gets its listeners in the lowest.
+    const FIRST: c_int = 256;
+    let mut deaf = (0..FIRST).filter(|fd| net::open::is_deaf(*fd)).peekable();
+    if config().interfaces.is_none() || deaf.peek().is_none() || !family::follows() {
+        return;
+    }
+    let _guard = Guard::enter();
+    attach::start();
+    for fd in deaf {
+        if is_tcp_listener(fd)
+            && let Some(socket) = slot::find(fd)
+        {
+            let flags = sys::fcntl(fd, libc::F_GETFL, 0).unwrap_or(0);
+            socket.card.set(flag::NONBLOCK, flags as c_int & libc::O_NONBLOCK != 0);
+            net::open::join_inherited(&socket);
+        }
+    }
+}
+
 /// A followed listener is TCP; one that came by exec or SCM_RIGHTS is asked once, and then followed too.
 fn is_tcp_listener(fd: c_int) -> bool {
     if fdtable::is_known(fd) {
@@ -486,7 +507,7 @@ pub(crate) unsafe fn setsockopt(
         }
         return result;
     }
-    if let Some(carried) = socket.connection() {
+    if let Some(carried) = net::find(fd) {
         let _guard = Guard::enter();
         // SAFETY: the caller's contract.
         if let Some(outcome) = unsafe { options::set(&carried, level, name, value, length) } {

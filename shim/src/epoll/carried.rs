@@ -197,13 +197,24 @@ impl Members {
 
     /// Whether a listed member has something to report.
     fn has_something(&mut self) -> bool {
-        self.gather();
+        if self.gone().is_some() {
+            return true;
+        }
         let Self { all, by_fd, listed, .. } = self;
         listed.iter().any(|fd| {
             place_in(by_fd, *fd as usize)
                 .and_then(|place| all.get(place))
                 .is_some_and(|member| member.due() != 0)
         })
+    }
+
+    /// A listed member that the kernel has by now.
+    fn gone(&mut self) -> Option<Carried> {
+        self.gather();
+        let Self { all, by_fd, listed, .. } = self;
+        let member = |fd: &c_int| place_in(by_fd, *fd as usize).and_then(|place| all.get(place));
+        let is_gone = |member: &&Member| member.carried.events().is_at_kernels();
+        listed.iter().filter_map(member).find(is_gone).map(|member| member.carried)
     }
 
     /// Reports what is ready, as much as there is room for.
@@ -268,6 +279,27 @@ impl Members {
             }
         }
         left
+    }
+}
+
+/// The kernel has a connection from now on: the sets that it is in leave it to the kernel's registration.
+pub(crate) fn handed_over(socket: &Socket) {
+    for index in socket.slot.sets.iter().filter_map(|set| set.load(SeqCst).checked_sub(1)) {
+        let Some(set) = at_index(index) else { continue };
+        let mut inner = set.lock();
+        let is_its = |member: &&Member| member.carried.socket.name == socket.name;
+        let its: Vec<Member> = inner.carried.all.iter().filter(is_its).copied().collect();
+        for member in its {
+            inner.carried.remove(member.fd);
+            // EPOLLONESHOT that was reported waits to be asked again.
+            let events = if member.armed { member.events } else { 0 };
+            let mut event = epoll_event { events, u64: member.data };
+            let set_fd = set.fd.load(Relaxed);
+            // SAFETY: the event is a local.
+            let _ = unsafe { sys::epoll_ctl(set_fd, EPOLL_CTL_ADD, member.fd, &raw mut event) };
+        }
+        drop(inner);
+        wake(set);
     }
 }
 
@@ -454,6 +486,11 @@ pub(super) fn wait(set: &'static Set, mut call: Waiting<'_>, mask: Option<&sigse
 
 /// What the stack has, and what rings and kernel have, where that is due.
 fn look(set: &'static Set, call: &mut Waiting<'_>, started: u64) -> sys::Result<usize> {
+    while let Some(gone) = { set.lock().carried.gone() } {
+        if !net::handover::is_over(&gone) {
+            break;
+        }
+    }
     let own = {
         let mut inner = set.lock();
         let own = inner.carried.report(call.events);

@@ -9,9 +9,10 @@ use driver::keeper::{Attached, Keeper, Refusal};
 use driver::netlink::Netlink;
 use driver::netlink::links;
 use driver::steering::{LOCALS, Place, Protocol, Requests};
-use driver::sys;
+use driver::sys::{self, Fd};
 use engine::engine::{Engine, Materials};
 use libc::c_int;
+use stack::export::Snapshot;
 use stack::hash::Secret;
 use stack::ip::Interface as OnLink;
 use stack::wire::ethernet;
@@ -222,6 +223,14 @@ impl Interface {
             // Who says that he is there is answered when the dead are gone.
             let _ = keeper.hold();
         }
+    }
+
+    /// The kernel has a connection from now on, in this socket.
+    ///
+    /// # Errors
+    /// What the keeper says.
+    pub(super) fn hand_over(&self, it: &Snapshot, socket: c_int, bytes: &Fd) -> Result<(), Refusal> {
+        self.keeper.lock().as_mut().ok_or(Refusal::Gone)?.hand_over(it, socket, bytes)
     }
 
     /// Has the kernel ask for a neighbour.

@@ -16,7 +16,7 @@ use stack::wire::ip::Ip;
 use super::address::{self, Name};
 use super::attach::{self, Interface};
 use super::wait::{Timeout, Wait, is_readable};
-use super::{CONNECTION, Carried, LISTENER, NONE, datagram, failure, options};
+use super::{CONNECTION, Carried, LISTENER, NONE, datagram, failure, handover, options};
 use crate::config::config;
 use crate::slot::{self, Outcome, Socket, State};
 use crate::{epoll, errno, family, real};
@@ -196,10 +196,40 @@ pub(crate) fn listen(socket: &Socket, backlog: c_int) {
     enter(&carried, LISTENER);
 }
 
+/// A listener that was here when the program began. If the program before it, or another one that has the same descriptor, listens in
+/// the stack beside it, this one does as well: it accepts from the same queue.
+pub(crate) fn join_inherited(socket: &Socket) {
+    let Some((local, _, interface)) = listens_at(socket) else { return };
+    if interface.claim(Protocol::Tcp, local.ip, local.port, socket.fd).is_err() {
+        return;
+    }
+    let process = interface.engine.process();
+    let thread = crate::guard::tid();
+    let joined =
+        interface.engine.with(thread, |stack| stack.parts.join_listener((&local.ip, local.port), process));
+    match joined {
+        Ok(handle) => enter(&Carried { socket: *socket, interface, handle }, LISTENER),
+        Err(_) => interface.release(Protocol::Tcp, local.ip, local.port),
+    }
+}
+
+/// Whether the kernel's listener is one that [`deafen`] has made so.
+pub(crate) fn is_deaf(fd: c_int) -> bool {
+    /// asm-generic/socket.h: how many statements a filter has.
+    const SO_GET_FILTER: c_int = libc::SO_ATTACH_FILTER;
+    let mut program = [libc::sock_filter { code: 0, jt: 0, jf: 0, k: 0 }; STATEMENTS];
+    let known = sys::getsockopt(fd, libc::SOL_SOCKET, SO_GET_FILTER, &mut program);
+    let first = (libc::SKF_AD_OFF + libc::SKF_AD_IFINDEX) as u32;
+    known == Ok(STATEMENTS) && program[0].k == first
+}
+
+/// Statements of the filter of a listener that is deaf.
+const STATEMENTS: usize = 4;
+
 /// The kernel's listener drops what came in by this interface: a packet that the stack missed meets silence, not a reset.
 fn deafen(fd: c_int, interface: u32) {
     let statement = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
-    let mut program = [
+    let mut program: [_; STATEMENTS] = [
         statement(
             libc::BPF_LD | libc::BPF_W | libc::BPF_ABS,
             0,
@@ -307,6 +337,9 @@ pub(crate) fn closed(socket: &Socket, closing: bool) {
     }
     let Some(carried) = socket.connection().or_else(|| socket.stack_listener()) else { return };
     let is_listener = socket.stack_listener().is_some();
+    if !is_listener && handover::is_over(&carried) {
+        return;
+    }
     socket.slot.net.store(NONE, SeqCst);
     let is_last = discard(&carried);
     if !closing {

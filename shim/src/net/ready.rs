@@ -102,6 +102,7 @@ impl Mine {
     fn bits(&self, asked: i16) -> i16 {
         let asked = u32::from(asked as u16);
         let found = match &self.what {
+            What::Socket(carried, _) if carried.is_gone() => 0,
             What::Socket(carried, _) => bits_of(carried, asked),
             What::Set(set) if set.carries_something() => asked & (EPOLLIN | EPOLLRDNORM) as u32,
             What::Set(_) => 0,
@@ -136,6 +137,9 @@ pub(crate) fn poll(
     let mut call = Call::new(fds, timeout_ns, mask);
     loop {
         poll_all();
+        if call.has_gone() {
+            call.look_up();
+        }
         let count = call.answer()?;
         if count > 0 {
             super::events_given().set(count as u64);
@@ -190,8 +194,16 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// The kernel has one of them by now.
+    fn has_gone(&self) -> bool {
+        self.mine.iter().any(|mine| match &mine.what {
+            What::Socket(carried, _) => carried.events().is_at_kernels(),
+            What::Set(_) => false,
+        })
+    }
+
     fn has_mine(&self) -> bool {
-        self.mine.iter().any(|mine| mine.bits(self.fds[mine.index].events) != 0)
+        self.has_gone() || self.mine.iter().any(|mine| mine.bits(self.fds[mine.index].events) != 0)
     }
 
     /// Fills the array with what is ready now.

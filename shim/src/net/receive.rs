@@ -5,7 +5,7 @@ use stack::error::Error;
 use stack::events;
 
 use super::wait::{Timeout, Wait};
-use super::{Carried, failure};
+use super::{Carried, failure, handover};
 use crate::buffers::Buffers;
 use crate::config::config;
 use crate::slot::Outcome;
@@ -44,6 +44,8 @@ pub(crate) unsafe fn receive(carried: &Carried, vector: &[iovec], flags: c_int) 
             }
             Err(Error::WouldBlock) if is_blocking && flags & MSG_OOB == 0 => {}
             Err(_) if done > 0 => return Outcome::Value(done),
+            Err(Error::BadHandle) if handover::is_over(carried) => return Outcome::Kernel,
+            Err(Error::BadHandle) if carried.is_there() => continue,
             Err(error) => return failure(error),
         }
         let wait = wait.get_or_insert_with(|| Wait::of(carried, Timeout::Receive, config().spin_recv));

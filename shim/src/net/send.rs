@@ -5,7 +5,7 @@ use stack::error::Error;
 use stack::events;
 
 use super::wait::{Timeout, Wait};
-use super::{Carried, failure};
+use super::{Carried, failure, handover};
 use crate::buffers::Buffers;
 use crate::config::config;
 use crate::slot::Outcome;
@@ -46,6 +46,13 @@ fn send_slices(carried: &Carried, text: &mut [&[u8]], total: usize, flags: c_int
                 begin += advance(&mut text[begin..], count);
             }
             Err(Error::WouldBlock) => {}
+            Err(Error::BadHandle) if handover::is_over(carried) => {
+                return match done {
+                    0 => Outcome::Kernel,
+                    _ => Outcome::Value(done + through_kernel(carried, &text[begin..], flags)),
+                };
+            }
+            Err(Error::BadHandle) if carried.is_there() => continue,
             Err(_) if done > 0 => return Outcome::Value(done),
             Err(error) => return failed(error, flags),
         }
@@ -57,6 +64,22 @@ fn send_slices(carried: &Carried, text: &mut [&[u8]], total: usize, flags: c_int
             return if done > 0 { Outcome::Value(done) } else { Outcome::Fail(error) };
         }
     }
+}
+
+/// The rest of what a call was to send, of which the stack has taken a part before the kernel got the connection: how much of it went.
+fn through_kernel(carried: &Carried, text: &[&[u8]], flags: c_int) -> usize {
+    let mut done = 0;
+    for piece in text {
+        let mut left = *piece;
+        while !left.is_empty() {
+            // SAFETY: the piece is readable for its length.
+            match unsafe { sys::send(carried.socket.fd, left.as_ptr().cast(), left.len(), flags) } {
+                Ok(sent) => (left, done) = (&left[sent..], done + sent),
+                Err(_) => return done,
+            }
+        }
+    }
+    done
 }
 
 /// One try; where there is no room, what has arrived may make some.

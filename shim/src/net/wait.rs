@@ -60,7 +60,7 @@ impl Wait {
     /// # Errors
     /// EAGAIN when the time is over, EINTR.
     pub(crate) fn until(&self, carried: &Carried, mask: u64) -> sys::Result<()> {
-        self.wait(carried, |events| events.ready & mask != 0)
+        self.wait(carried, |events| events.ready & mask != 0 || events.is_at_kernels())
     }
 
     /// Waits until something arrives that wasn't there when so many arrivals were counted.

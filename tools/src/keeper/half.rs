@@ -3,13 +3,14 @@
 //! connections are closed. It notices who dies, and follows the kernel's tables where no program does.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use driver::keeper::{Attached, Keeper};
 use driver::netlink::Netlink;
-use driver::netlink::links;
+use driver::netlink::{connections, links};
 use driver::steering::Protocol;
 use driver::sys::{self, Errno};
 use engine::control::follow::Follower;
@@ -18,6 +19,7 @@ use engine::service::{Duty, serve_while};
 use stack::hash::Secret;
 use stack::ip::Interface;
 use stack::tcp::state::State;
+use stack::tcp::tcb::Tcb;
 use stack::wire::ethernet;
 use stack::wire::ip::Ip;
 
@@ -27,6 +29,8 @@ use crate::sys as calls;
 const FLOOR: i32 = 3;
 /// How long it stays without programs and connections: others may come.
 const LINGER: Duration = Duration::from_secs(2);
+/// Between questions to the kernel for the connections that it got.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long connections may take to end: longer than a retransmission that isn't answered any more (RFC 9293 §3.8.3).
 const DRAIN: Duration = Duration::from_secs(120);
 
@@ -45,6 +49,8 @@ struct Inner {
     /// When there was a program last, and when a connection.
     program_at: Instant,
     used_at: Instant,
+    /// When the kernel was asked last for the connections that it got.
+    looked_at: Instant,
 }
 
 /// Serves until there are neither programs nor connections any more.
@@ -75,7 +81,7 @@ fn attach(name: &str) -> Result<Half, String> {
     let materials = Materials { region, limits: terms.limits, device, bells, interface, ports: terms.ports };
     let engine = Engine::attach(materials, secret).map_err(|refused| refused.to_string())?;
     let now = Instant::now();
-    let inner = Inner { keeper, ports: Vec::new(), program_at: now, used_at: now };
+    let inner = Inner { keeper, ports: Vec::new(), program_at: now, used_at: now, looked_at: now };
     let follower = Follower::new(link.index, terms.limits, passed);
     Ok(Half { engine, follower, thread: sys::gettid(), inner: Mutex::new(inner) })
 }
@@ -120,6 +126,43 @@ impl Half {
         (found.into_inner(), live)
     }
 
+    fn is_time_to_look(&self) -> bool {
+        let Ok(mut inner) = self.inner.lock() else { return false };
+        let is_time = inner.looked_at.elapsed() >= LOOK;
+        if is_time {
+            inner.looked_at = Instant::now();
+        }
+        is_time
+    }
+
+    /// Ends of connections that the kernel has had from here are free again once it has them no more.
+    fn forget_handed_over(&self) {
+        const AT_ONCE: usize = 256;
+        let ends = |tcb: &Tcb| ((tcb.local, tcb.local_port), (tcb.remote, tcb.remote_port));
+        let mut asked = Vec::new();
+        self.engine.with(self.thread, |stack| {
+            stack.forget_handed_over(AT_ONCE, |tcb| {
+                asked.push(ends(tcb));
+                true
+            })
+        });
+        let ports: BTreeSet<u16> = asked.iter().map(|(local, _)| local.1).collect();
+        let mut found = Vec::new();
+        for port in ports {
+            let here = Netlink::to(libc::NETLINK_SOCK_DIAG, 0)
+                .and_then(|mut netlink| connections::at_port(&mut netlink, port));
+            // Who can't be asked has them still.
+            let Ok(here) = here else { return };
+            found.extend(here.iter().map(|connection| (connection.local, connection.remote)));
+        }
+        asked.retain(|ends| !found.contains(ends));
+        if !asked.is_empty() {
+            self.engine.with(self.thread, |stack| {
+                stack.forget_handed_over(usize::MAX, |tcb| !asked.contains(&ends(tcb)))
+            });
+        }
+    }
+
     /// Whether there is nobody left to serve.
     fn is_done(&self) -> bool {
         let Ok(inner) = self.inner.lock() else { return true };
@@ -143,10 +186,13 @@ impl Duty for Half {
 
     fn tick(&self) {
         self.follower.take_over(self.engine, self.thread, |ip| self.resolve(ip));
+        if self.is_time_to_look() {
+            self.forget_handed_over();
+        }
         let others = self.engine.processes(self.thread).len() > 1;
         let (ports, live) = self.in_use();
         let Ok(mut inner) = self.inner.lock() else { return };
-        let Inner { keeper, ports: joined, program_at, used_at } = &mut *inner;
+        let Inner { keeper, ports: joined, program_at, used_at, .. } = &mut *inner;
         joined.retain(|(local, port)| {
             let stays = ports.contains(&(*local, *port));
             if !stays {
