@@ -105,7 +105,7 @@ impl Host for Restless {
         let mut talks = std::mem::take(&mut self.host.talks);
         for talk in &mut talks {
             let Some(socket) = talk.socket else { continue };
-            let moves = if self.moved % 2 == 0 { there_and_back } else { as_if_nothing_was };
+            let moves = if self.moved.is_multiple_of(2) { there_and_back } else { as_if_nothing_was };
             if let Some(back) = self.host.with(now, port, |stack| moves(stack, socket)) {
                 (talk.socket, self.moved) = (Some(back), self.moved + 1);
             }
@@ -247,6 +247,7 @@ fn what_is_handed_over_stays_until_everybody_knows() {
     let now = network.now();
     let (host, port) = network.host_and_port(a);
     let socket = host.talks[0].socket.expect("open");
+    host.talks.clear();
     let who = |pid| Identity { pid, started: 1, uid: 0 };
     let (it, left, giver, other) = host.with(now, port, |stack| {
         let giver = stack.parts.attach_process(&who(1)).expect("a slot");

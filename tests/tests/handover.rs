@@ -3,6 +3,9 @@
 //!
 //! The binaries are ACCEL_BIN and the library beside it, or those of `target/release`.
 
+#[path = "../network/program.rs"]
+mod program;
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
@@ -11,8 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::thread;
 
 use harness::wire::namespace::Namespace;
-use harness::wire::programs::{By, Program, accel};
 use harness::wire::veth::{Cable, NAME};
+use program::{By, Program, accel};
 
 const PORT: u16 = 7300;
 const GREETING: &[u8] = b"hello";
@@ -43,7 +46,7 @@ fn a_connection_goes_to_another_program() {
     for by in [By::Kernel, By::Stack] {
         let mut server = Program::start(&one, by, "handover.py", &[&PORT.to_string()]);
         assert_eq!(server.line().as_deref(), Some("ready"));
-        for (way, end) in [("exec", ""), ("child", "1"), ("message", ""), ("failure", "")] {
+        for (way, end) in [("exec", ""), ("child", "1"), ("message", ""), ("failure", ""), ("filter", "")] {
             server.tell(way);
             let all = text(400_000);
             let got = talk(&other, &all);

@@ -339,8 +339,8 @@ pub(crate) unsafe fn recvmmsg(
     flags: c_int,
     timeout: *mut timespec,
 ) -> c_int {
-    let socket = slot::find(fd)
-        .filter(|socket| socket.is_live() || net::find(fd).is_some() || socket.is_datagram());
+    let socket =
+        slot::find(fd).filter(|socket| socket.is_live() || net::find(fd).is_some() || socket.is_datagram());
     let legal = is_plausible(messages) && (timeout.is_null() || is_plausible(timeout));
     let Some(socket) = socket.filter(|_| legal) else {
         // SAFETY: the caller's contract.

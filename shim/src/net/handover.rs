@@ -62,7 +62,7 @@ struct Parcel {
 }
 
 fn hand_over(carried: &Carried) -> bool {
-    let Carried { socket, interface, handle } = *carried;
+    let Carried { socket, interface, handle, .. } = *carried;
     let bound = address::of_socket(socket.fd).map(|(local, _)| local).filter(|local| local.port != 0);
     copy_options(carried);
     let (mut unread, mut text) = (Vec::new(), Vec::new());

@@ -208,7 +208,7 @@ pub(crate) fn join_inherited(socket: &Socket) {
     let joined =
         interface.engine.with(thread, |stack| stack.parts.join_listener((&local.ip, local.port), process));
     match joined {
-        Ok(handle) => enter(&Carried { socket: *socket, interface, handle }, LISTENER),
+        Ok(handle) => enter(&Carried { socket: *socket, interface, handle, is_udp: false }, LISTENER),
         Err(_) => interface.release(Protocol::Tcp, local.ip, local.port),
     }
 }
