@@ -5,7 +5,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,10 +16,13 @@ use driver::keeper::{Attached, Keeper, Refusal};
 use driver::netlink::Netlink;
 use driver::netlink::links::{self, Link};
 use driver::steering::{Protocol, Requests};
+use driver::sys::Fd;
 use driver::xdp::device::AfXdp;
 use harness::wire::namespace::Namespace;
 use harness::wire::veth::{Cable, NAME};
 use stack::device::{Device, FrameIndex, Memory, Received};
+use stack::export::{Snapshot, Window};
+use stack::seq::Seq;
 use stack::wire::ip::Ip;
 
 const RESERVED: &str = "net/ipv4/ip_local_reserved_ports";
@@ -240,6 +243,80 @@ fn who_has_not_bound_a_port_does_not_get_it() {
     // Loopback is no address of the interface.
     let local = listener(&near, Ipv4Addr::LOCALHOST, PORT + 1);
     assert_eq!(reason(driven.claim(&local, Ip::v4([127, 0, 0, 1]), PORT + 1)), Reason::Address);
+}
+
+/// What a program says is a connection becomes one only at a port that is the owner's, and once, in a fresh socket of this network.
+#[test]
+fn the_kernel_gets_only_connections_of_the_owner() {
+    let Some([near, far]) = Cable::default().lay() else { return };
+    let _kept = Kept::ready(&near, &[]);
+    let mut driven = Driven::new(&near);
+    let it = Snapshot {
+        local: (NEAR, PORT),
+        remote: (Ip::v4([10, 0, 0, 2]), 5000),
+        rcv_nxt: Seq(1000),
+        unread: 3,
+        has_ended: false,
+        snd_una: Seq(7),
+        in_flight: 0,
+        unsent: 0,
+        is_finished: false,
+        is_fin_sent: false,
+        peer_mss: 1460,
+        shifts: None,
+        sack: true,
+        timestamps: None,
+        tsval: 0,
+        ecn: false,
+        window: Window {
+            snd_wl1: Seq(990),
+            snd_wnd: 5000,
+            max_window: 6000,
+            rcv_wnd: 4000,
+            rcv_wup: Seq(900),
+        },
+    };
+    let fresh = |host: &Namespace| {
+        host.inside(|| driver::sys::socket(libc::AF_INET, libc::SOCK_STREAM, 0)).expect("a socket")
+    };
+    let memory = |bytes: &[u8]| {
+        let file = driver::sys::memfd_create(c"bytes", 0).expect("memory");
+        // SAFETY: the bytes are readable for their length.
+        let written = unsafe { driver::sys::write(file.raw(), bytes.as_ptr().cast(), bytes.len()) };
+        assert_eq!(written, Ok(bytes.len()));
+        file
+    };
+    let leased = driven.attached.terms.ports[0].0;
+    let mut told =
+        |it: &Snapshot, socket: &Fd, bytes: &Fd| match driven.keeper.hand_over(it, socket.raw(), bytes) {
+            Ok(()) => None,
+            Err(Refusal::Told { reason, detail }) => Some((reason, detail as i32)),
+            Err(other) => panic!("{other}"),
+        };
+    let (socket, bytes) = (fresh(&near), memory(b"abc"));
+    assert_eq!(told(&it, &socket, &bytes), Some((Reason::NotOurs, 0)), "nobody's port");
+    let it = Snapshot { local: (NEAR, leased), ..it };
+    let loopback = Snapshot { local: (Ip::v4([127, 0, 0, 1]), leased), ..it };
+    assert_eq!(told(&loopback, &socket, &bytes), Some((Reason::NotOurs, 0)), "not the interface's");
+    assert_eq!(told(&it, &fresh(&far), &bytes), Some((Reason::OtherNetwork, 0)));
+    let listens = Fd::own(listener(&near, Ipv4Addr::UNSPECIFIED, PORT).into_raw_fd());
+    assert_eq!(told(&it, &listens, &bytes), Some((Reason::NoSocket, 0)));
+    let file = Fd::own(std::fs::File::open("/dev/zero").expect("a file").into_raw_fd());
+    assert_eq!(told(&it, &socket, &file), Some((Reason::Kernel, libc::EINVAL)), "no memory");
+    assert_eq!(told(&it, &socket, &memory(b"a")), Some((Reason::Kernel, libc::EIO)), "less than it says");
+    let ended = Snapshot { has_ended: true, ..it };
+    assert_eq!(told(&ended, &socket, &bytes), Some((Reason::Kernel, libc::EOPNOTSUPP)));
+    // None of that has used the socket up.
+    assert_eq!(told(&it, &socket, &bytes), None);
+    let mut room = [0; 9];
+    // SAFETY: the room is writable for its length.
+    let read = unsafe { driver::sys::read(socket.raw(), room.as_mut_ptr().cast(), room.len()) };
+    assert_eq!((read, &room[..3]), (Ok(3), &b"abc"[..]));
+    assert_eq!(
+        told(&it, &fresh(&near), &bytes),
+        Some((Reason::Kernel, libc::EADDRINUSE)),
+        "the kernel has it"
+    );
 }
 
 /// Connections that the kernel has at a port when it is claimed stay the kernel's.
