@@ -6,6 +6,7 @@ import signal
 import socket
 import struct
 import sys
+import threading
 import time
 
 from common import asleep, epoll_events, readable, say, tried, unread, until
@@ -87,6 +88,27 @@ def case_wakes():
             sleeper.join(10)
             say("woken from " + name, got)
             datagrams.close()
+
+
+def case_first_of_threads():
+    """Several threads send the first datagram of a socket."""
+    for _ in range(10):
+        datagrams, ready = made(), threading.Barrier(4)
+
+        def send():
+            ready.wait()
+            datagrams.sendto(b"first", FAR)
+
+        threads = [threading.Thread(target=send) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        got = [datagrams.recv(10) for _ in threads]
+        if got != [b"first"] * 4:
+            say("first", "wrong", got)
+        datagrams.close()
+    say("first of threads", "all")
 
 
 def case_interrupted():

@@ -61,9 +61,16 @@ pub(super) const fn message_of(vector: &[iovec]) -> msghdr {
 /// # Safety
 /// The message and its buffers are the caller's promise.
 unsafe fn datagram(socket: &slot::Socket, message: &mut msghdr, flags: c_int) -> isize {
-    let _guard = Guard::enter();
+    let guard = Guard::enter();
     // SAFETY: the caller's contract.
-    super::result(unsafe { net::datagram::receive::receive(socket, message, flags) })
+    match unsafe { net::datagram::receive::receive(socket, message, flags) } {
+        Outcome::Kernel => {
+            drop(guard);
+            // SAFETY: the caller's contract.
+            unsafe { real::recvmsg(socket.fd, message, flags) }
+        }
+        outcome => super::result(outcome),
+    }
 }
 
 /// Under a seccomp filter only the program's own calls are made: ring bytes first, as one short receive, and

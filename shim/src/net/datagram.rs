@@ -29,6 +29,7 @@ use super::address::{self, Name};
 use super::attach::{self, Interface};
 use super::{Carried, DATAGRAMS, OPEN, REFUSED};
 use crate::config::config;
+use crate::lock::Lock;
 use crate::slot::{self, Socket};
 use crate::{epoll, family, fdtable, guard};
 
@@ -36,6 +37,20 @@ pub(crate) mod control;
 pub(crate) mod options;
 pub(crate) mod receive;
 pub(crate) mod send;
+
+/// Held while it is decided whose a socket is: threads may do so at one time.
+static DECIDING: Lock<()> = Lock::new(());
+
+/// Before fork: nothing is half decided in the child.
+pub(super) fn lock_for_fork() {
+    core::mem::forget(DECIDING.lock());
+}
+
+/// After it, in either process.
+pub(super) fn unlock_after_fork() {
+    // SAFETY: this thread, or its image in the parent, has locked it in `lock_for_fork`.
+    unsafe { DECIDING.unlock_forgotten() };
+}
 
 /// The socket of UDP behind a descriptor, if the stack has it or may have it.
 #[inline]
@@ -45,6 +60,7 @@ pub(crate) fn find(fd: c_int) -> Option<Socket> {
 
 /// The kernel has bound it.
 pub(crate) fn bound(socket: &Socket) {
+    let _deciding = DECIDING.lock();
     if let Some((local, is_v6)) = address::of_socket(socket.fd).filter(|(local, _)| local.port != 0) {
         take(socket, is_v6, &local, None);
     }
@@ -52,6 +68,7 @@ pub(crate) fn bound(socket: &Socket) {
 
 /// The kernel has connected it, or has dissolved that again.
 pub(crate) fn connected(socket: &Socket) {
+    let _deciding = DECIDING.lock();
     let Some((local, is_v6)) = address::of_socket(socket.fd) else { return };
     let peer = address::of_peer(socket.fd);
     if let Some(carried) = socket.datagrams() {
@@ -88,9 +105,15 @@ fn follow(carried: &Carried, local: &Name, peer: Option<&Name>) -> Result<(), Er
 
 /// It sends its first datagram, by this interface: the kernel gives it a port, if it has none, and the stack takes that.
 pub(super) fn first(socket: &Socket, to: &Name) -> Option<Carried> {
-    let (mut local, is_v6) = address::of_socket(socket.fd)?;
+    let (local, _) = address::of_socket(socket.fd)?;
     let reaches = |interface: &&Interface| interface.reaches(&local.ip, &to.ip, to.scope);
     attach::interfaces().find(reaches)?;
+    let _deciding = DECIDING.lock();
+    if !socket.is_undecided() {
+        // Another thread was first.
+        return socket.datagrams();
+    }
+    let (mut local, is_v6) = address::of_socket(socket.fd)?;
     if local.port == 0 {
         let (bytes, length) = address::written(&Name { port: 0, ..local }, is_v6);
         sys::bind_raw(socket.fd, &bytes[..length]).ok()?;
@@ -105,7 +128,7 @@ fn take(socket: &Socket, is_v6: bool, local: &Name, peer: Option<&Name>) -> Opti
         return None;
     }
     if !config().carries(local.port, peer.map_or(local.port, |peer| peer.port)) {
-        give_back(socket, Reason::Port);
+        leave(socket, Reason::Port);
         return None;
     }
     let device = options::device(socket.fd);
@@ -123,7 +146,7 @@ fn take(socket: &Socket, is_v6: bool, local: &Name, peer: Option<&Name>) -> Opti
     let made = make(socket, interface, is_v6, local, peer);
     let Ok(carried) = made else {
         // It would be refused again with each datagram.
-        give_back(socket, Reason::Refused);
+        leave(socket, Reason::Refused);
         return None;
     };
     let handle = carried.handle;
@@ -214,6 +237,13 @@ fn drop_half(carried: &Carried) {
 
 /// The socket is the kernel's for good, in every process that has it. What waits in the stack to be read is lost, as datagrams may be.
 pub(crate) fn give_back(socket: &Socket, reason: Reason) {
+    if socket.is_datagram() {
+        let _deciding = DECIDING.lock();
+        leave(socket, reason);
+    }
+}
+
+fn leave(socket: &Socket, reason: Reason) {
     if !socket.is_datagram() {
         return;
     }

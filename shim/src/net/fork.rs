@@ -6,7 +6,7 @@ use std::cell::Cell;
 use stack::region::slab::Handle;
 
 use super::attach::INTERFACES;
-use super::{attach, options};
+use super::{attach, datagram, options};
 use crate::{guard, process};
 
 /// The slots that the child of this thread's fork gets.
@@ -19,6 +19,7 @@ static EXPECTED: Expected = Expected(Cell::new([None; INTERFACES]));
 
 /// Before fork, in the parent.
 pub(crate) fn prepare() {
+    datagram::lock_for_fork();
     let mut expected = [None; INTERFACES];
     let is_elsewhere = attach::is_on() && process::child_is_elsewhere();
     for interface in attach::interfaces().filter(|_| !is_elsewhere) {
@@ -31,6 +32,7 @@ pub(crate) fn prepare() {
 /// After it, in the parent.
 pub(crate) fn unlock() {
     options::unlock_after_fork();
+    datagram::unlock_after_fork();
 }
 
 /// After a fork, in the parent, before that goes on: it may end at once, and the child has its ports.
@@ -52,7 +54,7 @@ pub(crate) fn failed() {
 
 /// In the child.
 pub(crate) fn child() {
-    options::unlock_after_fork();
+    unlock();
     let expected = EXPECTED.0.take();
     for interface in attach::interfaces() {
         match expected[interface.number as usize % 8] {

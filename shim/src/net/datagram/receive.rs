@@ -27,7 +27,8 @@ const TURN: u32 = 32;
 /// What the stack knows no socket by.
 const NOBODY: Handle = Handle { index: u32::MAX, generation: 0 };
 
-/// Receives a datagram, and fills in the message as recvmsg(2) does.
+/// Receives a datagram, and fills in the message as recvmsg(2) does; [`Outcome::Kernel`] where this process has no part in any stack,
+/// and the kernel is to wait.
 ///
 /// Who waits asks the kernel only if that had the last one, or has something: a question costs a system call.
 ///
@@ -72,24 +73,26 @@ pub(crate) unsafe fn receive(socket: &Socket, message: &mut msghdr, flags: c_int
         if !is_blocking {
             return Outcome::Fail(Errno(libc::EAGAIN));
         }
-        if let Err(error) = waited(socket, carried, &mut wait) {
-            return Outcome::Fail(error);
+        match waited(socket, carried, &mut wait) {
+            Some(Ok(())) => {}
+            Some(Err(error)) => return Outcome::Fail(error),
+            None => return Outcome::Kernel,
         }
     }
 }
 
 /// Waits until either half has something, or it is decided that there is another one.
-fn waited(socket: &Socket, carried: Option<Carried>, wait: &mut Option<Wait>) -> sys::Result<()> {
+fn waited(socket: &Socket, carried: Option<Carried>, wait: &mut Option<Wait>) -> Option<sys::Result<()>> {
     let before = socket.slot.net.load(Relaxed);
     let nobody = |interface| Carried { socket: *socket, interface, handle: NOBODY, is_udp: true };
-    let carried = carried.or_else(|| attach::interfaces().next().map(nobody)).ok_or(Errno(libc::EAGAIN))?;
+    let carried = carried.or_else(|| attach::interfaces().next().map(nobody))?;
     let wait = wait.get_or_insert_with(|| {
         let usec = socket.slot.receive_timeout_us.load(Relaxed);
         Wait::limited(usec.into(), config().spin_recv).or_readable(socket.fd)
     });
-    wait.while_not(&carried, |ready| {
+    Some(wait.while_not(&carried, |ready| {
         ready & (events::READABLE | events::HUNG_UP) != 0 || socket.slot.net.load(Relaxed) != before
-    })
+    }))
 }
 
 /// What the stack's half had.
