@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_cut_and_said() {
-        let mut bytes = [0xffu64; 8];
+        let mut bytes = [u64::MAX; 8];
         // SAFETY: a live array.
         let mut room = unsafe { Room::new(bytes.as_mut_ptr().cast(), 44) };
         room.put(1, 2, &7u32.to_ne_bytes());

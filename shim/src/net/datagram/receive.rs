@@ -126,7 +126,13 @@ unsafe fn by_stack(carried: &Carried, message: &mut msghdr, flags: c_int) -> Had
         return Had::Done(Outcome::Fail(Errno(libc::EFAULT)));
     }
     // SAFETY: the caller's contract.
-    match unsafe { once(carried, list, flags & MSG_PEEK != 0) } {
+    let once = || unsafe { once(carried, list, flags & MSG_PEEK != 0) };
+    let had = match once() {
+        // Errors are the kernel's to tell, and what waits behind this one is read: it is gone now.
+        Err(error) if error != Error::WouldBlock && error != Error::BadHandle => once(),
+        had => had,
+    };
+    match had {
         Ok(Some(told)) => {
             let turn = &carried.socket.slot.from_stack;
             turn.store(turn.load(Relaxed) + 1, Relaxed);
@@ -139,7 +145,6 @@ unsafe fn by_stack(carried: &Carried, message: &mut msghdr, flags: c_int) -> Had
             Had::Nothing
         }
         Ok(None) => Had::Ended,
-        // Errors are the kernel's to tell.
         Err(_) => Had::Nothing,
     }
 }
