@@ -1,75 +1,49 @@
-"""A server of workers that share a listener and echo; each connection is first told whose it is. A worker that ends is replaced.
+"""Two processes that share a listener, as a server's workers do: each takes as many connections as it is told, and sends all of them at
+the same time so many random bytes and their checksum.
 
-    workers.py PORT COUNT
-
-A line on the standard input is the number of a worker that is killed; the answer comes when it is gone and the next one is there. With the
-line `end` all are killed at once, this one too.
+    workers.py PORT CONNECTIONS MEGABYTES
 """
 
 import os
-import selectors
-import signal
+import random
 import socket
 import sys
+import threading
+import zlib
+
+port, connections, megabytes = map(int, sys.argv[1:])
+BLOCK = 1 << 20
 
 
-def work():
-    selector = selectors.DefaultSelector()
-    selector.register(listener, selectors.EVENT_READ)
-    selector.register(lives, selectors.EVENT_READ)
-    while True:
-        for key, _ in selector.select():
-            if key.fileobj == lives:
-                os._exit(0)
-            if key.fileobj is listener:
-                try:
-                    stream, _ = listener.accept()
-                except BlockingIOError:
-                    continue
-                stream.setblocking(True)
-                stream.sendall(b"%10d" % os.getpid())
-                selector.register(stream, selectors.EVENT_READ)
-                continue
-            try:
-                data = key.fileobj.recv(65536)
-            except ConnectionError:
-                data = b""
-            if data:
-                key.fileobj.sendall(data)
-            else:
-                selector.unregister(key.fileobj)
-                key.fileobj.close()
+def serve(stream, seed):
+    block = memoryview(random.Random(seed).randbytes(BLOCK))
+    checksum = 0
+    for number in range(megabytes):
+        # Each block is another one: what is sent twice, or left out, is noticed.
+        turn = number * 4099 % BLOCK
+        for part in (block[turn:], block[:turn]):
+            checksum = zlib.crc32(part, checksum)
+            stream.sendall(part)
+    stream.sendall(checksum.to_bytes(4, "big") + os.getpid().to_bytes(4, "big"))
+    stream.close()
 
 
-def start():
-    child = os.fork()
-    if child == 0:
-        sys.stdin.close()
-        os.close(end)
-        work()
-    workers.add(child)
+def work(listener):
+    streams = [listener.accept()[0] for _ in range(connections)]
+    threads = [threading.Thread(target=serve, args=(stream, at)) for at, stream in enumerate(streams)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
-def kill(worker):
-    os.kill(worker, signal.SIGKILL)
-    os.waitpid(worker, 0)
-    workers.remove(worker)
-
-
-listener = socket.create_server(("", int(sys.argv[1])), backlog=64)
-listener.setblocking(False)
-# Nobody writes: who reads it sees the end of the one who started him.
-lives, end = os.pipe()
-workers = set()
-for _ in range(int(sys.argv[2])):
-    start()
+listener = socket.create_server(("0.0.0.0", port), backlog=64)
+workers = []
+for _ in range(2):
+    worker = os.fork()
+    if worker == 0:
+        work(listener)
+        os._exit(0)
+    workers.append(worker)
 print("ready", flush=True)
-for row in sys.stdin:
-    if row == "end\n":
-        break
-    kill(int(row))
-    start()
-    print("gone", flush=True)
-for worker in list(workers):
-    kill(worker)
-os.kill(os.getpid(), signal.SIGKILL)
+print("ends", *(os.waitpid(worker, 0)[1] for worker in workers), flush=True)

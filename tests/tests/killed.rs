@@ -55,7 +55,7 @@ impl Guest {
 /// Kills so many workers, one after the other, while all guests talk.
 fn kills(count: u32) {
     let Some([one, other]) = Cable::default().lay() else { return };
-    let mut server = Program::start(&one, By::Stack, "workers.py", &[&PORT.to_string(), WORKERS]);
+    let mut server = Program::start(&one, By::Stack, "killed.py", &[&PORT.to_string(), WORKERS]);
     assert_eq!(server.line().as_deref(), Some("ready"));
     let (killed, is_over, turns) = (Mutex::new(Vec::new()), AtomicBool::new(false), AtomicU32::new(0));
     let is_killed = |worker: u32| killed.lock().expect("nobody panicked").contains(&worker);
@@ -99,7 +99,7 @@ fn kills(count: u32) {
     // The interface is the next program's at once.
     server.tell("end");
     server.child.wait().expect("its end");
-    let mut next = Program::start(&one, By::Stack, "workers.py", &[&PORT.to_string(), WORKERS]);
+    let mut next = Program::start(&one, By::Stack, "killed.py", &[&PORT.to_string(), WORKERS]);
     assert_eq!(next.line().as_deref(), Some("ready"));
     Guest::new(&other).turn(&bytes).expect("an echo");
     next.tell("end");
