@@ -11,6 +11,8 @@ use crate::sys::{self, Errno, Fd};
 pub const BYTES: usize = 65_535;
 /// ETH_P_ALL.
 const ALL: u16 = 3;
+/// linux/if_packet.h; libc has no name for it (Linux 4.20).
+const PACKET_IGNORE_OUTGOING: i32 = 23;
 /// `struct sockaddr_ll`: family, protocol, interface, and what only answers have.
 const NAME: usize = 20;
 
@@ -108,6 +110,8 @@ impl Passed {
         let program = Program { len: FILTER.len() as u16, steps: FILTER.as_ptr() };
         sys::setsockopt(fd.raw(), libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)?;
         sys::setsockopt(fd.raw(), libc::SOL_SOCKET, libc::SO_LOCK_FILTER, &1i32)?;
+        // What this host sends costs nothing more then: it is not copied for the filter to leave it out.
+        let _ = sys::setsockopt(fd.raw(), libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, &1i32);
         let mut name = [0; NAME];
         name[..2].copy_from_slice(&(libc::AF_PACKET as u16).to_ne_bytes());
         name[2..4].copy_from_slice(&ALL.to_be_bytes());
