@@ -59,6 +59,9 @@ const DATAGRAMS: u32 = 4;
 const OPEN: u32 = 5;
 const KIND: u32 = 0xff;
 const INTERFACE_SHIFT: u32 = 8;
+const INTERFACE: u32 = 0xff;
+/// Its port was claimed for it: a connection's that was bound before, or a listener's.
+const CLAIMED: u32 = 1 << 16;
 
 /// A socket, or a half of one, that the stack has.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +95,7 @@ impl Slot {
         if word & KIND != kind {
             return None;
         }
-        let interface = attach::interface(word >> INTERFACE_SHIFT)?;
+        let interface = attach::interface(word >> INTERFACE_SHIFT & INTERFACE)?;
         let handle = self.handle.load(Relaxed);
         let handle = Handle { index: handle as u32, generation: (handle >> 32) as u32 };
         Some(Carried { socket: *socket, interface, handle, is_udp: kind == DATAGRAMS })
@@ -138,6 +141,11 @@ impl Socket {
     #[inline]
     pub(crate) fn is_in_stack(&self) -> bool {
         !matches!(self.slot.net.load(Relaxed) & KIND, NONE | REFUSED)
+    }
+
+    /// Whether a port was claimed for it.
+    fn has_claim(&self) -> bool {
+        self.slot.net.load(Relaxed) & CLAIMED != 0
     }
 
     /// Whether the stack may have it.

@@ -23,7 +23,7 @@ use crate::{jump, real, spin};
 const COMES: u32 =
     (EPOLLIN | EPOLLPRI | EPOLLRDHUP | libc::EPOLLRDNORM | libc::EPOLLERR | libc::EPOLLHUP) as u32;
 const OPENS: u32 = (EPOLLOUT | libc::EPOLLWRNORM) as u32;
-/// Nanoseconds for which the kernel's part isn't asked again while the stack has something.
+/// Microseconds for which the kernel's part isn't asked again while the stack has something.
 const ASK_USEC: u64 = 5;
 
 /// How deep sets may lie in each other (EP_MAX_NESTS in fs/eventpoll.c).

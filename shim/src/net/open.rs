@@ -11,12 +11,13 @@ use stack::error::Error;
 use stack::events;
 use stack::region::slab::Handle;
 use stack::tcp::calls::How;
+use stack::tcp::tcb::Mark;
 use stack::wire::ip::Ip;
 
 use super::address::{self, Name};
 use super::attach::{self, Interface};
 use super::wait::{Timeout, Wait, is_readable};
-use super::{CONNECTION, Carried, LISTENER, NONE, datagram, failure, handover, options};
+use super::{CLAIMED, CONNECTION, Carried, KIND, LISTENER, NONE, datagram, failure, handover, options};
 use crate::config::config;
 use crate::slot::{self, Outcome, Socket, State};
 use crate::{epoll, errno, family, real};
@@ -46,7 +47,7 @@ pub(crate) fn connect(socket: &Socket, remote: &Name) -> Option<Outcome> {
         discard(&carried);
         return None;
     }
-    enter(&carried, CONNECTION);
+    enter(&carried, if local.port == 0 { CONNECTION } else { CONNECTION | CLAIMED });
     Some(connected(&carried, outcome))
 }
 
@@ -144,7 +145,7 @@ fn discard(carried: &Carried) -> bool {
 /// The slot says from now on what the stack has of the socket.
 fn enter(carried: &Carried, kind: u32) {
     let socket = &carried.socket;
-    if kind == CONNECTION {
+    if kind & KIND == CONNECTION {
         socket.card.describe(socket.fd, Path::Stack, Reason::None as u8);
         let table = family::table();
         table.count_candidate(socket.card);
@@ -193,7 +194,7 @@ pub(crate) fn listen(socket: &Socket, backlog: c_int) {
     // Whether the program waits is ours to know: the kernel's listener never does.
     let flags = sys::fcntl(socket.fd, libc::F_GETFL, 0).unwrap_or(0);
     let _ = sys::fcntl(socket.fd, libc::F_SETFL, flags | libc::O_NONBLOCK as usize);
-    enter(&carried, LISTENER);
+    enter(&carried, LISTENER | CLAIMED);
 }
 
 /// A listener that was here when the program began. If the program before it, or another one that has the same descriptor, listens in
@@ -208,7 +209,9 @@ pub(crate) fn join_inherited(socket: &Socket) {
     let joined =
         interface.engine.with(thread, |stack| stack.parts.join_listener((&local.ip, local.port), process));
     match joined {
-        Ok(handle) => enter(&Carried { socket: *socket, interface, handle, is_udp: false }, LISTENER),
+        Ok(handle) => {
+            enter(&Carried { socket: *socket, interface, handle, is_udp: false }, LISTENER | CLAIMED)
+        }
         Err(_) => interface.release(Protocol::Tcp, local.ip, local.port),
     }
 }
@@ -267,11 +270,12 @@ pub(crate) fn accept(carried: &Carried, flags: c_int) -> Accepted {
                 stack.poll();
             }
             let child = stack.accept(handle, slot)?;
+            let is_v6 = stack.parts.tcb(handle)?.is(Mark::V6);
             let tcb = stack.parts.tcb(child)?;
-            Ok((child, Name::of(carried.interface.index, tcb.remote, tcb.remote_port)))
+            Ok((child, Name::of(carried.interface.index, tcb.remote, tcb.remote_port), is_v6))
         });
         match accepted {
-            Ok((child, remote)) => return take_in(carried, child, remote, flags),
+            Ok((child, remote, is_v6)) => return take_in(carried, child, (remote, is_v6), flags),
             Err(Error::WouldBlock) => {}
             Err(error) => return Accepted::Failed(Errno(error.number())),
         }
@@ -290,9 +294,9 @@ pub(crate) fn accept(carried: &Carried, flags: c_int) -> Accepted {
     }
 }
 
-/// An accepted connection gets a descriptor.
-fn take_in(listener: &Carried, handle: Handle, remote: Name, flags: c_int) -> Accepted {
-    let is_v6 = address::of_socket(listener.socket.fd).is_some_and(|(_, is_v6)| is_v6);
+/// An accepted connection gets a descriptor. `from`: its peer, and whether the listener is of IPv6.
+fn take_in(listener: &Carried, handle: Handle, from: (Name, bool), flags: c_int) -> Accepted {
+    let (remote, is_v6) = from;
     let domain = if is_v6 { libc::AF_INET6 } else { libc::AF_INET };
     let kind = libc::SOCK_STREAM | flags & (libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
     // SAFETY: no pointers.
@@ -340,9 +344,10 @@ pub(crate) fn closed(socket: &Socket, closing: bool) {
     if !is_listener && handover::is_over(&carried) {
         return;
     }
+    let has_claim = socket.has_claim();
     socket.slot.net.store(NONE, SeqCst);
     let is_last = discard(&carried);
-    if !closing {
+    if !closing || !has_claim {
         return;
     }
     let Some((local, _)) = address::of_socket(socket.fd).filter(|(local, _)| local.port != 0) else { return };

@@ -11,6 +11,8 @@ use super::ready::left_until;
 use crate::guard::{self, Interrupt};
 use crate::{jump, spin};
 
+/// Microseconds between two looks at the kernel's part, if nobody says otherwise.
+const LOOK_USEC: u64 = 5;
 /// Most descriptors that end a sleep: the bell, the queues, one of the kernel's.
 const FDS: usize = 1 + 64 + 1;
 
@@ -20,8 +22,10 @@ pub(crate) struct Wait {
     /// When it is over, in nanoseconds of CLOCK_MONOTONIC.
     until: Option<u64>,
     may_spin: bool,
-    /// The kernel has a part in it: a listener's descriptor.
+    /// The kernel has a part in it: the descriptor of a listener, or of a socket of UDP.
     also: Option<c_int>,
+    /// Microseconds between two looks at that while it spins.
+    look_usec: u64,
 }
 
 /// The two timeouts of a socket.
@@ -43,12 +47,17 @@ impl Wait {
     /// A wait of at most so many microseconds; 0 is no limit.
     pub(crate) fn limited(usec: u64, may_spin: bool) -> Self {
         let until = (usec > 0).then(|| monotonic_ns().saturating_add(usec.saturating_mul(1000)));
-        Self { until, may_spin, also: None }
+        Self { until, may_spin, also: None, look_usec: LOOK_USEC }
     }
 
     /// It ends when this descriptor is readable, too.
     pub(crate) const fn or_readable(self, fd: c_int) -> Self {
         Self { also: Some(fd), ..self }
+    }
+
+    /// The kernel's part is looked at so often, in microseconds, while it spins: each look is a system call.
+    pub(crate) const fn looking_each(self, look_usec: u64) -> Self {
+        Self { look_usec, ..self }
     }
 
     fn is_over(&self) -> bool {
@@ -117,7 +126,7 @@ impl Wait {
             peer_cpu: || None,
             ready: || is_enough(carried.poll()),
             look: || self.also.is_some_and(is_readable),
-            look_usec: 5,
+            look_usec: self.look_usec,
         }
         .run();
         match end {

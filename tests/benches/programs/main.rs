@@ -53,8 +53,15 @@ const ROWS: &[Row] = &[
         name: "ping-pong",
         unit: "µs",
         is_latency: true,
-        target: "both: 12× below blocking",
+        target: "both 12×, far kernel 3×",
         run: load::ping_pong,
+    },
+    Row {
+        name: "spinning ping-pong",
+        unit: "µs",
+        is_latency: true,
+        target: "both 1.9×, far kernel 1.2×",
+        run: load::spinning,
     },
     Row {
         name: "udp ping-pong",

@@ -1,6 +1,6 @@
 //! The bench's own programs: this one again, started with a role in its environment. Plain sockets of the standard library.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -19,21 +19,23 @@ const CONNECTIONS: usize = 3_000;
 const BULK: usize = 1 << 30;
 const BLOCK: usize = 1 << 18;
 
-/// `echo PORT`, `ping HOST PORT`, `mirror PORT`, `toss HOST PORT`, `connects HOST PORT`, `sink PORT`, `flood HOST PORT`, `source PORT`,
+/// `echo PORT`, `ping HOST PORT` (and both with `spin-` before it: sockets that don't block are asked again and again), `mirror PORT`, `toss HOST PORT`, `connects HOST PORT`, `sink PORT`, `flood HOST PORT`, `source PORT`,
 /// `drain HOST PORT`, `crowd PORT`, `visit HOST PORT CONNECTIONS ACTIVE`, `guests HOST PORT CONNECTIONS ACTIVE`.
 pub(crate) fn run(role: &str) {
     let words: Vec<&str> = role.split(' ').collect();
     let port = |at: usize| words[at].parse::<u16>().expect("a port");
     let number = |at: usize| words[at].parse::<usize>().expect("a number");
     match words[0] {
-        "echo" => echo(port(1)),
+        "echo" => echo(port(1), false),
+        "spin-echo" => echo(port(1), true),
         "sink" => sink(port(1)),
         "source" => source(port(1)),
         "crowd" => crowd::crowd(port(1)),
         "visit" => crowd::visit(words[1], port(2), number(3), number(4)),
         "guests" => crowd::guests(words[1], port(2), number(3), number(4)),
         "drain" => drain(words[1], port(2)),
-        "ping" => ping(words[1], port(2)),
+        "ping" => ping(words[1], port(2), false),
+        "spin-ping" => ping(words[1], port(2), true),
         "mirror" => mirror(port(1)),
         "toss" => toss(words[1], port(2)),
         "connects" => connects(words[1], port(2)),
@@ -41,16 +43,29 @@ pub(crate) fn run(role: &str) {
     }
 }
 
-fn echo(port: u16) {
+/// Gives each piece back, on one core.
+fn echo(port: u16, spins: bool) {
+    pin(0);
     let listener = TcpListener::bind(("0.0.0.0", port)).expect("a port");
     let mut buffer = [0; 65_536];
     for stream in listener.incoming() {
         let mut stream = stream.expect("a connection");
         stream.set_nodelay(true).expect("an option");
-        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+        stream.set_nonblocking(spins).expect("an option");
+        while let Ok(count @ 1..) = read(&mut stream, &mut buffer) {
             if stream.write_all(&buffer[..count]).is_err() {
                 break;
             }
+        }
+    }
+}
+
+/// What comes next, also if the socket doesn't block.
+fn read(stream: &mut TcpStream, buffer: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match stream.read(buffer) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            done => return done,
         }
     }
 }
@@ -94,12 +109,18 @@ fn connect(host: &str, port: u16) -> TcpStream {
     }
 }
 
-fn ping(host: &str, port: u16) {
+/// Sends pieces to and fro, on another core.
+fn ping(host: &str, port: u16, spins: bool) {
+    pin(1);
     let mut stream = connect(host, port);
+    stream.set_nonblocking(spins).expect("an option");
     let mut buffer = [0; 64];
     time(|| {
         stream.write_all(&buffer).expect("sent");
-        stream.read_exact(&mut buffer).expect("received");
+        let mut got = 0;
+        while got < buffer.len() {
+            got += read(&mut stream, &mut buffer[got..]).expect("received");
+        }
     });
 }
 
@@ -146,6 +167,7 @@ fn toss(host: &str, port: u16) {
 }
 
 fn connects(host: &str, port: u16) {
+    pin(1);
     let mut byte = [7];
     drop(connect(host, port));
     let begun = Instant::now();

@@ -24,6 +24,9 @@ use crate::slot::{Outcome, Socket};
 
 /// Datagrams of the stack's after which the kernel's come first, once.
 const TURN: u32 = 32;
+/// Microseconds between two looks at the kernel's half of who spins: while that gives something, and while the stack does.
+const LOOK_USEC: u64 = 5;
+const LOOK_LATER_USEC: u64 = 20;
 /// What the stack knows no socket by.
 const NOBODY: Handle = Handle { index: u32::MAX, generation: 0 };
 
@@ -88,7 +91,8 @@ fn waited(socket: &Socket, carried: Option<Carried>, wait: &mut Option<Wait>) ->
     let carried = carried.or_else(|| attach::interfaces().next().map(nobody))?;
     let wait = wait.get_or_insert_with(|| {
         let usec = socket.slot.receive_timeout_us.load(Relaxed);
-        Wait::limited(usec.into(), config().spin_recv).or_readable(socket.fd)
+        let look = if socket.slot.from_stack.load(Relaxed) == 0 { LOOK_USEC } else { LOOK_LATER_USEC };
+        Wait::limited(usec.into(), config().spin_recv).or_readable(socket.fd).looking_each(look)
     });
     Some(wait.while_not(&carried, |ready| {
         ready & (events::READABLE | events::HUNG_UP) != 0 || socket.slot.net.load(Relaxed) != before
