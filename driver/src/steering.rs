@@ -46,7 +46,7 @@ const MAP_LOOKUP: i32 = 1;
 const REDIRECT_MAP: i32 = 51;
 
 /// TCP or UDP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// Its number is 6.
     Tcp = 0,
@@ -81,7 +81,7 @@ pub struct Claim {
 }
 
 /// A connection as packets that arrive name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Connection {
     /// Our end.
     pub local: (Ip, u16),

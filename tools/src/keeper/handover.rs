@@ -28,7 +28,7 @@ impl Server {
         let done = repair::put(&socket, it, &bytes, || {
             self.opened.steering.leave_to_kernel(&connection, true)?;
             self.claims.set_mixed(&self.opened.steering, port, true);
-            self.mixed.push(connection);
+            self.mixed.insert(connection);
             Ok(())
         });
         if let Err(Errno(errno)) = done {

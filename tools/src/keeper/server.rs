@@ -1,5 +1,6 @@
 //! The keeper at work: it answers requests one after the other, and sees processes, addresses and itself end.
 
+use std::collections::HashSet;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -97,7 +98,7 @@ pub(super) struct Server {
     group: u32,
     visitors: Vec<Visitor>,
     /// The kernel's connections at ports of ours.
-    pub(super) mixed: Vec<Connection>,
+    pub(super) mixed: HashSet<Connection>,
     watch: Watch,
     ends: Instant,
     looks: Instant,
@@ -139,7 +140,7 @@ impl Server {
             half: None,
             group: u32::MAX,
             visitors: Vec::new(),
-            mixed: Vec::new(),
+            mixed: HashSet::new(),
             watch,
             ends: now + START,
             looks: now + LOOK,
@@ -405,6 +406,8 @@ impl Server {
         let found = Netlink::to(libc::NETLINK_SOCK_DIAG, 0)
             .and_then(|mut netlink| connections::at_port(&mut netlink, port))
             .unwrap_or_default();
+        // They may be tens of thousands.
+        let found: HashSet<Connection> = found.into_iter().collect();
         let gone = |known: &Connection| known.local.1 == port && !found.contains(known);
         for connection in self.mixed.iter().filter(|known| gone(known)) {
             let _ = steering.leave_to_kernel(connection, false);
@@ -413,7 +416,7 @@ impl Server {
         self.claims.set_mixed(steering, port, !found.is_empty());
         for connection in found {
             if !self.mixed.contains(&connection) && steering.leave_to_kernel(&connection, true).is_ok() {
-                self.mixed.push(connection);
+                self.mixed.insert(connection);
             }
         }
     }
