@@ -151,7 +151,7 @@ fn establish(socket: &Fd, it: &Snapshot, bytes: &impl Bytes) -> sys::Result<()> 
     for option in options {
         sys::setsockopt(socket.raw(), libc::IPPROTO_TCP, libc::TCP_REPAIR_OPTIONS, &option)?;
     }
-    for (which, begin, len) in [(RECEIVE, 0, it.unread), (SEND, it.unread, it.in_flight)] {
+    for (which, begin, len) in [(RECEIVE, 0, it.unread), (SEND, it.unread.into(), it.in_flight)] {
         set(socket, libc::TCP_REPAIR_QUEUE, which)?;
         write(socket, bytes, begin, len)?;
     }
@@ -170,12 +170,12 @@ fn is_named(socket: &Fd, local: &[u8]) -> sys::Result<bool> {
 }
 
 /// Writes so many bytes of those from `begin` on.
-fn write(socket: &Fd, bytes: &impl Bytes, begin: u32, len: u32) -> sys::Result<()> {
+fn write(socket: &Fd, bytes: &impl Bytes, begin: u64, len: u32) -> sys::Result<()> {
     let mut room = vec![0; PIECE.min(len as usize)];
     let mut done = 0;
     while done < len as usize {
         let piece = &mut room[..PIECE.min(len as usize - done)];
-        bytes.read(u64::from(begin) + done as u64, piece)?;
+        bytes.read(begin + done as u64, piece)?;
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         // SAFETY: the piece is readable for its length.
         done += unsafe { sys::send(socket.raw(), piece.as_ptr().cast(), piece.len(), flags) }?;
@@ -185,7 +185,7 @@ fn write(socket: &Fd, bytes: &impl Bytes, begin: u32, len: u32) -> sys::Result<(
 
 /// What was written and not sent follows, and then the FIN, if the user has sent all.
 fn go_on(socket: &Fd, it: &Snapshot, bytes: &impl Bytes) -> sys::Result<()> {
-    let begin = it.unread + it.in_flight;
+    let begin = u64::from(it.unread) + u64::from(it.in_flight);
     if write(socket, bytes, begin, it.unsent).is_err() {
         // The peer must not take what it has got for all.
         let abort = libc::linger { l_onoff: 1, l_linger: 0 };

@@ -23,7 +23,7 @@ impl<'a> Role<'a> {
         };
         let Err(holder) = taken(0) else { return Some(Self(word)) };
         // A number that is used again looks alive: then its packets wait until that thread ends, too.
-        let is_gone = holder == own || !sys::process_exists(holder as i32);
+        let is_gone = holder == own || !sys::is_alive(holder as i32);
         // Not `then_some`: a role that was made and isn't ours would be given back when it is dropped.
         (is_gone && taken(holder).is_ok()).then(|| Self(word))
     }

@@ -1,4 +1,5 @@
-//! A region that others use, seen by a tool: it is mapped to be read only, and nothing of it is believed.
+//! A region that others use, seen by a tool: nothing of it is believed. [`Look`] maps it to be read only; [`Watched`] writes what a dump
+//! wants.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};

@@ -13,7 +13,11 @@ use stack::region::{Layout, Limits, Parts, Refused as NotOurs, Shared, shared};
 
 /// What the memory is called in /proc/PID/maps.
 const FILE: &core::ffi::CStr = c"accel-region";
-pub(crate) const NAME: &str = "accel-region";
+/// The same, for those who look for it.
+pub const NAME: &str = match FILE.to_str() {
+    Ok(name) => name,
+    Err(_) => unreachable!(),
+};
 /// Bytes of a page.
 const PAGE: usize = 4096;
 

@@ -53,6 +53,8 @@ pub(super) struct Members {
     by_record: Vec<u32>,
     /// A socket is in the set under two numbers: every change is everybody's.
     has_doubles: bool,
+    /// How many of them are of UDP.
+    datagrams: usize,
     /// Descriptors that are looked at.
     listed: Vec<c_int>,
     /// One-shot members of UDP that were reported, and what they are called: the kernel still has them.
@@ -119,8 +121,10 @@ impl Members {
         let (events, data) = (event.events, event.u64);
         let member = Member { fd, carried: *carried, events, data, armed: true, seen: None, listed: true };
         let record = record_of(carried);
+        self.datagrams += usize::from(member.carried.is_udp);
         if let Some(place) = self.place(fd) {
             let was_listed = self.all[place].listed;
+            self.datagrams -= usize::from(self.all[place].carried.is_udp);
             self.all[place] = member;
             if !was_listed {
                 self.listed.push(fd);
@@ -143,6 +147,7 @@ impl Members {
     pub(super) fn remove(&mut self, fd: c_int) {
         let Some(place) = self.place(fd) else { return };
         let gone = self.all.swap_remove(place);
+        self.datagrams -= usize::from(gone.carried.is_udp);
         note(&mut self.by_fd, fd as usize, None);
         note(&mut self.by_record, record_of(&gone.carried), None);
         if let Some(moved) = self.all.get(place) {
@@ -260,7 +265,7 @@ impl Members {
     /// Of a member of UDP that both halves report one event is made: the first `own` are the stack's, and `found` are the kernel's, from
     /// `begin` on. How many of those remain.
     fn join(&self, events: &mut [epoll_event], own: usize, begin: usize, found: usize) -> usize {
-        if !self.all.iter().any(|member| member.carried.is_udp) {
+        if self.datagrams == 0 {
             return found;
         }
         let mut left = found;

@@ -23,7 +23,7 @@ pub(crate) fn prepare() {
     let mut expected = [None; INTERFACES];
     let is_elsewhere = attach::is_on() && process::child_is_elsewhere();
     for interface in attach::interfaces().filter(|_| !is_elsewhere) {
-        expected[interface.number as usize % 8] = interface.engine.expect_child(guard::tid()).ok();
+        expected[interface.number as usize % INTERFACES] = interface.engine.expect_child(guard::tid()).ok();
     }
     EXPECTED.0.set(expected);
     options::lock_for_fork();
@@ -46,7 +46,7 @@ pub(crate) fn made(child: u32) {
 pub(crate) fn failed() {
     let expected = EXPECTED.0.take();
     for interface in attach::interfaces() {
-        if let Some(slot) = expected[interface.number as usize % 8] {
+        if let Some(slot) = expected[interface.number as usize % INTERFACES] {
             interface.engine.end_process(guard::tid(), slot);
         }
     }
@@ -57,7 +57,7 @@ pub(crate) fn child() {
     unlock();
     let expected = EXPECTED.0.take();
     for interface in attach::interfaces() {
-        match expected[interface.number as usize % 8] {
+        match expected[interface.number as usize % INTERFACES] {
             Some(slot) => {
                 interface.engine.be_child(guard::tid(), slot);
                 interface.after_fork();

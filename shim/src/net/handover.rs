@@ -139,7 +139,7 @@ pub(crate) fn is_over(carried: &Carried) -> bool {
         let Some(now) = carried.socket.connection().filter(|now| now.handle == carried.handle) else {
             return true;
         };
-        if now.is_there() {
+        if !now.is_gone() {
             return false;
         }
         // One that dies in the midst of it leaves nothing that anybody could wait for.

@@ -43,7 +43,8 @@ pub(crate) fn check(pid: i32) -> Result<(), Refusal> {
 pub(crate) fn regions(pid: i32) -> impl Iterator<Item = PathBuf> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).filter(|path| {
-        fs::read_link(path).is_ok_and(|link| link.to_string_lossy().starts_with("/memfd:accel-region"))
+        let name = format!("/memfd:{}", engine::region::NAME);
+        fs::read_link(path).is_ok_and(|link| link.to_string_lossy().starts_with(&name))
     })
 }
 
